@@ -1,0 +1,153 @@
+//! What all workers of one copy share: the options, the counters, the observer, and the few facts that are looked up once.
+//!
+//! Everything here is either immutable, or a counter, or behind a lock that is held for a moment and never across a call
+//! into rayon.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::data::Ladder;
+use crate::dir::Budget;
+use crate::error::{Error, Operation};
+use crate::links::Links;
+use crate::options::Options;
+use crate::report::{Count, Counters, Report};
+use crate::sys::{self, FileId};
+
+/// Watches a copy while it runs. All methods do nothing by default, and all are called from the workers, several at a
+/// time: they should be quick, and write whole lines.
+pub trait Observer: Send + Sync {
+    /// An entry could not be copied, or not completely.
+    fn error(&self, error: &Error) {
+        let _ = error;
+    }
+
+    /// Something is not as asked for, but nothing that was asked for is missing.
+    fn warning(&self, warning: &Error) {
+        let _ = warning;
+    }
+
+    /// Whether [`Observer::copying`] is called. Building the paths costs time that few want to pay.
+    fn wants_entries(&self) -> bool {
+        false
+    }
+
+    /// An entry is about to be made, as `cp -v` says it.
+    fn copying(&self, source: &Path, dest: &Path) {
+        let _ = (source, dest);
+    }
+}
+
+/// Watches nothing.
+pub(crate) struct Silent;
+
+impl Observer for Silent {}
+
+/// Locks, whatever a panicking thread left behind: every value here is valid between any two statements that change it.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The shared state of one copy.
+pub(crate) struct Context {
+    pub options: Options,
+    pub counters: Counters,
+    pub links: Links,
+    pub process: Process,
+    pub budget: Arc<Budget>,
+    observer: Arc<dyn Observer>,
+    errors: Mutex<Vec<Error>>,
+    ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
+    /// The operands' destination directories, each with the two paths that were given: a source directory that is one of
+    /// them would be copied into itself.
+    dest_roots: Mutex<Vec<(FileId, PathBuf, PathBuf)>>,
+    workers: usize,
+    started: Instant,
+}
+
+/// What the process is allowed to do, and what the kernel gives its new files.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    pub superuser: bool,
+    pub uid: u32,
+    pub gid: u32,
+    /// `None` where it cannot be known.
+    pub umask: Option<u32>,
+}
+
+impl Process {
+    fn new() -> Self {
+        let (uid, gid) = sys::effective_ids();
+        Self {
+            superuser: sys::is_superuser(),
+            uid,
+            gid,
+            umask: sys::umask(),
+        }
+    }
+}
+
+impl Context {
+    pub(crate) fn new(options: Options, observer: Arc<dyn Observer>, workers: usize) -> Self {
+        Self {
+            options,
+            counters: Counters::new(workers),
+            links: Links::default(),
+            process: Process::new(),
+            budget: Budget::new(sys::raise_open_files_limit(), workers),
+            observer,
+            errors: Mutex::default(),
+            ladders: Mutex::default(),
+            dest_roots: Mutex::default(),
+            workers,
+            started: Instant::now(),
+        }
+    }
+
+    /// Counts an error, keeps it for the report and shows it.
+    pub(crate) fn error(&self, error: Error) {
+        self.counters.add(Count::Errors, 1);
+        self.observer.error(&error);
+        let mut errors = lock(&self.errors);
+        if errors.len() < Report::KEPT_ERRORS {
+            errors.push(error);
+        }
+    }
+
+    /// Shows an entry that is about to be made, to an observer that wants to know.
+    pub(crate) fn copying(&self, paths: impl FnOnce() -> (PathBuf, PathBuf)) {
+        if self.observer.wants_entries() {
+            let (source, dest) = paths();
+            self.observer.copying(&source, &dest);
+        }
+    }
+
+    /// The ladder for copies from one device to another.
+    pub(crate) fn ladder(&self, source_dev: u64, dest_dev: u64) -> Arc<Ladder> {
+        let mut ladders = lock(&self.ladders);
+        Arc::clone(ladders.entry((source_dev, dest_dev)).or_default())
+    }
+
+    pub(crate) fn add_dest_root(&self, id: FileId, source: PathBuf, dest: PathBuf) {
+        lock(&self.dest_roots).push((id, source, dest));
+    }
+
+    /// The refusal to copy a source directory that is an operand's destination.
+    pub(crate) fn refuse_into_itself(&self, id: FileId) -> Option<Error> {
+        let roots = lock(&self.dest_roots);
+        let (_, source, dest) = roots.iter().find(|(root, ..)| *root == id)?;
+        Some(Error::new(Operation::IntoItself, dest).with_other(source))
+    }
+
+    /// The report, once everything has ended.
+    pub(crate) fn report(&self) -> Report {
+        Report {
+            stats: self.counters.sum(),
+            elapsed: self.started.elapsed(),
+            workers: self.workers,
+            errors: lock(&self.errors).clone(),
+        }
+    }
+}

@@ -1,0 +1,489 @@
+//! The bytes of one regular file, and nothing else about it: names, attributes and decisions live in `file.rs` and `meta.rs`.
+//!
+//! # The ladder
+//!
+//! From the fastest way to the one that always works; each step down is taken by the kernel's answer, never by guessing
+//! what a filesystem can do:
+//! 1. **Reflink** (`FICLONE`): the copy shares the source's blocks. Takes the same time for any size. btrfs, xfs, bcachefs,
+//!    NFS 4.2 and others, within one filesystem.
+//! 2. **Kernel** (`copy_file_range`): no byte crosses into the process. Costs more than reading and writing for small
+//!    files and less for large ones, see [`KERNEL_FROM`].
+//! 3. **Read and write** through a buffer of the worker's own.
+//!
+//! What a pair of filesystems has refused for good (`EOPNOTSUPP`, `EXDEV`, …) is remembered in [`Ladder`], so that a tree
+//! of 100,000 files asks once and not 100,000 times.
+//!
+//! # Holes
+//!
+//! A source with fewer blocks than its size needs has holes; only its data is copied, found with `SEEK_DATA` and
+//! `SEEK_HOLE`. Each answer must lie beyond the last, so a file that changes meanwhile cannot make the search loop.
+//!
+//! # Large files
+//!
+//! From [`PARALLEL_FROM`] up a file is copied in chunks that idle workers steal. Chunks are independent ranges: they share
+//! no position, and none waits for another.
+
+use std::cell::RefCell;
+use std::ops::Range;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use crate::error::Operation;
+use crate::nest::in_parallel;
+use crate::options::{Reflink, Sparse};
+use crate::report::Method;
+use crate::sys::{self, Errno, Stat};
+
+/// A worker's buffer, in bytes: large enough that system calls cost nothing beside the bytes, small enough that it stays
+/// in a core's second-level cache between the read and the write.
+const BUFFER: usize = 256 << 10;
+
+/// Files from this size on are copied inside the kernel.
+const KERNEL_FROM: u64 = 256 << 10;
+
+/// Files from this size on are copied in chunks by several workers.
+const PARALLEL_FROM: u64 = 64 << 20;
+
+/// The size of such a chunk: some tens of milliseconds of work, so that the last one to end is not waited for long.
+const CHUNK: u64 = 16 << 20;
+
+/// The most that one copy_file_range call is asked for: it ends soon enough to be counted and, one day, to be stopped.
+const KERNEL_CALL: u64 = 16 << 20;
+
+/// With `--sparse=always`, a run of zeros becomes a hole in units of this size, the block size of most filesystems.
+const HOLE_BLOCK: usize = 4096;
+
+thread_local! {
+    static WORKER_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lends the thread's buffer to `work`, which must not call into rayon: a stolen task would ask for it again.
+fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+    WORKER_BUFFER.with_borrow_mut(|buffer| {
+        buffer.resize(BUFFER, 0);
+        work(buffer)
+    })
+}
+
+/// Which rungs a pair of filesystems still offers.
+#[derive(Debug)]
+pub(crate) struct Ladder {
+    reflink: AtomicBool,
+    kernel: AtomicBool,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self {
+            reflink: AtomicBool::new(true),
+            kernel: AtomicBool::new(true),
+        }
+    }
+}
+
+/// What a failed call of a rung means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StepDown {
+    /// Not for this file; another may be luckier.
+    ThisFile,
+    /// Not between these filesystems.
+    Always,
+    /// A real error: the next rung would not do better.
+    Fail,
+}
+
+/// How an error of `FICLONE` or `copy_file_range` is taken: both refuse for reasons of their own long before an ordinary
+/// read or write would fail (ioctl_ficlone(2), copy_file_range(2), "ERRORS"; network and FUSE filesystems add the rest).
+fn step_down(errno: Errno) -> StepDown {
+    match errno {
+        Errno::NOSYS | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY => StepDown::Always,
+        Errno::INVAL
+        | Errno::PERM
+        | Errno::BADF
+        | Errno::NOENT
+        | Errno::ACCESS
+        | Errno::TXTBSY
+        | Errno::OVERFLOW => StepDown::ThisFile,
+        _ => StepDown::Fail,
+    }
+}
+
+/// A copy of one file's data, about to be made.
+#[derive(Clone, Copy)]
+pub(crate) struct Transfer<'a> {
+    pub source: BorrowedFd<'a>,
+    /// Empty, and opened for writing.
+    pub dest: BorrowedFd<'a>,
+    /// The source's facts, taken from its descriptor.
+    pub stat: &'a Stat,
+    pub reflink: Reflink,
+    pub sparse: Sparse,
+    pub ladder: &'a Ladder,
+}
+
+/// The operation that failed, and why.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub operation: Operation,
+    pub errno: Errno,
+}
+
+fn failed(operation: Operation) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { operation, errno }
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Moved {
+    /// Bytes shared with the source.
+    pub reflinked: u64,
+    /// Bytes moved inside the kernel.
+    pub in_kernel: u64,
+    /// Bytes read and written.
+    pub read_written: u64,
+    /// The source ended before the size that it had when it was opened, and is smaller now.
+    pub shrank: bool,
+}
+
+impl Moved {
+    pub(crate) fn by_method(&self) -> [(Method, u64); 3] {
+        [
+            (Method::Reflink, self.reflinked),
+            (Method::Kernel, self.in_kernel),
+            (Method::ReadWrite, self.read_written),
+        ]
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            reflinked: self.reflinked + other.reflinked,
+            in_kernel: self.in_kernel + other.in_kernel,
+            read_written: self.read_written + other.read_written,
+            shrank: self.shrank || other.shrank,
+        }
+    }
+}
+
+impl Transfer<'_> {
+    /// Copies the data, by the highest rung that takes it.
+    pub(crate) fn run(&self) -> Result<Moved, Failure> {
+        let size = self.stat.size;
+        if self.share()? {
+            return Ok(Moved {
+                reflinked: size,
+                ..Moved::default()
+            });
+        }
+        let mut moved = if self.sparse == Sparse::Always {
+            self.copy_without_zeros()?
+        } else if self.sparse == Sparse::Auto && self.has_holes() {
+            let data = self.data_ranges().map_err(failed(Operation::Read))?;
+            let moved = self.copy_ranges(&data)?;
+            sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
+            moved
+        } else if size < KERNEL_FROM {
+            self.copy_to_end()?
+        } else {
+            self.copy_ranges(std::slice::from_ref(&(0..size)))?
+        };
+        // An early end is a lie about the size (sysfs claims 4096 for everything) or a file that was cut meanwhile.
+        if moved.shrank {
+            moved.shrank = sys::fstat(self.source).is_ok_and(|now| now.size < size);
+        }
+        Ok(moved)
+    }
+
+    /// Tries the first rung.
+    fn share(&self) -> Result<bool, Failure> {
+        let wanted = match self.reflink {
+            Reflink::Never => false,
+            Reflink::Always => true,
+            Reflink::Auto => {
+                self.stat.size > 0
+                    && self.sparse == Sparse::Auto
+                    && self.ladder.reflink.load(Ordering::Relaxed)
+            }
+        };
+        if !wanted {
+            return Ok(false);
+        }
+        match sys::clone_file(self.source, self.dest) {
+            Ok(()) => return Ok(true),
+            Err(errno) if self.reflink == Reflink::Always => {
+                return Err(failed(Operation::Clone)(errno));
+            }
+            Err(errno) => match step_down(errno) {
+                StepDown::ThisFile => {}
+                StepDown::Always => self.ladder.reflink.store(false, Ordering::Relaxed),
+                StepDown::Fail => return Err(failed(Operation::Clone)(errno)),
+            },
+        }
+        Ok(false)
+    }
+
+    /// Fewer blocks than the size needs; a file that is less than a block short may have its end inside its inode.
+    fn has_holes(&self) -> bool {
+        self.stat.allocated + (HOLE_BLOCK as u64) <= self.stat.size
+    }
+
+    /// The ranges that hold data. Where the filesystem cannot say, the whole file.
+    fn data_ranges(&self) -> sys::Result<Vec<Range<u64>>> {
+        let size = self.stat.size;
+        let mut ranges = Vec::new();
+        let mut offset = 0;
+        while offset < size {
+            let start = match sys::next_data(self.source, offset) {
+                Ok(Some(start)) => start.max(offset),
+                Ok(None) => break,
+                // EINVAL: this filesystem does not tell holes (lseek(2)).
+                Err(Errno::INVAL) => {
+                    ranges.push(offset..size);
+                    break;
+                }
+                Err(errno) => return Err(errno),
+            };
+            if start >= size {
+                break;
+            }
+            // A hole punched between the two questions would end where it starts.
+            let end = sys::next_hole(self.source, start)?.clamp(start + 1, size);
+            ranges.push(start..end);
+            offset = end;
+        }
+        Ok(ranges)
+    }
+
+    /// Copies ranges, in chunks by several workers if they are large.
+    fn copy_ranges(&self, ranges: &[Range<u64>]) -> Result<Moved, Failure> {
+        let serial = || {
+            ranges.iter().try_fold(Moved::default(), |moved, range| {
+                Ok(moved.and(self.copy_range(range.clone())?))
+            })
+        };
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        if bytes < PARALLEL_FROM {
+            return serial();
+        }
+        let parallel = || {
+            let chunks: Vec<Range<u64>> = ranges.iter().flat_map(chunks).collect();
+            chunks
+                .into_par_iter()
+                .map(|chunk| self.copy_range(chunk))
+                .try_reduce(Moved::default, |a, b| Ok(a.and(b)))
+        };
+        in_parallel(parallel, serial)
+    }
+
+    /// Copies one range: inside the kernel for as long as that goes, then by reading and writing.
+    fn copy_range(&self, range: Range<u64>) -> Result<Moved, Failure> {
+        let mut moved = Moved::default();
+        let mut offset = range.start;
+        // A copy without holes must not get them back from a filesystem that copies by sharing.
+        if self.sparse == Sparse::Auto && self.ladder.kernel.load(Ordering::Relaxed) {
+            offset += self.copy_range_in_kernel(&range)?;
+            moved.in_kernel = offset - range.start;
+        }
+        while offset < range.end {
+            let count = with_buffer(|buffer| self.copy_piece(buffer, offset, range.end))?;
+            if count == 0 {
+                moved.shrank = true;
+                break;
+            }
+            offset += count;
+            moved.read_written += count;
+        }
+        Ok(moved)
+    }
+
+    /// The second rung; returns how far it came. Some kernels answer 0 for files whose data is made up when it is read,
+    /// so 0 is not believed: the caller reads on from there.
+    fn copy_range_in_kernel(&self, range: &Range<u64>) -> Result<u64, Failure> {
+        let mut offset = range.start;
+        while offset < range.end {
+            let len = (range.end - offset).min(KERNEL_CALL);
+            // Cannot fail to convert: KERNEL_CALL fits any usize.
+            let len = usize::try_from(len).unwrap_or(usize::MAX);
+            match sys::copy_range(self.source, self.dest, offset, len) {
+                Ok(0) => break,
+                Ok(count) => offset += count as u64,
+                Err(errno) => match step_down(errno) {
+                    StepDown::ThisFile => break,
+                    StepDown::Always => {
+                        self.ladder.kernel.store(false, Ordering::Relaxed);
+                        break;
+                    }
+                    StepDown::Fail => return Err(failed(Operation::Transfer)(errno)),
+                },
+            }
+        }
+        Ok(offset - range.start)
+    }
+
+    /// Reads once at `offset`, not beyond `end`, and writes all of it there.
+    fn copy_piece(&self, buffer: &mut [u8], offset: u64, end: u64) -> Result<u64, Failure> {
+        let room = usize::try_from(end - offset).unwrap_or(usize::MAX);
+        let room = room.min(buffer.len());
+        let count = sys::read_at(self.source, &mut buffer[..room], offset)
+            .map_err(failed(Operation::Read))?;
+        self.write_all_at(&buffer[..count], offset)?;
+        Ok(count as u64)
+    }
+
+    fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> Result<(), Failure> {
+        while !bytes.is_empty() {
+            let count =
+                sys::write_at(self.dest, bytes, offset).map_err(failed(Operation::Write))?;
+            bytes = &bytes[count..];
+            offset += count as u64;
+        }
+        Ok(())
+    }
+
+    /// Reads from front to back and writes as it goes: the fewest system calls for a small file, and the only way for one
+    /// whose size is not known (/proc says 0) or that can only be read in order.
+    fn copy_to_end(&self) -> Result<Moved, Failure> {
+        let size = self.stat.size;
+        let mut copied = 0;
+        with_buffer(|buffer| {
+            loop {
+                let count = sys::read(self.source, buffer).map_err(failed(Operation::Read))?;
+                let mut bytes = &buffer[..count];
+                while !bytes.is_empty() {
+                    let written = sys::write(self.dest, bytes).map_err(failed(Operation::Write))?;
+                    bytes = &bytes[written..];
+                }
+                copied += count as u64;
+                // A read that did not fill the buffer and reached the known size needs no second one to say "the end".
+                let at_end = size > 0 && copied >= size && count < buffer.len();
+                if count == 0 || at_end {
+                    return Ok(());
+                }
+            }
+        })?;
+        Ok(Moved {
+            read_written: copied,
+            shrank: copied < size,
+            ..Moved::default()
+        })
+    }
+
+    /// Reads all and writes only the blocks that are not zero (`--sparse=always`).
+    fn copy_without_zeros(&self) -> Result<Moved, Failure> {
+        let mut offset = 0;
+        let mut written = 0;
+        with_buffer(|buffer| {
+            loop {
+                let count = fill(self.source, buffer)?;
+                for run in runs(&buffer[..count]) {
+                    if !run.zeros {
+                        let start = run.range.start as u64;
+                        self.write_all_at(&buffer[run.range.clone()], offset + start)?;
+                        written += run.range.len() as u64;
+                    }
+                }
+                offset += count as u64;
+                if count < buffer.len() {
+                    return Ok(());
+                }
+            }
+        })?;
+        sys::set_size(self.dest, offset).map_err(failed(Operation::Extend))?;
+        Ok(Moved {
+            read_written: written,
+            shrank: offset < self.stat.size,
+            ..Moved::default()
+        })
+    }
+}
+
+/// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file.
+fn fill(source: BorrowedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match sys::read(source, &mut buffer[filled..]).map_err(failed(Operation::Read))? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    Ok(filled)
+}
+
+/// A range of a buffer whose blocks are all zeros, or none of them is.
+#[derive(Debug, PartialEq, Eq)]
+struct Run {
+    range: Range<usize>,
+    zeros: bool,
+}
+
+/// The runs of a buffer, in blocks of [`HOLE_BLOCK`] bytes.
+fn runs(bytes: &[u8]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let mut start = 0;
+    for block in bytes.chunks(HOLE_BLOCK) {
+        let zeros = block.iter().all(|&byte| byte == 0);
+        let end = start + block.len();
+        match runs.last_mut() {
+            Some(run) if run.zeros == zeros => run.range.end = end,
+            _ => runs.push(Run {
+                range: start..end,
+                zeros,
+            }),
+        }
+        start = end;
+    }
+    runs
+}
+
+/// A range in pieces of at most [`CHUNK`] bytes.
+fn chunks(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
+    let end = range.end;
+    (range.start..end)
+        .step_by(CHUNK as usize)
+        .map(move |start| start..end.min(start + CHUNK))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn unsupported_is_remembered_refused_is_not_and_real_errors_fail() {
+        assert_eq!(step_down(Errno::XDEV), StepDown::Always);
+        assert_eq!(step_down(Errno::OPNOTSUPP), StepDown::Always);
+        for errno in [Errno::INVAL, Errno::PERM, Errno::TXTBSY, Errno::BADF] {
+            assert_eq!(step_down(errno), StepDown::ThisFile);
+        }
+        for errno in [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::FBIG] {
+            assert_eq!(step_down(errno), StepDown::Fail);
+        }
+    }
+
+    #[test]
+    fn chunks_cover_the_range_once() {
+        for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
+            let pieces: Vec<_> = chunks(&(7..7 + len)).collect();
+            assert_eq!(pieces[0].start, 7);
+            assert_eq!(pieces[pieces.len() - 1].end, 7 + len);
+            assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
+            assert!(pieces.iter().all(|piece| piece.end - piece.start <= CHUNK));
+        }
+    }
+
+    #[test]
+    fn runs_are_whole_blocks() {
+        let mut bytes = vec![0; 3 * HOLE_BLOCK + 10];
+        bytes[HOLE_BLOCK + 1] = 1;
+        let run = |range, zeros| Run { range, zeros };
+        assert_eq!(
+            runs(&bytes),
+            [
+                run(0..HOLE_BLOCK, true),
+                run(HOLE_BLOCK..2 * HOLE_BLOCK, false),
+                run(2 * HOLE_BLOCK..bytes.len(), true),
+            ]
+        );
+        assert!(runs(&[]).is_empty());
+    }
+}

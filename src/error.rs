@@ -1,0 +1,236 @@
+//! What can go wrong with a file: the operation, the path or paths, and the kernel's reason, in `cp`'s words.
+//!
+//! An error is data here. It is made where the operation failed, counted and handed to the [`crate::Observer`], and its
+//! siblings go on; nothing in this library prints or exits.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::quote::quote;
+
+/// What was being done, or what forbade it. Its text is `cp`'s, with the paths put in by [`Error`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Operation {
+    /// Asking for the facts about a source.
+    Stat,
+    /// Opening a source file.
+    Open,
+    /// Opening or listing a source directory.
+    List,
+    /// Reading a source's data.
+    Read,
+    /// Reading what a symbolic link says.
+    ReadLink,
+    /// Writing a copy's data.
+    Write,
+    /// Copying data inside the kernel, where reading and writing cannot be told apart.
+    Transfer,
+    /// Sharing data with the source, with `--reflink=always`.
+    Clone,
+    /// Setting a copy's size.
+    Extend,
+    /// Closing a copy.
+    Close,
+    /// Making or opening a file.
+    CreateFile,
+    /// Making or opening a directory.
+    CreateDir,
+    /// Making a symbolic link.
+    CreateSymlink,
+    /// Giving a copy another name.
+    CreateLink,
+    /// Making a FIFO.
+    CreateFifo,
+    /// Making a socket or a device file.
+    CreateSpecial,
+    /// Removing a destination that is in the way.
+    Remove,
+    /// Setting owner and group.
+    Ownership,
+    /// Setting permission bits, special bits or an ACL that the source has.
+    Permissions,
+    /// Setting an extended attribute.
+    Xattr,
+    /// Setting times.
+    Times,
+    /// A target that must be a directory (the last operand after several sources).
+    Target,
+    /// A target that must be a directory (`-t`).
+    TargetDirectory,
+    /// A directory without `-r`.
+    OmitDirectory,
+    /// Source and destination are one file.
+    SameFile,
+    /// A directory's copy would be inside itself.
+    IntoItself,
+    /// A directory would replace something else.
+    DirOverOther,
+    /// Something else would replace a directory.
+    OtherOverDir,
+    /// A destination is a symbolic link to nothing.
+    DanglingSymlink,
+    /// A destination was made a moment ago, from another source.
+    JustCreated,
+    /// A directory is reached again through a symbolic link inside it.
+    Cycle,
+    /// A source is no longer the file that it was when it was looked at.
+    Replaced,
+    /// A source changed while it was read.
+    Changed,
+    /// A directory is not at its place any more.
+    Moved,
+}
+
+impl Operation {
+    /// The words before the kernel's reason, around the path and, where there are two, the other path.
+    fn describe(self, path: &str, other: &str) -> String {
+        match self {
+            Self::Stat => format!("cannot stat {path}"),
+            Self::Open => format!("cannot open {path} for reading"),
+            Self::List => format!("cannot access {path}"),
+            Self::Read => format!("error reading {path}"),
+            Self::ReadLink => format!("cannot read symbolic link {path}"),
+            Self::Write => format!("error writing {path}"),
+            Self::Transfer => format!("error copying {other} to {path}"),
+            Self::Clone => format!("failed to clone {path} from {other}"),
+            Self::Extend => format!("failed to extend {path}"),
+            Self::Close => format!("failed to close {path}"),
+            Self::CreateFile => format!("cannot create regular file {path}"),
+            Self::CreateDir => format!("cannot create directory {path}"),
+            Self::CreateSymlink => format!("cannot create symbolic link {path}"),
+            Self::CreateLink => format!("cannot create hard link {path} to {other}"),
+            Self::CreateFifo => format!("cannot create fifo {path}"),
+            Self::CreateSpecial => format!("cannot create special file {path}"),
+            Self::Remove => format!("cannot remove {path}"),
+            Self::Ownership => format!("failed to preserve ownership for {path}"),
+            Self::Permissions => format!("preserving permissions for {path}"),
+            Self::Xattr => format!("setting attributes for {path}"),
+            Self::Times => format!("preserving times for {path}"),
+            Self::Target => format!("target {path}"),
+            Self::TargetDirectory => format!("target directory {path}"),
+            Self::OmitDirectory => format!("-r not specified; omitting directory {path}"),
+            Self::SameFile => format!("{other} and {path} are the same file"),
+            Self::IntoItself => format!("cannot copy a directory, {other}, into itself, {path}"),
+            Self::DirOverOther => {
+                format!("cannot overwrite non-directory {path} with directory {other}")
+            }
+            Self::OtherOverDir => format!("cannot overwrite directory {path} with non-directory"),
+            Self::DanglingSymlink => format!("not writing through dangling symlink {path}"),
+            Self::JustCreated => format!("will not overwrite just-created {path} with {other}"),
+            Self::Cycle => format!("cannot copy cyclic symbolic link {path}"),
+            Self::Replaced => {
+                format!("skipping file {path}, as it was replaced while being copied")
+            }
+            Self::Changed => format!("{path}: file changed as we read it"),
+            Self::Moved => format!("{path}: directory was moved while being copied"),
+        }
+    }
+}
+
+/// One failed operation on one file.
+///
+/// Its `Display` is a line in `cp`'s words, without the program's name:
+/// `cannot open 'x' for reading: Permission denied`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    operation: Operation,
+    path: PathBuf,
+    other: Option<PathBuf>,
+    errno: Option<i32>,
+}
+
+impl Error {
+    pub(crate) fn new(operation: Operation, path: impl Into<PathBuf>) -> Self {
+        Self {
+            operation,
+            path: path.into(),
+            other: None,
+            errno: None,
+        }
+    }
+
+    /// Adds the second path: the source, where the first is the destination.
+    pub(crate) fn with_other(mut self, other: impl Into<PathBuf>) -> Self {
+        self.other = Some(other.into());
+        self
+    }
+
+    pub(crate) fn with_errno(mut self, errno: crate::sys::Errno) -> Self {
+        self.errno = Some(errno.raw_os_error());
+        self
+    }
+
+    /// What was being done.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        self.operation
+    }
+
+    /// The file that it was done to.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The other file, where two were involved (the source, where [`Error::path`] is the destination).
+    #[must_use]
+    pub fn other_path(&self) -> Option<&Path> {
+        self.other.as_deref()
+    }
+
+    /// The kernel's error number (errno(3)); `None` where a rule, and not the kernel, said no.
+    #[must_use]
+    pub fn errno(&self) -> Option<i32> {
+        self.errno
+    }
+
+    /// The kind of the kernel's error; [`io::ErrorKind::Other`] where there is none.
+    #[must_use]
+    pub fn kind(&self) -> io::ErrorKind {
+        self.errno.map_or(io::ErrorKind::Other, |errno| {
+            io::Error::from_raw_os_error(errno).kind()
+        })
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let other = self.other.as_ref().map(quote).unwrap_or_default();
+        f.write_str(&self.operation.describe(&quote(&self.path), &other))?;
+        if let Some(errno) = self.errno {
+            // The standard library adds "(os error N)", which cp does not say.
+            let text = io::Error::from_raw_os_error(errno).to_string();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            write!(f, ": {text}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.kind(), error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::Errno;
+
+    #[test]
+    fn reads_as_cp_writes_it() {
+        let error = Error::new(Operation::Open, "x").with_errno(Errno::ACCESS);
+        assert_eq!(
+            error.to_string(),
+            "cannot open 'x' for reading: Permission denied"
+        );
+        assert_eq!(error.kind(), io::ErrorKind::PermissionDenied);
+        let error = Error::new(Operation::SameFile, "b").with_other("a");
+        assert_eq!(error.to_string(), "'a' and 'b' are the same file");
+    }
+}

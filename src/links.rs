@@ -1,0 +1,179 @@
+//! Hard links: which files with several names have been met, and where their first copy is.
+//!
+//! The first worker that claims an inode copies it. One that comes with another name of it meanwhile does not wait: it
+//! leaves the name with the first, who links it as soon as the copy is complete. One that comes later links by itself.
+//! So nobody waits for anybody, no file is copied twice, and if the first name fails the next one inherits the claim.
+//!
+//! An inode is forgotten once all its names have been seen, so the memory needed is bounded by the files that have names
+//! outside of the trees that are copied, or not met yet.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::sync::{Arc, Mutex};
+
+use crate::context::lock;
+use crate::dir::Dir;
+use crate::sys::FileId;
+
+/// A name that outlives the task that met it.
+#[derive(Clone)]
+pub(crate) struct Name {
+    pub dir: Arc<Dir>,
+    pub source: OsString,
+    pub dest: OsString,
+}
+
+/// What the worker that claims a name has to do.
+pub(crate) enum Claim {
+    /// Copy it, then call [`Links::finish`] or [`Links::fail`].
+    Copy,
+    /// Link it to this finished copy.
+    LinkTo(Name),
+    /// Nothing: the name was left with the worker that is copying the inode.
+    Left,
+}
+
+enum State {
+    /// Being copied; these names wait for it.
+    Copying(Vec<Name>),
+    /// Copied, under this name.
+    Copied(Name),
+}
+
+struct Inode {
+    unseen: u64,
+    state: State,
+}
+
+/// Locks are spread over the inodes, so that workers on different files rarely meet.
+const SHARDS: usize = 64;
+
+/// The registry.
+pub(crate) struct Links([Mutex<HashMap<FileId, Inode>>; SHARDS]);
+
+impl Default for Links {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+}
+
+impl Links {
+    fn shard(&self, id: FileId) -> &Mutex<HashMap<FileId, Inode>> {
+        // Inode numbers are dense, so their low bits spread well. The conversion may cut high bits, which do not matter.
+        #[allow(clippy::cast_possible_truncation)]
+        &self.0[id.ino as usize % SHARDS]
+    }
+
+    /// Claims a name of an inode that has `nlink` names in all.
+    ///
+    /// If the name is left with another worker, its directory has one more thing pending; the other worker ends it.
+    pub(crate) fn claim(&self, id: FileId, nlink: u64, name: impl FnOnce() -> Name) -> Claim {
+        let mut shard = lock(self.shard(id));
+        let Some(inode) = shard.get_mut(&id) else {
+            let inode = Inode {
+                unseen: nlink.saturating_sub(1),
+                state: State::Copying(Vec::new()),
+            };
+            shard.insert(id, inode);
+            return Claim::Copy;
+        };
+        inode.unseen = inode.unseen.saturating_sub(1);
+        match &mut inode.state {
+            State::Copying(waiting) => {
+                let name = name();
+                name.dir.add_pending();
+                waiting.push(name);
+                Claim::Left
+            }
+            State::Copied(first) => {
+                let first = first.clone();
+                if inode.unseen == 0 {
+                    shard.remove(&id);
+                }
+                Claim::LinkTo(first)
+            }
+        }
+    }
+
+    /// The copy is complete under `name`. Returns the names that were left meanwhile, for the caller to link.
+    pub(crate) fn finish(&self, id: FileId, name: Name) -> Vec<Name> {
+        let mut shard = lock(self.shard(id));
+        let Some(inode) = shard.get_mut(&id) else {
+            return Vec::new();
+        };
+        let previous = std::mem::replace(&mut inode.state, State::Copied(name));
+        if inode.unseen == 0 {
+            shard.remove(&id);
+        }
+        match previous {
+            State::Copying(waiting) => waiting,
+            State::Copied(_) => Vec::new(),
+        }
+    }
+
+    /// The copy failed. Returns a name that was left meanwhile: the caller goes on with that one, still as the owner of the
+    /// claim. If there is none, the next name that is met will be the first.
+    pub(crate) fn fail(&self, id: FileId) -> Option<Name> {
+        let mut shard = lock(self.shard(id));
+        if let Some(Inode {
+            state: State::Copying(waiting),
+            ..
+        }) = shard.get_mut(&id)
+            && let Some(name) = waiting.pop()
+        {
+            return Some(name);
+        }
+        shard.remove(&id);
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: FileId = FileId { dev: 1, ino: 2 };
+
+    fn name(text: &str) -> Name {
+        Name {
+            dir: Dir::operands(),
+            source: text.into(),
+            dest: text.into(),
+        }
+    }
+
+    #[test]
+    fn names_met_during_the_copy_are_linked_by_its_owner_and_later_ones_link_themselves() {
+        let links = Links::default();
+        assert!(matches!(links.claim(ID, 3, || name("a")), Claim::Copy));
+        assert!(matches!(links.claim(ID, 3, || name("b")), Claim::Left));
+        let left = links.finish(ID, name("a"));
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].dest, "b");
+        match links.claim(ID, 3, || name("c")) {
+            Claim::LinkTo(first) => assert_eq!(first.dest, "a"),
+            _ => panic!("the copy is there"),
+        }
+        assert!(lock(links.shard(ID)).is_empty(), "all names were seen");
+    }
+
+    #[test]
+    fn a_failed_first_name_hands_its_claim_on() {
+        let links = Links::default();
+        links.claim(ID, 3, || name("a"));
+        links.claim(ID, 3, || name("b"));
+        assert_eq!(links.fail(ID).map(|name| name.dest), Some("b".into()));
+        assert!(links.fail(ID).is_none());
+        assert!(matches!(links.claim(ID, 3, || name("c")), Claim::Copy));
+    }
+
+    #[test]
+    fn a_waiting_name_keeps_its_directory_pending() {
+        let links = Links::default();
+        let b = name("b");
+        links.claim(ID, 2, || name("a"));
+        links.claim(ID, 2, || b.clone());
+        assert!(!b.dir.end_pending());
+        assert!(b.dir.end_pending());
+    }
+}

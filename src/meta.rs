@@ -1,0 +1,282 @@
+//! A file's attributes: read from the source, given to the copy.
+//!
+//! They are given in an order that lets no one in early and loses nothing (each step may undo the next one's work, never
+//! the one's before):
+//! 1. **Owner and group.** chown(2) clears the setuid and setgid bits and file capabilities. Where the owner cannot be
+//!    given, a program must not run as whoever copied it: the special bits are left out.
+//! 2. **Extended attributes and ACLs.** Setting an ACL changes the permission bits.
+//! 3. **Mode**, special bits included.
+//! 4. **Times**, which every step before may have changed.
+//!
+//! What fails is told to the caller, and the rest is still given.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::os::fd::BorrowedFd;
+
+use crate::context::Process;
+use crate::data::Failure;
+use crate::error::Operation;
+use crate::options::{Preserve, Xattrs};
+use crate::sys::{self, Errno, Kind, Result, Stat, Times};
+
+const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+
+/// A file whose attributes are read or set.
+#[derive(Clone, Copy)]
+pub(crate) enum Subject<'a> {
+    /// An open file or directory.
+    Open(BorrowedFd<'a>),
+    /// A name that cannot or must not be opened: a symbolic link, a FIFO, a socket, a device.
+    Named(BorrowedFd<'a>, &'a OsStr),
+}
+
+/// The attributes that a copy is to keep.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributes {
+    kind: Kind,
+    mode: u32,
+    uid: u32,
+    gid: u32,
+    times: Times,
+    /// ACLs among them.
+    xattrs: Vec<(CString, Vec<u8>)>,
+}
+
+/// What a new file has already, so that it need not be set.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Has {
+    /// The owner and the group.
+    pub owner: Option<(u32, u32)>,
+    /// The mode.
+    pub mode: Option<u32>,
+    /// It was made for its owner alone. This is the mode that it would have had, and gets unless the source's is kept.
+    pub private_until: Option<u32>,
+    /// It may have inherited an ACL.
+    pub acl: bool,
+}
+
+impl Preserve {
+    /// Whether a copy gets anything from its source but data and the permission bits that it was made with.
+    pub(crate) fn any(&self) -> bool {
+        self.mode || self.ownership || self.timestamps || self.xattrs != Xattrs::No
+    }
+}
+
+/// Whether a directory's new files inherit an ACL.
+pub(crate) fn has_default_acl(dir: BorrowedFd) -> bool {
+    sys::has_xattr(dir, DEFAULT_ACL)
+}
+
+impl Attributes {
+    /// Reads what `preserve` asks for. What cannot be read is told to `failed`.
+    pub(crate) fn read(
+        source: Subject,
+        stat: &Stat,
+        preserve: &Preserve,
+        failed: &mut dyn FnMut(Failure),
+    ) -> Self {
+        let mut xattrs = Vec::new();
+        let mut keep = |name: CString| match get(source, &name) {
+            Ok(value) => xattrs.push((name, value)),
+            // Gone since it was listed, or never there.
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => {
+                if preserve.xattrs == Xattrs::Required || is_acl(&name) {
+                    failed(Failure {
+                        operation: operation_on(&name),
+                        errno,
+                    });
+                }
+            }
+        };
+        if preserve.xattrs != Xattrs::No {
+            match list(source) {
+                Ok(names) => names
+                    .into_iter()
+                    .filter(|name| is_kept(name, preserve))
+                    .for_each(keep),
+                Err(Errno::OPNOTSUPP) => {}
+                Err(errno) if preserve.xattrs == Xattrs::Required => failed(Failure {
+                    operation: Operation::Xattr,
+                    errno,
+                }),
+                Err(_) => {}
+            }
+        } else if preserve.mode && stat.kind != Kind::Symlink {
+            keep(ACCESS_ACL.to_owned());
+            if stat.kind == Kind::Dir {
+                keep(DEFAULT_ACL.to_owned());
+            }
+        }
+        Self {
+            kind: stat.kind,
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            times: stat.times,
+            xattrs,
+        }
+    }
+
+    /// Gives them to the copy, in the module's order. What fails is told to `failed`.
+    pub(crate) fn give(
+        &self,
+        dest: Subject,
+        preserve: &Preserve,
+        process: &Process,
+        has: Has,
+        failed: &mut dyn FnMut(Failure),
+    ) {
+        let mut mode = self.mode;
+        if preserve.ownership && has.owner != Some((self.uid, self.gid)) {
+            match self.give_owner(dest, process) {
+                Ok(true) => {}
+                Ok(false) => mode &= 0o777,
+                Err(errno) => {
+                    mode &= 0o777;
+                    failed(Failure {
+                        operation: Operation::Ownership,
+                        errno,
+                    });
+                }
+            }
+        }
+        self.give_xattrs(dest, preserve, has, failed);
+        let mode = if preserve.mode {
+            Some(mode)
+        } else {
+            has.private_until
+        };
+        if let Some(mode) = mode
+            && self.kind != Kind::Symlink
+            && has.mode != Some(mode)
+            && let Err(errno) = set_mode(dest, mode)
+        {
+            failed(Failure {
+                operation: Operation::Permissions,
+                errno,
+            });
+        }
+        if preserve.timestamps
+            && let Err(errno) = set_times(dest, self.times)
+        {
+            failed(Failure {
+                operation: Operation::Times,
+                errno,
+            });
+        }
+    }
+
+    /// Whether the owner is right now. A user who may not give files away is not told so, as with `cp -p`; the group is
+    /// then given if at all possible.
+    fn give_owner(&self, dest: Subject, process: &Process) -> Result<bool> {
+        match set_owner(dest, Some(self.uid), Some(self.gid)) {
+            Ok(()) => Ok(true),
+            Err(Errno::PERM | Errno::INVAL) if !process.superuser => {
+                // Members of a group may give it to their own files; anyone else keeps what they have.
+                let _ = set_owner(dest, None, Some(self.gid));
+                Ok(false)
+            }
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn give_xattrs(
+        &self,
+        dest: Subject,
+        preserve: &Preserve,
+        has: Has,
+        failed: &mut dyn FnMut(Failure),
+    ) {
+        for (name, value) in &self.xattrs {
+            if let Err(errno) = set(dest, name, value)
+                && (preserve.xattrs == Xattrs::Required || is_acl(name))
+            {
+                failed(Failure {
+                    operation: operation_on(name),
+                    errno,
+                });
+            }
+        }
+        if has.acl && preserve.mode && self.kind != Kind::Symlink {
+            for name in [ACCESS_ACL, DEFAULT_ACL] {
+                let wanted = self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == name);
+                if !wanted {
+                    // Nothing inherited is the usual case and an error to the kernel.
+                    let _ = remove(dest, name);
+                }
+            }
+        }
+    }
+}
+
+fn is_acl(name: &CStr) -> bool {
+    name == ACCESS_ACL || name == DEFAULT_ACL
+}
+
+fn operation_on(name: &CStr) -> Operation {
+    if is_acl(name) {
+        Operation::Permissions
+    } else {
+        Operation::Xattr
+    }
+}
+
+/// ACLs belong to the mode. The rest of `system.` is the filesystem's own view of other attributes and is left out, as
+/// attr(5)'s tools do.
+fn is_kept(name: &CStr, preserve: &Preserve) -> bool {
+    if is_acl(name) {
+        return preserve.mode;
+    }
+    !name.to_bytes().starts_with(b"system.")
+}
+
+fn list(subject: Subject) -> Result<Vec<CString>> {
+    match subject {
+        Subject::Open(fd) => sys::list_xattrs(fd),
+        Subject::Named(dir, name) => sys::list_xattrs_at(dir, name),
+    }
+}
+
+fn get(subject: Subject, attribute: &CStr) -> Result<Vec<u8>> {
+    match subject {
+        Subject::Open(fd) => sys::get_xattr(fd, attribute),
+        Subject::Named(dir, name) => sys::get_xattr_at(dir, name, attribute),
+    }
+}
+
+fn set(subject: Subject, attribute: &CStr, value: &[u8]) -> Result<()> {
+    match subject {
+        Subject::Open(fd) => sys::set_xattr(fd, attribute, value),
+        Subject::Named(dir, name) => sys::set_xattr_at(dir, name, attribute, value),
+    }
+}
+
+fn remove(subject: Subject, attribute: &CStr) -> Result<()> {
+    match subject {
+        Subject::Open(fd) => sys::remove_xattr(fd, attribute),
+        Subject::Named(dir, name) => sys::remove_xattr_at(dir, name, attribute),
+    }
+}
+
+fn set_owner(subject: Subject, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    match subject {
+        Subject::Open(fd) => sys::set_owner(fd, uid, gid),
+        Subject::Named(dir, name) => sys::set_owner_at(dir, name, uid, gid),
+    }
+}
+
+fn set_mode(subject: Subject, mode: u32) -> Result<()> {
+    match subject {
+        Subject::Open(fd) => sys::set_mode(fd, mode),
+        Subject::Named(dir, name) => sys::set_mode_at(dir, name, mode),
+    }
+}
+
+fn set_times(subject: Subject, times: Times) -> Result<()> {
+    match subject {
+        Subject::Open(fd) => sys::set_times(fd, times),
+        Subject::Named(dir, name) => sys::set_times_at(dir, name, times),
+    }
+}

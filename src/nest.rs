@@ -1,0 +1,38 @@
+//! A bound on how deep waiting may nest on one worker's stack.
+//!
+//! A rayon worker that waits for a stolen part of its `par_iter` runs other tasks meanwhile, on top of its own stack. Such
+//! a task may wait in turn, and so on: the nesting follows the luck of stealing, not the shape of the tree, and has no
+//! bound of its own. Here it gets one: a worker that is already waiting [`MAX_NESTED`] times works serially instead of
+//! waiting once more. Every wait of a copy goes through [`in_parallel`], so a worker's stack holds at most that many
+//! copies of the frames between two waits.
+
+use std::cell::Cell;
+
+/// The frames of one level need some 2 KiB, a few times that where rayon splits a wide directory: 32 levels are far below
+/// the stack that [`crate::Pool`] gives its workers, and serial work that deep costs nothing, for every other worker has
+/// stolen work too by then.
+const MAX_NESTED: u32 = 32;
+
+thread_local! {
+    static NESTED: Cell<u32> = const { Cell::new(0) };
+}
+
+/// Takes back one level when its wait ends, in a panic too.
+struct Level;
+
+impl Drop for Level {
+    fn drop(&mut self) {
+        NESTED.set(NESTED.get() - 1);
+    }
+}
+
+/// Runs `parallel`, which may wait for other workers, if this thread is a worker that may wait; else `serial`, which does
+/// the same work alone.
+pub(crate) fn in_parallel<T>(parallel: impl FnOnce() -> T, serial: impl FnOnce() -> T) -> T {
+    if NESTED.get() >= MAX_NESTED || rayon::current_thread_index().is_none() {
+        return serial();
+    }
+    NESTED.set(NESTED.get() + 1);
+    let _level = Level;
+    parallel()
+}

@@ -1,0 +1,230 @@
+//! `cp`'s destination rules: from operands, as they were given, to pairs of one source and one destination each.
+//!
+//! 1. `-t DIR`: every source goes into DIR, which must be a directory.
+//! 2. `-T`: the one source becomes exactly the target.
+//! 3. Else, if the target is a directory (or a symbolic link to one), every source goes into it; if it is not, there may
+//!    be only one source, and that becomes the target.
+//!
+//! Into a directory a source goes by its last component, without slashes at its end; one that ends in `.` or `..` (or is
+//! `/`) is the directory's own contents and merges with the target. After this, nobody asks again where something goes.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::context::{Context, Observer, Silent};
+use crate::error::{Error, Operation};
+use crate::options::Options;
+use crate::pool::Task;
+use crate::report::Report;
+use crate::sys::{self, Errno, Kind};
+use crate::tree;
+
+/// Where the sources go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// `cp`'s last operand: a directory to copy into, or the copy's own name.
+    Path(PathBuf),
+    /// A directory to copy into (`-t`).
+    Directory(PathBuf),
+    /// The copy's own name, even if a directory has it (`-T`).
+    Exactly(PathBuf),
+}
+
+/// One source and its one destination.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Root {
+    /// What is copied.
+    pub source: PathBuf,
+    /// What its copy is called.
+    pub dest: PathBuf,
+}
+
+/// A copy, ready to be started: what goes where, and how. It is a [`Task`] for a [`crate::Pool`].
+///
+/// ```
+/// use poolcp::{Options, Plan, Pool, Target};
+///
+/// # let dir = tempfile::tempdir()?;
+/// # let source = dir.path().join("photos");
+/// # std::fs::create_dir(&source)?;
+/// # std::fs::write(source.join("cat.jpg"), "meow")?;
+/// # let target = dir.path().join("backup");
+/// let plan = Plan::resolve([source], Target::Path(target.clone()), Options::archive())?;
+/// let pool = Pool::builder().threads(10).build()?;
+/// let report = pool.apply_async(plan)?.join()?;
+/// assert!(report.is_success());
+/// assert_eq!(std::fs::read(target.join("cat.jpg"))?, b"meow");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Plan {
+    roots: Vec<Root>,
+    options: Options,
+    observer: Arc<dyn Observer>,
+}
+
+impl Plan {
+    /// Decides where each source goes, by the module's rules.
+    ///
+    /// # Errors
+    ///
+    /// [`Operation::TargetDirectory`] or [`Operation::Target`] if a target must be a directory and is not. A source that
+    /// does not exist is no error yet: it becomes one, among the others, when it is copied.
+    pub fn resolve(
+        sources: impl IntoIterator<Item = impl Into<PathBuf>>,
+        target: Target,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let sources: Vec<PathBuf> = sources.into_iter().map(Into::into).collect();
+        let roots = match target {
+            Target::Directory(dir) => {
+                is_dir(&dir)
+                    .and_then(|is_dir| if is_dir { Ok(()) } else { Err(Errno::NOTDIR) })
+                    .map_err(|errno| {
+                        Error::new(Operation::TargetDirectory, &dir).with_errno(errno)
+                    })?;
+                into_dir(sources, &dir)
+            }
+            Target::Exactly(dest) => exactly(sources, dest)?,
+            Target::Path(dest) => match is_dir(&dest) {
+                Ok(true) => into_dir(sources, &dest),
+                Err(errno) if sources.len() > 1 => {
+                    return Err(Error::new(Operation::Target, dest).with_errno(errno));
+                }
+                _ => exactly(sources, dest)?,
+            },
+        };
+        Ok(Self {
+            roots,
+            options,
+            observer: Arc::new(Silent),
+        })
+    }
+
+    /// Lets `observer` watch the copy.
+    #[must_use]
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// The pairs of source and destination.
+    #[must_use]
+    pub fn roots(&self) -> &[Root] {
+        &self.roots
+    }
+
+    /// Whether two operands have the same destination: then they are copied one after the other, as `cp` does.
+    fn has_common_dests(&self) -> bool {
+        let mut seen = HashSet::new();
+        !self.roots.iter().all(|root| seen.insert(&root.dest))
+    }
+}
+
+impl Task for Plan {
+    type Output = Report;
+
+    /// Copies, on the pool that this is called on; outside of any, on this thread and on rayon's global pool if there are
+    /// directories.
+    fn run(self) -> Report {
+        let in_order = self.has_common_dests();
+        let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
+        let cx = Context::new(self.options, self.observer, workers);
+        tree::copy_roots(&cx, &self.roots, in_order);
+        cx.report()
+    }
+}
+
+fn is_dir(path: &Path) -> sys::Result<bool> {
+    sys::stat_at(sys::CWD, path.as_os_str(), true).map(|stat| stat.kind == Kind::Dir)
+}
+
+/// Each becomes the target itself, which makes sense for one only.
+fn exactly(sources: Vec<PathBuf>, dest: PathBuf) -> Result<Vec<Root>, Error> {
+    if sources.len() > 1 {
+        return Err(Error::new(Operation::Target, dest).with_errno(Errno::NOTDIR));
+    }
+    Ok(sources
+        .into_iter()
+        .map(|source| Root {
+            source,
+            dest: dest.clone(),
+        })
+        .collect())
+}
+
+fn into_dir(sources: Vec<PathBuf>, dir: &Path) -> Vec<Root> {
+    sources
+        .into_iter()
+        .map(|source| {
+            let dest = match last_component(source.as_os_str()) {
+                b"" | b".." => dir.to_owned(),
+                name => join(dir, name),
+            };
+            Root { source, dest }
+        })
+        .collect()
+}
+
+/// `dir/name`; unlike [`Path::join`] it keeps a name of `.`, which messages show.
+fn join(dir: &Path, name: &[u8]) -> PathBuf {
+    let mut path = dir.as_os_str().as_bytes().to_vec();
+    if !path.ends_with(b"/") {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    PathBuf::from(OsStr::from_bytes(&path))
+}
+
+/// The last component, without the slashes after it; empty for `/`. [`Path::file_name`] would skip a `.`.
+fn last_component(path: &OsStr) -> &[u8] {
+    let bytes = path.as_bytes();
+    let end = bytes.iter().rposition(|&b| b != b'/').map_or(0, |i| i + 1);
+    let start = bytes[..end]
+        .iter()
+        .rposition(|&b| b == b'/')
+        .map_or(0, |i| i + 1);
+    &bytes[start..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dests(sources: &[&str], dir: &str) -> Vec<String> {
+        let sources = sources.iter().map(PathBuf::from).collect();
+        let roots = into_dir(sources, Path::new(dir));
+        let shown = |root: &Root| root.dest.display().to_string();
+        roots.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn a_source_goes_into_a_directory_by_its_last_component() {
+        assert_eq!(
+            dests(&["a", "x/b", "x/c/", "/d//", "x/.", "."], "t"),
+            ["t/a", "t/b", "t/c", "t/d", "t/.", "t/."]
+        );
+        assert_eq!(dests(&["a"], "t/"), ["t/a"]);
+    }
+
+    #[test]
+    fn root_and_dot_dot_merge_with_the_target() {
+        assert_eq!(dests(&["/", "..", "x/.."], "t"), ["t", "t", "t"]);
+    }
+
+    #[test]
+    fn several_sources_need_a_directory() {
+        let two = ["a", "b"];
+        let error = Plan::resolve(two, Target::Exactly("/dev/null".into()), Options::default());
+        let text = error.err().map(|error| error.to_string());
+        assert_eq!(text.as_deref(), Some("target '/dev/null': Not a directory"));
+        let plan = Plan::resolve(two, Target::Path("/nonexistent".into()), Options::default());
+        let text = plan.err().map(|error| error.to_string());
+        assert_eq!(
+            text.as_deref(),
+            Some("target '/nonexistent': No such file or directory")
+        );
+    }
+}

@@ -1,0 +1,926 @@
+//! The pool of workers: create it, hand it the work, close it, join it.
+//!
+//! This is the lifecycle of Python's `multiprocessing.Pool`, on rayon's threads. rayon has the workers and the stealing of
+//! work, but not what a program needs around them: a job that can be asked whether it is alive, waited for with a time
+//! limit and joined for its result, a panic that reaches the joiner instead of aborting the process, and an end at which
+//! the workers are known to be gone. That is all this module adds. The `poolcp` binary itself runs on it.
+//!
+//! What is not here: `map` and its kin (use rayon's `par_iter` inside a task, it runs on this pool), `terminate` and
+//! `kill` (a thread cannot be stopped from outside), worker processes, queues (use [`std::sync::mpsc`]) and async.
+//!
+//! | Python                                   | here                                                           |
+//! |------------------------------------------|----------------------------------------------------------------|
+//! | `Pool(processes)`                        | [`Pool::builder()`], [`PoolBuilder::threads`]                  |
+//! | `Pool.apply_async(f)`                    | [`Pool::apply_async`]                                          |
+//! | `class MyProcess(Process): def run(…)`   | `impl` [`Task`] `for MyTask`                                   |
+//! | `Process(name=…, daemon=True)`           | [`Pool::job`], [`JobBuilder::name`], [`JobBuilder::daemon`]    |
+//! | `AsyncResult.get()`                      | [`Job::join`]                                                  |
+//! | `AsyncResult.wait(t)`, `Process.join(t)` | [`Job::join_timeout`]                                          |
+//! | `AsyncResult.ready()`                    | `!`[`Job::is_alive`]                                           |
+//! | `Process.is_alive()`                     | [`Job::is_alive`], true for a waiting job too                  |
+//! | `Process.name`, `.pid`, `.daemon`        | [`Job::name`], [`Job::id`], [`Job::is_daemon`]                 |
+//! | `Pool.close()`                           | [`Pool::close`]                                                |
+//! | `Pool.join()`                            | [`Pool::join`], or drop the pool                               |
+//!
+//! ```
+//! use poolcp::Pool;
+//!
+//! let pool = Pool::builder().threads(2).build()?;
+//! let sum = pool.apply_async(|| (1..=10).sum::<u32>())?;
+//! let text = pool.apply_async(|| "ten".to_string())?;
+//! assert_eq!(sum.join()?, 55);
+//! assert_eq!(text.join()?, "ten");
+//! pool.close();
+//! assert!(pool.apply_async(|| ()).is_err());
+//! pool.join();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Who may wait for whom
+//!
+//! - **Any thread for any job**, daemon or not. A thread outside sleeps until the job ends. A rayon worker that waits takes
+//!   up other work of its own pool meanwhile (so a pool of one thread can start a job and join it); when there is none it
+//!   sleeps too, and looks for work every few milliseconds. What it takes up runs on top of the waiting task: the wait
+//!   lasts at least as long as that work, which matters with a daemon that never ends, and a lock held across the wait
+//!   deadlocks if that work wants it. The waits inside rayon's own `join`, `scope` and `par_iter` do the same. So start
+//!   a long-lived daemon first, and give the pool a thread for it.
+//! - **The pool for its jobs**: [`Pool::join`] and dropping the pool wait for all jobs but the daemons, also for those
+//!   whose [`Job`] was dropped.
+//! - **No job for its own pool**, which would be a wait for itself. When the last `Arc<Pool>` goes inside a task of that
+//!   pool, the pool is closed only: the jobs it has are still run, then its workers end, and nobody waits for them.
+//! - **Nobody for a daemon**, except by [`Job::join`]. A daemon is not stopped when the pool goes, and one that has not
+//!   begun still begins. Until the last daemon has ended, all workers of the pool stay, asleep if they have no work; then
+//!   they end by themselves. The end of `main` ends them with the process.
+
+use std::any::Any;
+use std::fmt;
+use std::io;
+use std::mem;
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// How long a waiting worker that found no other work sleeps before it looks again. The end of what it waits for wakes it
+/// at once; only new work, which rayon announces to idle workers alone, has to be looked for.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// rayon's own frames overflow the smallest stack the system grants.
+const LEAST_STACK: usize = 128 << 10;
+
+/// Something a pool can run: any closure `FnOnce() -> T`, or a type of one's own.
+///
+/// ```
+/// use poolcp::{Pool, Task};
+///
+/// struct Repeat {
+///     word: &'static str,
+///     times: usize,
+/// }
+///
+/// impl Task for Repeat {
+///     type Output = String;
+///
+///     fn run(self) -> String {
+///         self.word.repeat(self.times)
+///     }
+/// }
+///
+/// let pool = Pool::builder().threads(1).build()?;
+/// let job = pool.apply_async(Repeat { word: "ab", times: 2 })?;
+/// assert_eq!(job.join()?, "abab");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait Task: Send + 'static {
+    /// What the task returns to its joiner.
+    type Output: Send + 'static;
+
+    /// Does the work, on a worker of the pool.
+    ///
+    /// It may panic: see [`JobError::Panicked`]. A field whose `drop` panics while that panic is under way aborts the
+    /// process, as it does everywhere in Rust.
+    fn run(self) -> Self::Output;
+}
+
+impl<F, T> Task for F
+where
+    F: FnOnce() -> T + Send + 'static,
+    T: Send + 'static,
+{
+    type Output = T;
+
+    fn run(self) -> T {
+        self()
+    }
+}
+
+/// What a pool is to be like; made by [`Pool::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `build`"]
+pub struct PoolBuilder {
+    threads: usize,
+    name: String,
+    stack_size: Option<usize>,
+}
+
+impl PoolBuilder {
+    /// How many workers; 0, the default, is as many as the system says run in parallel
+    /// ([`std::thread::available_parallelism`]).
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = threads;
+        self
+    }
+
+    /// What the workers' threads are called: `NAME-0`, `NAME-1` and so on; "poolcp" unless set. Linux shows the first 15
+    /// bytes.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// The size of each worker's stack in bytes; the standard library's default unless set, and 128 KiB at least.
+    pub fn stack_size(mut self, bytes: usize) -> Self {
+        self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Starts the workers.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses a thread. The threads already started are joined before this returns.
+    ///
+    /// ```
+    /// use poolcp::Pool;
+    ///
+    /// let error = Pool::builder().threads(2).stack_size(1 << 60).build().unwrap_err();
+    /// assert!(error.to_string().starts_with("cannot start worker thread poolcp-0 (1 of 2): "));
+    /// assert!(std::error::Error::source(&error).is_some());
+    /// ```
+    pub fn build(self) -> Result<Pool, BuildError> {
+        let threads = match self.threads {
+            0 => thread::available_parallelism().map_or(1, NonZero::get),
+            n => n.min(rayon::max_num_threads()),
+        };
+        let mut workers = Workers(Vec::new());
+        let mut refusal = None;
+        let built = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            // Jobs catch their own panics. This is for what a task gives to `rayon::spawn` itself: without a handler a
+            // panic there aborts the process. The payload is leaked because dropping it may panic again.
+            .panic_handler(mem::forget)
+            .spawn_handler(|worker| match self.start(worker) {
+                Ok(handle) => {
+                    workers.0.push(handle);
+                    Ok(())
+                }
+                Err(cause) => {
+                    let kind = cause.kind();
+                    refusal = Some(cause);
+                    Err(kind.into())
+                }
+            })
+            .build();
+        match built {
+            Ok(rayon) => Ok(Pool {
+                ledger: Arc::default(),
+                rayon,
+                workers,
+            }),
+            // rayon has told the threads already started to end; `workers`, dropped here, joins them.
+            Err(error) => {
+                let (name, started) = (self.name, workers.0.len());
+                Err(BuildError {
+                    thread: format!("{name}-{started} ({} of {threads})", started + 1),
+                    cause: refusal.unwrap_or_else(|| io::Error::other(error)),
+                })
+            }
+        }
+    }
+
+    fn start(&self, worker: rayon::ThreadBuilder) -> io::Result<JoinHandle<()>> {
+        if self.name.contains('\0') {
+            // The standard library would panic.
+            let reason = "a thread's name cannot contain a NUL";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, reason));
+        }
+        let mut thread = thread::Builder::new().name(format!("{}-{}", self.name, worker.index()));
+        if let Some(bytes) = self.stack_size {
+            thread = thread.stack_size(bytes.max(LEAST_STACK));
+        }
+        thread.spawn(|| worker.run())
+    }
+}
+
+/// Workers that several jobs share; see the [module](self) for its life and for who may wait for whom.
+///
+/// Inside a task, rayon's `par_iter`, `join` and `scope` run on the same workers:
+///
+/// ```
+/// use poolcp::Pool;
+/// use rayon::prelude::*;
+///
+/// let pool = Pool::builder().threads(4).name("sums").build()?;
+/// let job = pool.apply_async(|| (1..=1000_u64).into_par_iter().map(|n| n * n).sum::<u64>())?;
+/// assert_eq!(job.join()?, 333_833_500);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Pool {
+    ledger: Arc<Monitor<Ledger>>,
+    // Fields are dropped in this order: rayon tells its workers to end, then they are joined.
+    rayon: rayon::ThreadPool,
+    workers: Workers,
+}
+
+impl Pool {
+    /// A pool's settings, to be changed and then built.
+    ///
+    /// ```
+    /// use poolcp::Pool;
+    ///
+    /// let pool = Pool::builder().threads(3).name("copy").stack_size(1 << 20).build()?;
+    /// assert_eq!(pool.threads(), 3);
+    /// let worker = pool.apply_async(|| std::thread::current().name().map(String::from))?;
+    /// assert!(worker.join()?.unwrap().starts_with("copy-"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn builder() -> PoolBuilder {
+        PoolBuilder {
+            threads: 0,
+            name: "poolcp".to_string(),
+            stack_size: None,
+        }
+    }
+
+    /// How many workers there are.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.rayon.current_num_threads()
+    }
+
+    /// Hands a task to the pool and returns at once. Jobs handed in by one thread begin in that order.
+    ///
+    /// # Errors
+    ///
+    /// When the pool has been closed; the task is dropped.
+    pub fn apply_async<K: Task>(&self, task: K) -> Result<Job<K::Output>, Closed> {
+        self.job().apply_async(task)
+    }
+
+    /// A job that is given a name or made a daemon before it starts.
+    ///
+    /// ```
+    /// use poolcp::Pool;
+    ///
+    /// let pool = Pool::builder().threads(1).build()?;
+    /// let job = pool.job().name("nightly").daemon(true).apply_async(|| 7)?;
+    /// assert_eq!(job.name(), "nightly");
+    /// assert!(job.is_daemon());
+    /// assert_eq!(job.join()?, 7);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn job(&self) -> JobBuilder<'_> {
+        JobBuilder {
+            pool: self,
+            name: None,
+            daemon: false,
+        }
+    }
+
+    /// Takes no more jobs from now on; those it has are run. Closing twice is closing once.
+    pub fn close(&self) {
+        self.ledger.update(|ledger| ledger.closed = true);
+    }
+
+    /// Closes the pool, waits for all jobs but the daemons, then for the workers' threads to be gone.
+    ///
+    /// While a daemon is alive the workers are left to end by themselves. Otherwise this also waits for what tasks gave
+    /// to `rayon::spawn`. Dropping the pool does the same.
+    ///
+    /// ```
+    /// use poolcp::Pool;
+    /// use std::sync::mpsc;
+    ///
+    /// let pool = Pool::builder().threads(2).build()?;
+    /// let (stop, stopped) = mpsc::channel::<()>();
+    /// let clock = pool.job().daemon(true).apply_async(move || stopped.recv().is_err())?;
+    /// let copy = pool.apply_async(|| "copied")?;
+    /// pool.join();
+    /// assert!(!copy.is_alive());
+    /// assert!(clock.is_alive());
+    /// drop(stop);
+    /// assert!(clock.join()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.close();
+        // On a worker of this pool, waiting would be for the very job that waits.
+        let own_worker = self.rayon.current_thread_index().is_some();
+        if own_worker || self.ledger.wait(None, |ledger| ledger.jobs == 0).daemons > 0 {
+            // Without its handle a thread is left to itself.
+            self.workers.0.clear();
+        }
+    }
+}
+
+/// The workers' threads; dropping it joins those still in it.
+#[derive(Debug)]
+struct Workers(Vec<JoinHandle<()>>);
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        for worker in self.0.drain(..) {
+            // An error would be a worker's panic, and no panic leaves rayon's main loop.
+            let _ = worker.join();
+        }
+    }
+}
+
+/// What a pool knows of its jobs.
+#[derive(Debug, Default)]
+struct Ledger {
+    closed: bool,
+    /// Waiting or running, daemons apart.
+    jobs: usize,
+    daemons: usize,
+}
+
+impl Ledger {
+    fn count(&mut self, daemon: bool) -> &mut usize {
+        if daemon {
+            &mut self.daemons
+        } else {
+            &mut self.jobs
+        }
+    }
+}
+
+/// A job before its start; made by [`Pool::job`].
+#[derive(Debug)]
+#[must_use = "a job starts with `apply_async`"]
+pub struct JobBuilder<'pool> {
+    pool: &'pool Pool,
+    name: Option<String>,
+    daemon: bool,
+}
+
+impl JobBuilder<'_> {
+    /// What the job is called; `job-ID` unless set.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Whether the pool goes without waiting for the job.
+    pub fn daemon(mut self, daemon: bool) -> Self {
+        self.daemon = daemon;
+        self
+    }
+
+    /// Hands the task to the pool, as [`Pool::apply_async`].
+    ///
+    /// # Errors
+    ///
+    /// When the pool has been closed; the task is dropped.
+    pub fn apply_async<K: Task>(self, task: K) -> Result<Job<K::Output>, Closed> {
+        let daemon = self.daemon;
+        let ledger = Arc::clone(&self.pool.ledger);
+        ledger.update(|ledger| {
+            if ledger.closed {
+                return Err(Closed);
+            }
+            *ledger.count(daemon) += 1;
+            Ok(())
+        })?;
+        let id = JobId::next();
+        let outcome = Arc::new(Monitor::default());
+        let job = Job {
+            id,
+            name: self.name.unwrap_or_else(|| format!("job-{id}")),
+            daemon,
+            outcome: Arc::clone(&outcome),
+        };
+        self.pool.rayon.spawn_fifo(move || {
+            let result =
+                catch_unwind(AssertUnwindSafe(|| task.run())).map_err(JobError::from_panic);
+            // A daemon is struck off before its end shows: who has joined it and then joins the pool finds no daemon and
+            // gets the workers joined.
+            if daemon {
+                ledger.update(|ledger| *ledger.count(daemon) -= 1);
+            }
+            outcome.update(|outcome| *outcome = Some(result));
+            // The last owner drops the result, and a result's own `drop` may panic.
+            contain(|| drop(outcome));
+            // Any other job is struck off after: who has joined the pool finds it ended.
+            if !daemon {
+                ledger.update(|ledger| *ledger.count(daemon) -= 1);
+            }
+        });
+        Ok(job)
+    }
+}
+
+/// A task in a pool, and the way to its result. Dropping it detaches the task, which still runs and which the pool still
+/// waits for; its result is dropped.
+pub struct Job<T> {
+    id: JobId,
+    name: String,
+    daemon: bool,
+    outcome: Arc<Monitor<Option<Result<T, JobError>>>>,
+}
+
+impl<T> Job<T> {
+    /// Its number, unique in the process.
+    #[must_use]
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Its name; `job-ID` unless it was given one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether it is waiting or running.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.outcome.lock().is_none()
+    }
+
+    /// Whether the pool goes without waiting for it.
+    #[must_use]
+    pub fn is_daemon(&self) -> bool {
+        self.daemon
+    }
+
+    /// Waits for the job to end and takes its result.
+    ///
+    /// # Errors
+    ///
+    /// When the task panicked. The pool lives on.
+    ///
+    /// ```
+    /// use poolcp::{JobError, Pool};
+    ///
+    /// let pool = Pool::builder().threads(1).build()?;
+    /// let broken = pool.apply_async(|| -> u32 { panic!("no such luck") })?;
+    /// match broken.join() {
+    ///     Err(JobError::Panicked { message }) => assert_eq!(message, "no such luck"),
+    ///     other => unreachable!("{other:?}"),
+    /// }
+    /// assert_eq!(pool.apply_async(|| 1)?.join()?, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn join(self) -> Result<T, JobError> {
+        let outcome = self.outcome.wait(None, Option::is_some).take();
+        // `wait` without a deadline returns only once there is an outcome, and `join` alone takes it, consuming the job.
+        outcome.expect("a job that has ended has an outcome")
+    }
+
+    /// Waits for the job to end, at most so long; true once it has ended. On a rayon worker it can take longer, by the
+    /// work that worker takes up meanwhile.
+    ///
+    /// ```
+    /// use poolcp::Pool;
+    /// use std::time::Duration;
+    ///
+    /// let pool = Pool::builder().threads(1).build()?;
+    /// let job = pool.apply_async(|| std::thread::sleep(Duration::from_millis(30)))?;
+    /// let mut ticks = 0;
+    /// while !job.join_timeout(Duration::from_millis(10)) {
+    ///     ticks += 1; // draw the progress bar
+    /// }
+    /// job.join()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn join_timeout(&self, timeout: Duration) -> bool {
+        // A timeout beyond what the clock can count is none.
+        let deadline = Instant::now().checked_add(timeout);
+        self.outcome.wait(deadline, Option::is_some).is_some()
+    }
+}
+
+// Not derived: a job can be shown whatever its result is.
+impl<T> fmt::Debug for Job<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("id", &self.id)
+            .field("name", &self.name)
+            .field("daemon", &self.daemon)
+            .field("alive", &self.is_alive())
+            .finish()
+    }
+}
+
+/// A job's number, unique in the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(u64);
+
+impl JobId {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        // Relaxed: only the number has to be unique, nothing else is published with it.
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl fmt::Display for JobId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The pool has been closed and takes no more jobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Closed;
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the pool is closed")
+    }
+}
+
+impl std::error::Error for Closed {}
+
+/// Why a job has no result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobError {
+    /// The task panicked.
+    Panicked {
+        /// What it said, or a fixed text when its payload is not a string.
+        message: String,
+    },
+}
+
+impl JobError {
+    fn from_panic(payload: Box<dyn Any + Send>) -> Self {
+        let message = if let Some(text) = payload.downcast_ref::<&str>() {
+            (*text).to_string()
+        } else if let Some(text) = payload.downcast_ref::<String>() {
+            text.clone()
+        } else {
+            "a panic without a message".to_string()
+        };
+        contain(|| drop(payload));
+        Self::Panicked { message }
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Panicked { message } => write!(f, "the task panicked: {message}"),
+        }
+    }
+}
+
+impl std::error::Error for JobError {}
+
+/// The system refused a worker's thread; its reason is in the text and is the error's source.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct BuildError {
+    thread: String,
+    cause: io::Error,
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { thread, cause } = self;
+        write!(f, "cannot start worker thread {thread}: {cause}")
+    }
+}
+
+impl std::error::Error for BuildError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.cause)
+    }
+}
+
+/// Runs what may panic only in somebody's `drop`, and ends the panic here.
+fn contain(action: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(action)) {
+        // Leaked, because dropping it may panic in turn, without end.
+        mem::forget(payload);
+    }
+}
+
+/// A value under a lock, and the sleep until it changes.
+#[derive(Debug, Default)]
+struct Monitor<S> {
+    state: Mutex<S>,
+    changed: Condvar,
+}
+
+impl<S> Monitor<S> {
+    fn lock(&self) -> MutexGuard<'_, S> {
+        // No foreign code runs under the lock, so a poisoned state is still a whole one.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn update<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {
+        let result = change(&mut self.lock());
+        self.changed.notify_all();
+        result
+    }
+
+    /// Waits until the state is as wanted or the deadline has passed, whichever is first.
+    fn wait(&self, deadline: Option<Instant>, wanted: impl Fn(&S) -> bool) -> MutexGuard<'_, S> {
+        let mut state = self.lock();
+        while !wanted(&state) {
+            // On a rayon worker, what is waited for may itself be waiting for a worker: lend this one, unlocked.
+            drop(state);
+            let lent = rayon::yield_now();
+            state = self.lock();
+            if wanted(&state) {
+                break;
+            }
+            let left = deadline.map(|end| end.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                break;
+            }
+            let pause = match lent {
+                Some(rayon::Yield::Executed) => continue,
+                Some(rayon::Yield::Idle) => {
+                    Some(left.map_or(LOOK_AGAIN, |left| left.min(LOOK_AGAIN)))
+                }
+                // Not a rayon worker.
+                None => left,
+            };
+            state = match pause {
+                None => self
+                    .changed
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner),
+                Some(pause) => {
+                    let woken = self.changed.wait_timeout(state, pause);
+                    woken.unwrap_or_else(PoisonError::into_inner).0
+                }
+            };
+        }
+        state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use std::process::Command;
+    use std::sync::atomic::AtomicUsize;
+    use std::sync::{Barrier, mpsc};
+
+    fn pool(threads: usize, name: &str) -> Pool {
+        Pool::builder().threads(threads).name(name).build().unwrap()
+    }
+
+    fn start<K: Task>(pool: &Pool, task: K) -> Job<K::Output> {
+        pool.apply_async(task).unwrap()
+    }
+
+    /// How many threads of this process are called `NAME-…`.
+    fn alive(name: &str) -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+        let names =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
+        names
+            .filter(|comm| comm.starts_with(&format!("{name}-")))
+            .count()
+    }
+
+    /// The kernel wakes a thread's joiner a moment before it takes the thread off /proc, hence the patience.
+    fn assert_gone(name: &str) {
+        let end = Instant::now() + Duration::from_secs(10);
+        while alive(name) > 0 {
+            assert!(Instant::now() < end, "workers {name}-… are still there");
+            thread::yield_now();
+        }
+    }
+
+    /// Runs one job on each worker at the same time and returns their threads' names.
+    fn worker_names(pool: &Pool) -> BTreeSet<String> {
+        let meet = Arc::new(Barrier::new(pool.threads()));
+        let jobs = Vec::from_iter((0..pool.threads()).map(|_| {
+            let meet = Arc::clone(&meet);
+            let task = move || {
+                meet.wait();
+                thread::current().name().unwrap().to_string()
+            };
+            start(pool, task)
+        }));
+        jobs.into_iter().map(|job| job.join().unwrap()).collect()
+    }
+
+    struct PanicsOnDrop;
+
+    impl Drop for PanicsOnDrop {
+        fn drop(&mut self) {
+            panic!("dropped");
+        }
+    }
+
+    #[test]
+    fn workers_are_named_and_numbered() {
+        let names = worker_names(&pool(4, "named"));
+        assert_eq!(
+            Vec::from_iter(names),
+            ["named-0", "named-1", "named-2", "named-3"]
+        );
+    }
+
+    #[test]
+    fn closed_pool_refuses_but_runs_what_it_has() {
+        let pool = pool(1, "closed");
+        let (open, gate) = mpsc::channel::<()>();
+        let job = start(&pool, move || gate.recv().is_err());
+        pool.close();
+        pool.close();
+        assert_eq!(pool.apply_async(|| ()).unwrap_err(), Closed);
+        assert!(job.is_alive());
+        drop(open);
+        assert!(job.join().unwrap());
+    }
+
+    #[test]
+    fn join_and_drop_wait_for_all_jobs_detached_ones_too() {
+        for end in [Pool::join, drop] {
+            let pool = pool(2, "waits");
+            let done = Arc::new(AtomicUsize::new(0));
+            for _ in 0..100 {
+                let done = Arc::clone(&done);
+                drop(pool.apply_async(move || done.fetch_add(1, Ordering::SeqCst)));
+            }
+            end(pool);
+            assert_eq!(done.load(Ordering::SeqCst), 100);
+        }
+    }
+
+    #[test]
+    fn workers_are_gone_after_join() {
+        let pool = pool(3, "gone");
+        worker_names(&pool);
+        assert_eq!(alive("gone"), 3);
+        pool.join();
+        assert_gone("gone");
+    }
+
+    #[test]
+    fn daemon_is_not_waited_for_and_workers_end_after_it() {
+        let pool = pool(2, "daemon");
+        let (stop, stopped) = mpsc::channel::<()>();
+        let task = move || stopped.recv().is_err();
+        let daemon = pool.job().daemon(true).apply_async(task).unwrap();
+        let job = start(&pool, || 1);
+        pool.join();
+        assert!(daemon.is_daemon() && daemon.is_alive());
+        assert!(!job.is_daemon() && !job.is_alive());
+        drop(stop);
+        assert!(daemon.join().unwrap());
+        assert_gone("daemon");
+    }
+
+    #[test]
+    fn panic_message_reaches_the_joiner_and_the_pool_lives_on() {
+        let pool = pool(1, "panics");
+        let message = |job: Job<()>| match job.join().unwrap_err() {
+            JobError::Panicked { message } => message,
+        };
+        let number = 7;
+        let plain = start(&pool, || panic!("plain"));
+        assert_eq!(message(plain), "plain");
+        let formatted = start(&pool, move || panic!("no. {number}"));
+        assert_eq!(message(formatted), "no. 7");
+        let odd = start(&pool, || std::panic::panic_any(PanicsOnDrop));
+        assert_eq!(message(odd), "a panic without a message");
+        assert_eq!(start(&pool, || 1).join(), Ok(1));
+    }
+
+    #[test]
+    fn panics_in_drop_and_in_rayon_spawn_leave_the_pool_alive() {
+        let pool = pool(1, "drops");
+        let held = PanicsOnDrop;
+        assert!(start(&pool, move || drop(held)).join().is_err());
+        let (open, gate) = mpsc::channel::<()>();
+        let task = move || gate.recv().map_err(|_| PanicsOnDrop);
+        drop(start(&pool, task));
+        drop(open);
+        let spawner = start(&pool, || rayon::spawn(|| panic!("in a spawn")));
+        assert_eq!(spawner.join(), Ok(()));
+        assert_eq!(start(&pool, || 1).join(), Ok(1));
+        pool.join();
+    }
+
+    #[test]
+    fn several_jobs_share_a_pool() {
+        let pool = pool(2, "shared");
+        let (ping, pinged) = mpsc::channel();
+        let (pong, ponged) = mpsc::channel();
+        let first = start(&pool, move || ping.send(1).map(|()| ponged.recv()));
+        let second = start(&pool, move || pinged.recv().map(|n| pong.send(n + 1)));
+        assert_eq!(first.join().unwrap(), Ok(Ok(2)));
+        assert_eq!(second.join().unwrap(), Ok(Ok(())));
+    }
+
+    #[test]
+    fn jobs_have_unique_ids_and_names_from_them() {
+        let pool = pool(1, "ids");
+        let first = start(&pool, || ());
+        let second = start(&pool, || ());
+        assert!(first.id() < second.id());
+        assert_eq!(first.name(), format!("job-{}", first.id()));
+    }
+
+    #[test]
+    fn join_timeout_tells_running_from_ended() {
+        let pool = pool(1, "timeout");
+        let (open, gate) = mpsc::channel::<()>();
+        let job = start(&pool, move || gate.recv().is_err());
+        assert!(!job.join_timeout(Duration::from_millis(1)));
+        drop(open);
+        assert!(job.join_timeout(Duration::MAX));
+        assert!(job.join().unwrap());
+    }
+
+    #[test]
+    fn job_joined_from_the_only_worker_does_not_deadlock() {
+        let pool = Arc::new(pool(1, "nested"));
+        let inner_pool = Arc::clone(&pool);
+        let outer = start(&pool, move || {
+            let first = start(&inner_pool, || 20);
+            let second = start(&inner_pool, || 22);
+            while !second.join_timeout(Duration::ZERO) {}
+            first.join().unwrap() + second.join().unwrap()
+        });
+        assert_eq!(outer.join(), Ok(42));
+    }
+
+    #[test]
+    fn pool_dropped_by_its_own_worker_does_not_wait_for_itself() {
+        let pool = Arc::new(pool(1, "itself"));
+        let own = Arc::clone(&pool);
+        let (open, gate) = mpsc::channel::<()>();
+        let task = move || gate.recv().is_err() && Arc::into_inner(own).is_some();
+        let job = start(&pool, task);
+        let later = start(&pool, || 1);
+        drop(pool);
+        drop(open);
+        assert!(job.join().unwrap());
+        assert_eq!(later.join(), Ok(1));
+        assert_gone("itself");
+    }
+
+    #[test]
+    fn zero_threads_lets_the_system_decide_and_a_nul_in_the_name_is_an_error() {
+        let system = thread::available_parallelism().unwrap().get();
+        assert_eq!(pool(0, "zero").threads(), system);
+        let error = Pool::builder().name("a\0b").build().unwrap_err();
+        assert_eq!(error.cause.kind(), io::ErrorKind::InvalidInput);
+    }
+
+    #[test]
+    fn refused_thread_is_a_build_error_and_those_started_are_gone() {
+        // Run again in a process with 7.5 GB of address space: enough for some of these stacks, but not for all.
+        // A limit on threads would do nothing for root.
+        if std::env::var_os("POOL_TEST_LIMITED").is_some() {
+            let builder = Pool::builder()
+                .threads(20)
+                .name("refused")
+                .stack_size(1_000_000_000);
+            let error = builder.build().unwrap_err();
+            assert!(error.thread.starts_with("refused-"), "{error}");
+            assert!(!error.thread.starts_with("refused-0 "), "{error}");
+            assert!(error.cause.raw_os_error().is_some());
+            assert_gone("refused");
+            return;
+        }
+        let name = "refused_thread_is_a_build_error_and_those_started_are_gone";
+        let limited = Command::new("sh")
+            .args(["-c", "ulimit -v 7500000 && exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg(format!(
+                "{}::{name}",
+                module_path!().split_once("::").unwrap().1
+            ))
+            .env("POOL_TEST_LIMITED", "1")
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&limited.stdout);
+        assert!(
+            limited.status.success() && said.contains("1 passed"),
+            "{said}"
+        );
+    }
+}

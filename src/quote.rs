@@ -1,0 +1,156 @@
+//! File names in messages, as GNU `cp` writes them.
+//!
+//! The rules, in order (they are those of coreutils' "shell-escape-always" quoting, described in its manual under
+//! `QUOTING_STYLE`):
+//! 1. A name of printable characters stands in single quotes: `'my file'`.
+//! 2. One that has a single quote, and nothing that a shell expands inside double quotes, stands in those: `"it's"`.
+//! 3. Else a single quote is written `'\''`, and a character that a terminal cannot show is written `$'\n'` or, by its
+//!    bytes, `$'\303'`: `'two'$'\n''lines'`.
+//!
+//! What the result says can be pasted into a shell. Characters beyond ASCII are shown where the locale is UTF-8.
+
+use std::ffi::OsStr;
+use std::fmt::Write as _;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::LazyLock;
+
+/// Whether the environment's locale has UTF-8 as its character set (locale(7): `LC_ALL`, then `LC_CTYPE`, then `LANG`).
+static UTF8: LazyLock<bool> = LazyLock::new(|| {
+    ["LC_ALL", "LC_CTYPE", "LANG"]
+        .iter()
+        .filter_map(std::env::var_os)
+        .find(|value| !value.is_empty())
+        .is_some_and(|value| {
+            let value = value.to_string_lossy().to_ascii_lowercase();
+            value.contains("utf-8") || value.contains("utf8")
+        })
+});
+
+/// A name, quoted for a message in the process's locale.
+#[must_use]
+pub fn quote(name: impl AsRef<OsStr>) -> String {
+    quote_in(name.as_ref().as_bytes(), *UTF8)
+}
+
+fn quote_in(name: &[u8], utf8: bool) -> String {
+    let chunks: Vec<Piece> = pieces(name, utf8).collect();
+    let printable = chunks.iter().all(|piece| matches!(piece, Piece::Shown(_)));
+    let has = |wanted: &[char]| {
+        chunks
+            .iter()
+            .any(|piece| matches!(piece, Piece::Shown(c) if wanted.contains(c)))
+    };
+    if printable && has(&['\'']) && !has(&['"', '`', '$', '\\', '!']) {
+        let text: String = chunks.iter().map(Piece::shown).collect();
+        return format!("\"{text}\"");
+    }
+    let mut quoted = String::with_capacity(name.len() + 2);
+    quoted.push('\'');
+    let mut escaping = false;
+    for piece in &chunks {
+        match *piece {
+            Piece::Shown(c) => {
+                if escaping {
+                    quoted.push_str("''");
+                    escaping = false;
+                }
+                if c == '\'' {
+                    quoted.push_str("'\\''");
+                } else {
+                    quoted.push(c);
+                }
+            }
+            Piece::Escaped(byte) => {
+                if !escaping {
+                    quoted.push_str("'$'");
+                    escaping = true;
+                }
+                push_escape(&mut quoted, byte);
+            }
+        }
+    }
+    quoted.push('\'');
+    quoted
+}
+
+/// A character that is shown as it is, or a byte that is not.
+enum Piece {
+    Shown(char),
+    Escaped(u8),
+}
+
+impl Piece {
+    fn shown(&self) -> char {
+        match *self {
+            Self::Shown(c) => c,
+            Self::Escaped(_) => char::REPLACEMENT_CHARACTER,
+        }
+    }
+}
+
+fn pieces(name: &[u8], utf8: bool) -> impl Iterator<Item = Piece> {
+    name.utf8_chunks().flat_map(move |chunk| {
+        let valid = chunk.valid().chars().flat_map(move |c| {
+            let shown = !c.is_control() && (c.is_ascii() || utf8);
+            let mut bytes = [0; 4];
+            let len = if shown {
+                0
+            } else {
+                c.encode_utf8(&mut bytes).len()
+            };
+            let escaped = bytes.into_iter().take(len).map(Piece::Escaped);
+            shown.then_some(Piece::Shown(c)).into_iter().chain(escaped)
+        });
+        let invalid = chunk.invalid().iter().copied().map(Piece::Escaped);
+        valid.chain(invalid)
+    })
+}
+
+fn push_escape(quoted: &mut String, byte: u8) {
+    let letter = match byte {
+        0x07 => 'a',
+        0x08 => 'b',
+        b'\t' => 't',
+        b'\n' => 'n',
+        0x0b => 'v',
+        0x0c => 'f',
+        b'\r' => 'r',
+        _ => {
+            // Writing to a String cannot fail.
+            let _ = write!(quoted, "\\{byte:03o}");
+            return;
+        }
+    };
+    quoted.push('\\');
+    quoted.push(letter);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quote_in;
+
+    /// Each expectation is what `cp NAME x` of GNU coreutils 9.1 prints for a NAME that is not there.
+    #[test]
+    fn names_are_quoted_as_cp_quotes_them() {
+        for (name, expected) in [
+            (&b"plain"[..], "'plain'"),
+            (b"", "''"),
+            (b"a b", "'a b'"),
+            (b"nofi'le", "\"nofi'le\""),
+            (b"no\"it's", r#"'no"it'\''s'"#),
+            (b"it's $5", r"'it'\''s $5'"),
+            (b"no\nfile", r"'no'$'\n''file'"),
+            (b"\n", r"''$'\n'"),
+            (b"\x01\x7f", r"''$'\001\177'"),
+            (b"a\xff", r"'a'$'\377'"),
+            ("\u{e4}".as_bytes(), "'\u{e4}'"),
+        ] {
+            assert_eq!(quote_in(name, true), expected);
+        }
+    }
+
+    #[test]
+    fn other_locales_show_ascii_only() {
+        assert_eq!(quote_in("\u{e4}x".as_bytes(), false), r"''$'\303\244''x'");
+    }
+}

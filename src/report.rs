@@ -1,0 +1,463 @@
+//! What a copy did: counters while it runs, their sums, and the report at the end as text and as JSON.
+//!
+//! Three tiers:
+//! 1. [`Counters`]: what the workers write. Each worker has a slot of its own on its own cache lines, so counting costs
+//!    no traffic between cores; a reader adds the slots up.
+//! 2. [`Stats`]: plain sums; they add up over workers, jobs and processes.
+//! 3. [`Report`]: the sums, the time and the errors of one finished copy.
+//!
+//! # The JSON schema (`"schema": 1`)
+//!
+//! One object. Sizes are bytes, times are seconds.
+//!
+//! | key | what |
+//! |---|---|
+//! | `schema` | 1; a change that breaks a reader makes it 2 |
+//! | `version` | poolcp's version |
+//! | `elapsed_seconds` | from the start of the copy to its end |
+//! | `workers` | how many workers the pool had |
+//! | `files`, `directories`, `symlinks`, `hard_links`, `specials` | entries made (`directories`: made or merged into; `hard_links`: further names of a file already copied) |
+//! | `bytes` | the sizes of the regular files copied, holes included |
+//! | `bytes_moved` | the bytes that were really moved |
+//! | `bytes_by_method` | an object: `reflink` (shared, not moved), `kernel` (copy_file_range), `read_write` |
+//! | `files_per_second`, `bytes_per_second` | regular files and `bytes` over the elapsed time |
+//! | `skipped` | entries left alone on purpose |
+//! | `warnings`, `errors` | counts |
+//! | `error_list` | the first errors, at most [`Report::KEPT_ERRORS`]: objects with `operation`, `path`, `other_path`, `errno` (null where no system call failed) and `message`; a path that is not UTF-8 is shown with replacement characters |
+
+use std::fmt;
+use std::ops::{Add, AddAssign};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use humansize::{BINARY, format_size};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::error::Error;
+
+/// How a file's bytes came to the copy: the rungs of the ladder in `data.rs`, fastest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Method {
+    /// The copy shares the source's blocks until one of the two is written; nothing moved.
+    Reflink,
+    /// Moved inside the kernel by copy_file_range(2).
+    Kernel,
+    /// Read into a buffer and written from it.
+    ReadWrite,
+}
+
+/// What is counted, as an index into a worker's slot.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Count {
+    Files,
+    Directories,
+    Symlinks,
+    HardLinks,
+    Specials,
+    Bytes,
+    Reflinked,
+    InKernel,
+    ReadWritten,
+    Skipped,
+    Warnings,
+    Errors,
+}
+
+/// One more than the last [`Count`].
+const COUNTS: usize = Count::Errors as usize + 1;
+
+/// A worker's own counters. 128 bytes is two cache lines: the processor prefetches them in pairs.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+struct Slot([AtomicU64; COUNTS]);
+
+/// The counters of a running copy.
+#[derive(Debug)]
+pub(crate) struct Counters(Box<[Slot]>);
+
+impl Counters {
+    /// Counters for `workers` workers, and one slot for any other thread.
+    pub(crate) fn new(workers: usize) -> Self {
+        Self((0..=workers).map(|_| Slot::default()).collect())
+    }
+
+    pub(crate) fn add(&self, count: Count, n: u64) {
+        let others = self.0.len() - 1;
+        let worker = rayon::current_thread_index().map_or(others, |index| index.min(others));
+        // Relaxed: a count orders nothing. The end of a copy is seen through the job's own synchronisation.
+        self.0[worker].0[count as usize].fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn add_bytes(&self, method: Method, n: u64) {
+        let count = match method {
+            Method::Reflink => Count::Reflinked,
+            Method::Kernel => Count::InKernel,
+            Method::ReadWrite => Count::ReadWritten,
+        };
+        self.add(count, n);
+    }
+
+    pub(crate) fn sum(&self) -> Stats {
+        let total = |count: Count| {
+            let slots = self.0.iter();
+            slots
+                .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
+                .sum()
+        };
+        Stats {
+            files: total(Count::Files),
+            directories: total(Count::Directories),
+            symlinks: total(Count::Symlinks),
+            hard_links: total(Count::HardLinks),
+            specials: total(Count::Specials),
+            bytes: total(Count::Bytes),
+            reflinked_bytes: total(Count::Reflinked),
+            kernel_bytes: total(Count::InKernel),
+            read_write_bytes: total(Count::ReadWritten),
+            skipped: total(Count::Skipped),
+            warnings: total(Count::Warnings),
+            errors: total(Count::Errors),
+        }
+    }
+}
+
+/// Counts of what a copy has done. They add up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Regular files copied.
+    pub files: u64,
+    /// Directories made, or merged into.
+    pub directories: u64,
+    /// Symbolic links made.
+    pub symlinks: u64,
+    /// Further names given to files that were copied already.
+    pub hard_links: u64,
+    /// FIFOs, sockets and device files made.
+    pub specials: u64,
+    /// Sizes of the regular files copied, in bytes, holes included.
+    pub bytes: u64,
+    /// Bytes shared with the source instead of moved.
+    pub reflinked_bytes: u64,
+    /// Bytes moved inside the kernel.
+    pub kernel_bytes: u64,
+    /// Bytes read and written.
+    pub read_write_bytes: u64,
+    /// Entries left alone on purpose.
+    pub skipped: u64,
+    /// Warnings.
+    pub warnings: u64,
+    /// Errors.
+    pub errors: u64,
+}
+
+impl Stats {
+    /// The bytes that really moved.
+    #[must_use]
+    pub fn bytes_moved(&self) -> u64 {
+        self.kernel_bytes + self.read_write_bytes
+    }
+}
+
+impl Add for Stats {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            files: self.files + other.files,
+            directories: self.directories + other.directories,
+            symlinks: self.symlinks + other.symlinks,
+            hard_links: self.hard_links + other.hard_links,
+            specials: self.specials + other.specials,
+            bytes: self.bytes + other.bytes,
+            reflinked_bytes: self.reflinked_bytes + other.reflinked_bytes,
+            kernel_bytes: self.kernel_bytes + other.kernel_bytes,
+            read_write_bytes: self.read_write_bytes + other.read_write_bytes,
+            skipped: self.skipped + other.skipped,
+            warnings: self.warnings + other.warnings,
+            errors: self.errors + other.errors,
+        }
+    }
+}
+
+impl AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+/// What one finished copy did. `Display` is the text for a terminal.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// The counts.
+    pub stats: Stats,
+    /// From the start of the copy to its end.
+    pub elapsed: Duration,
+    /// How many workers the pool had.
+    pub workers: usize,
+    /// The first errors, at most [`Report::KEPT_ERRORS`]; [`Stats::errors`] counts them all.
+    pub errors: Vec<Error>,
+}
+
+impl Report {
+    /// How many errors a report keeps: enough to see what is wrong, few enough that a run over a broken disk does not
+    /// keep a message for each of its files in memory.
+    pub const KEPT_ERRORS: usize = 1000;
+
+    /// How many of them the text shows.
+    const SHOWN_ERRORS: usize = 10;
+
+    /// Whether everything that was asked for was done.
+    #[must_use]
+    pub fn is_success(&self) -> bool {
+        self.stats.errors == 0
+    }
+
+    /// The report as one JSON object, by the schema in the module's documentation.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        let stats = &self.stats;
+        let error_list: Vec<ErrorJson> = self.errors.iter().map(ErrorJson::from).collect();
+        json!({
+            "schema": 1,
+            "version": env!("CARGO_PKG_VERSION"),
+            "elapsed_seconds": self.elapsed.as_secs_f64(),
+            "workers": self.workers,
+            "files": stats.files,
+            "directories": stats.directories,
+            "symlinks": stats.symlinks,
+            "hard_links": stats.hard_links,
+            "specials": stats.specials,
+            "bytes": stats.bytes,
+            "bytes_moved": stats.bytes_moved(),
+            "bytes_by_method": {
+                "reflink": stats.reflinked_bytes,
+                "kernel": stats.kernel_bytes,
+                "read_write": stats.read_write_bytes,
+            },
+            "files_per_second": self.per_second(stats.files),
+            "bytes_per_second": self.per_second(stats.bytes),
+            "skipped": stats.skipped,
+            "warnings": stats.warnings,
+            "errors": stats.errors,
+            "error_list": error_list,
+        })
+    }
+
+    /// Rates count at least a microsecond, so that an empty copy divides by something.
+    #[allow(clippy::cast_precision_loss)]
+    fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.elapsed.as_secs_f64().max(1e-6)
+    }
+
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    fn whole_per_second(&self, count: u64) -> u64 {
+        self.per_second(count).round() as u64
+    }
+}
+
+/// An error in the JSON report.
+#[derive(Serialize)]
+struct ErrorJson {
+    operation: String,
+    path: String,
+    other_path: Option<String>,
+    errno: Option<i32>,
+    message: String,
+}
+
+impl From<&Error> for ErrorJson {
+    fn from(error: &Error) -> Self {
+        let other = error.other_path();
+        Self {
+            operation: format!("{:?}", error.operation()),
+            path: error.path().to_string_lossy().into_owned(),
+            other_path: other.map(|path| path.to_string_lossy().into_owned()),
+            errno: error.errno(),
+            message: error.to_string(),
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let stats = &self.stats;
+        let made = [
+            (stats.files, "file", "files"),
+            (stats.directories, "directory", "directories"),
+            (stats.symlinks, "symlink", "symlinks"),
+            (stats.hard_links, "hard link", "hard links"),
+            (stats.specials, "special file", "special files"),
+        ];
+        let made = list(made.iter().enumerate().filter_map(|(i, &(n, one, many))| {
+            let word = if n == 1 { one } else { many };
+            (i == 0 || n > 0).then(|| format!("{} {word}", thousands(n)))
+        }));
+        row(f, "copied", &made)?;
+        row(f, "bytes", &bytes_line(stats))?;
+        let files = thousands(self.whole_per_second(stats.files));
+        let bytes = format_size(self.whole_per_second(stats.bytes), BINARY);
+        row(f, "rate", &format!("{files} files/s, {bytes}/s"))?;
+        row(f, "time", &seconds(self.elapsed))?;
+        row(f, "workers", &thousands(self.workers as u64))?;
+        for (label, count) in [("skipped", stats.skipped), ("warnings", stats.warnings)] {
+            if count > 0 {
+                row(f, label, &thousands(count))?;
+            }
+        }
+        if stats.errors == 0 {
+            return row(f, "errors", "none");
+        }
+        row(f, "errors", &thousands(stats.errors))?;
+        let shown = self.errors.iter().take(Self::SHOWN_ERRORS);
+        let more = stats.errors - shown.len() as u64;
+        for error in shown {
+            writeln!(f, "  {error}")?;
+        }
+        if more > 0 {
+            writeln!(f, "  and {} more", thousands(more))?;
+        }
+        Ok(())
+    }
+}
+
+fn row(f: &mut fmt::Formatter<'_>, label: &str, value: &str) -> fmt::Result {
+    writeln!(f, "{label:<9} {value}")
+}
+
+fn bytes_line(stats: &Stats) -> String {
+    let size = format_size(stats.bytes, BINARY);
+    let methods = [
+        (stats.reflinked_bytes, "shared"),
+        (stats.kernel_bytes, "moved in the kernel"),
+        (stats.read_write_bytes, "read and written"),
+    ];
+    let used: Vec<_> = methods.iter().filter(|(n, _)| *n > 0).collect();
+    match used[..] {
+        [] => size,
+        // One method for all: its size is the size.
+        [(n, how)] if *n == stats.bytes => format!("{size}, {how}"),
+        _ => {
+            let parts = used
+                .iter()
+                .map(|(n, how)| format!("{} {how}", format_size(*n, BINARY)));
+            format!("{size}: {}", list(parts))
+        }
+    }
+}
+
+fn list(items: impl Iterator<Item = String>) -> String {
+    items.collect::<Vec<_>>().join(", ")
+}
+
+fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    match seconds {
+        0 => format!("{:.3} s", duration.as_secs_f64()),
+        1..60 => format!("{:.2} s", duration.as_secs_f64()),
+        60..3600 => format!("{} min {:02} s", seconds / 60, seconds % 60),
+        _ => {
+            let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+            format!("{hours} h {minutes:02} min {:02} s", seconds % 60)
+        }
+    }
+}
+
+/// A number with a comma between each three digits.
+fn thousands(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Operation;
+
+    fn report() -> Report {
+        Report {
+            stats: Stats {
+                files: 1_234_567,
+                directories: 1,
+                bytes: 3 << 30,
+                kernel_bytes: 1 << 30,
+                read_write_bytes: 1 << 29,
+                ..Stats::default()
+            },
+            elapsed: Duration::from_millis(2_000),
+            workers: 2,
+            errors: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn text_is_aligned_and_fits_80_columns() {
+        let text = report().to_string();
+        assert_eq!(
+            text,
+            "copied    1,234,567 files, 1 directory\n\
+             bytes     3 GiB: 1 GiB moved in the kernel, 512 MiB read and written\n\
+             rate      617,284 files/s, 1.50 GiB/s\n\
+             time      2.00 s\n\
+             workers   2\n\
+             errors    none\n"
+        );
+        assert!(text.lines().all(|line| line.len() <= 80));
+    }
+
+    #[test]
+    fn text_shows_the_first_errors_and_counts_the_rest() {
+        let mut report = report();
+        report.errors = (0..12)
+            .map(|i| Error::new(Operation::Stat, format!("f{i}")))
+            .collect();
+        report.stats.errors = 12;
+        let text = report.to_string();
+        assert!(
+            text.ends_with("  cannot stat 'f9'\n  and 2 more\n"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn json_has_bytes_and_seconds() {
+        let mut report = report();
+        let error = Error::new(Operation::Open, "x").with_errno(crate::sys::Errno::ACCESS);
+        report.errors.push(error);
+        report.stats.errors = 1;
+        let json = report.to_json();
+        assert_eq!(json["bytes"], 3_u64 << 30);
+        assert_eq!(json["elapsed_seconds"], 2.0);
+        assert_eq!(json["error_list"][0]["errno"], 13);
+        assert_eq!(json["error_list"][0]["operation"], "Open");
+    }
+
+    #[test]
+    fn an_empty_copy_has_a_finite_rate() {
+        let report = Report {
+            stats: Stats::default(),
+            elapsed: Duration::ZERO,
+            workers: 1,
+            errors: Vec::new(),
+        };
+        assert!(report.to_string().contains("0 files/s"));
+    }
+
+    #[test]
+    fn stats_add_up() {
+        let mut sum = report().stats;
+        sum += report().stats;
+        assert_eq!(sum.files, 2 * 1_234_567);
+        assert_eq!(sum.bytes_moved(), 3 << 30);
+    }
+}

@@ -1,0 +1,542 @@
+//! The operating system: every system call that poolcp makes, and the only room that may depend on the target.
+//!
+//! Each function is one call (or the one call and its documented substitute), takes an open directory and a name where the
+//! kernel does, and returns the kernel's own [`Errno`]. No policy lives here: which error means "try the next way" is
+//! decided by the callers. The wrappers exist so that flags and masks are chosen in one place and so that a reader can
+//! see, in one file, everything that poolcp can do to a filesystem.
+
+use std::ffi::{CStr, CString, OsStr, OsString};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+use rustix::fs::{
+    AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags,
+};
+pub(crate) use rustix::io::Errno;
+pub(crate) use rustix::io::Result;
+
+/// The working directory, as an open directory: names relative to it are ordinary paths.
+pub(crate) const CWD: BorrowedFd<'static> = rustix::fs::CWD;
+
+/// What makes two names the same file: the device and the inode number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileId {
+    pub dev: u64,
+    pub ino: u64,
+}
+
+/// What kind of thing a name is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    File,
+    Dir,
+    Symlink,
+    Fifo,
+    Socket,
+    CharDevice,
+    BlockDevice,
+    /// A directory listing did not say (`DT_UNKNOWN`), or a type that Linux does not have yet.
+    Unknown,
+}
+
+impl From<FileType> for Kind {
+    fn from(file_type: FileType) -> Self {
+        match file_type {
+            FileType::RegularFile => Self::File,
+            FileType::Directory => Self::Dir,
+            FileType::Symlink => Self::Symlink,
+            FileType::Fifo => Self::Fifo,
+            FileType::Socket => Self::Socket,
+            FileType::CharacterDevice => Self::CharDevice,
+            FileType::BlockDevice => Self::BlockDevice,
+            FileType::Unknown => Self::Unknown,
+        }
+    }
+}
+
+/// `stat(2)`'s answer, in one set of types for every architecture.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stat {
+    pub id: FileId,
+    pub kind: Kind,
+    /// Permission and special bits (07777).
+    pub mode: u32,
+    pub nlink: u64,
+    pub uid: u32,
+    pub gid: u32,
+    /// The device that a device file stands for.
+    pub rdev: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Allocated bytes.
+    pub allocated: u64,
+    pub times: Times,
+}
+
+/// Access and modification time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub accessed: (i64, u32),
+    pub modified: (i64, u32),
+}
+
+impl From<rustix::fs::Stat> for Stat {
+    // The fields' types differ between architectures; on this one some of the conversions do nothing.
+    #[allow(clippy::unnecessary_cast, clippy::cast_sign_loss)]
+    fn from(stat: rustix::fs::Stat) -> Self {
+        Self {
+            id: FileId {
+                dev: stat.st_dev as u64,
+                ino: stat.st_ino as u64,
+            },
+            kind: FileType::from_raw_mode(stat.st_mode as RawMode).into(),
+            mode: stat.st_mode as u32 & 0o7777,
+            nlink: stat.st_nlink as u64,
+            uid: stat.st_uid,
+            gid: stat.st_gid,
+            rdev: stat.st_rdev as u64,
+            size: stat.st_size as u64,
+            allocated: stat.st_blocks as u64 * 512,
+            times: Times {
+                accessed: (stat.st_atime as i64, stat.st_atime_nsec as u32),
+                modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+            },
+        }
+    }
+}
+
+// ---- Looking ----
+
+/// The facts about an open file.
+pub(crate) fn fstat(fd: impl AsFd) -> Result<Stat> {
+    rustix::fs::fstat(fd).map(Stat::from)
+}
+
+/// The facts about a name; of a symbolic link itself unless `follow`.
+pub(crate) fn stat_at(dir: impl AsFd, name: &OsStr, follow: bool) -> Result<Stat> {
+    let flags = if follow {
+        AtFlags::empty()
+    } else {
+        AtFlags::SYMLINK_NOFOLLOW
+    };
+    rustix::fs::statat(dir, name, flags).map(Stat::from)
+}
+
+/// What a symbolic link says.
+pub(crate) fn read_link(dir: impl AsFd, name: &OsStr) -> Result<CString> {
+    rustix::fs::readlinkat(dir, name, Vec::new())
+}
+
+/// Everything in an open directory but `.` and `..`, read through a descriptor of its own. The kind is as the filesystem
+/// says, which may be [`Kind::Unknown`].
+pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
+    let mut entries = Vec::new();
+    for entry in rustix::fs::Dir::read_from(dir)? {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." {
+            entries.push((OsStr::from_bytes(name).to_owned(), entry.file_type().into()));
+        }
+    }
+    Ok(entries)
+}
+
+// ---- Opening ----
+
+/// How a source is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceFlags {
+    /// A symbolic link as the last component is followed.
+    pub follow: bool,
+    /// Reading does not change the access time. Only the owner and the superuser may ask for it; anyone else is
+    /// served without (open(2), `O_NOATIME`).
+    pub no_atime: bool,
+}
+
+/// Opens a source file for reading. Never waits for a FIFO's writer and never becomes a terminal's owner: a name may have
+/// changed its kind since it was listed.
+pub(crate) fn open_source(dir: impl AsFd, name: &OsStr, flags: SourceFlags) -> Result<OwnedFd> {
+    open_for_reading(dir, name, flags, OFlags::NONBLOCK | OFlags::NOCTTY)
+}
+
+/// Opens a source directory, for reading and as the place that its entries are reached from.
+pub(crate) fn open_source_dir(dir: impl AsFd, name: &OsStr, flags: SourceFlags) -> Result<OwnedFd> {
+    open_for_reading(dir, name, flags, OFlags::DIRECTORY)
+}
+
+fn open_for_reading(
+    dir: impl AsFd,
+    name: &OsStr,
+    flags: SourceFlags,
+    more: OFlags,
+) -> Result<OwnedFd> {
+    let mut oflags = OFlags::RDONLY | OFlags::CLOEXEC | more;
+    if !flags.follow {
+        oflags |= OFlags::NOFOLLOW;
+    }
+    if flags.no_atime {
+        match rustix::fs::openat(&dir, name, oflags | OFlags::NOATIME, Mode::empty()) {
+            Err(Errno::PERM) => {}
+            opened => return opened,
+        }
+    }
+    rustix::fs::openat(dir, name, oflags, Mode::empty())
+}
+
+/// Opens a destination directory; never through a symbolic link as the last component unless `follow`.
+pub(crate) fn open_dest_dir(dir: impl AsFd, name: &OsStr, follow: bool) -> Result<OwnedFd> {
+    let mut oflags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    if !follow {
+        oflags |= OFlags::NOFOLLOW;
+    }
+    rustix::fs::openat(dir, name, oflags, Mode::empty())
+}
+
+/// Opens the directory that an open directory is in.
+pub(crate) fn open_parent(dir: impl AsFd) -> Result<OwnedFd> {
+    open_dest_dir(dir, OsStr::new(".."), false)
+}
+
+/// Makes a file that was not there and opens it for writing; the kernel takes the umask (or the directory's default ACL)
+/// off `mode`.
+pub(crate) fn create_file(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
+    rustix::fs::openat(
+        dir,
+        name,
+        OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW,
+        Mode::from_raw_mode(mode),
+    )
+}
+
+/// Opens a file that is there for writing, following a symbolic link as `cp` does, without touching its data.
+pub(crate) fn open_dest(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    rustix::fs::openat(
+        dir,
+        name,
+        OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+}
+
+/// Closes a file that was written, and hears what the filesystem still has to say: NFS and quotas report a failed write
+/// here. The descriptor is gone in any case (close(2), "Dealing with error returns").
+pub(crate) fn close(file: OwnedFd) -> Result<()> {
+    // SAFETY: into_raw_fd gives up the only owner of the descriptor, so nobody uses or closes it after this call.
+    #[allow(unsafe_code)]
+    unsafe {
+        rustix::io::try_close(file.into_raw_fd())
+    }
+}
+
+// ---- Making and removing names ----
+
+/// Makes a directory; the kernel takes the umask (or the parent's default ACL) off `mode`.
+pub(crate) fn make_dir(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()> {
+    rustix::fs::mkdirat(dir, name, Mode::from_raw_mode(mode))
+}
+
+/// Makes a symbolic link that says `text`.
+pub(crate) fn make_symlink(text: &CStr, dir: impl AsFd, name: &OsStr) -> Result<()> {
+    rustix::fs::symlinkat(text, dir, name)
+}
+
+/// Makes a FIFO, a socket or a device file; `rdev` counts for devices only.
+pub(crate) fn make_special(
+    dir: impl AsFd,
+    name: &OsStr,
+    kind: Kind,
+    mode: u32,
+    rdev: u64,
+) -> Result<()> {
+    let (file_type, rdev) = match kind {
+        Kind::Fifo => (FileType::Fifo, 0),
+        Kind::Socket => (FileType::Socket, 0),
+        Kind::CharDevice => (FileType::CharacterDevice, rdev),
+        Kind::BlockDevice => (FileType::BlockDevice, rdev),
+        Kind::File | Kind::Dir | Kind::Symlink | Kind::Unknown => return Err(Errno::INVAL),
+    };
+    rustix::fs::mknodat(dir, name, file_type, Mode::from_raw_mode(mode), rdev)
+}
+
+/// Gives the file at `old` another name; a symbolic link is linked itself.
+pub(crate) fn make_link(
+    old_dir: impl AsFd,
+    old: &OsStr,
+    new_dir: impl AsFd,
+    new: &OsStr,
+) -> Result<()> {
+    rustix::fs::linkat(old_dir, old, new_dir, new, AtFlags::empty())
+}
+
+/// Removes a name that is not a directory's.
+pub(crate) fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    rustix::fs::unlinkat(dir, name, AtFlags::empty())
+}
+
+// ---- Bytes ----
+
+/// Reads into `buffer` from the file's own position.
+pub(crate) fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
+    retry(|| rustix::io::read(&fd, &mut *buffer))
+}
+
+/// Reads into `buffer` from `offset`.
+pub(crate) fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
+    retry(|| rustix::io::pread(&fd, &mut *buffer, offset))
+}
+
+/// Writes at the file's own position.
+pub(crate) fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
+    retry(|| rustix::io::write(&fd, bytes))
+}
+
+/// Writes at `offset`.
+pub(crate) fn write_at(fd: impl AsFd, bytes: &[u8], offset: u64) -> Result<usize> {
+    retry(|| rustix::io::pwrite(&fd, bytes, offset))
+}
+
+/// Copies up to `len` bytes at `offset` of both files inside the kernel (copy_file_range(2)). 0 is the end of the source.
+pub(crate) fn copy_range(
+    source: impl AsFd,
+    dest: impl AsFd,
+    offset: u64,
+    len: usize,
+) -> Result<usize> {
+    retry(|| {
+        let (mut from, mut to) = (offset, offset);
+        rustix::fs::copy_file_range(&source, Some(&mut from), &dest, Some(&mut to), len)
+    })
+}
+
+/// Makes `dest` share all of `source`'s data (ioctl_ficlone(2)).
+pub(crate) fn clone_file(source: impl AsFd, dest: impl AsFd) -> Result<()> {
+    retry(|| rustix::fs::ioctl_ficlone(&dest, &source))
+}
+
+/// Where the next data at or after `offset` begins; `None` if there is only a hole up to the end.
+pub(crate) fn next_data(fd: impl AsFd, offset: u64) -> Result<Option<u64>> {
+    match rustix::fs::seek(fd, rustix::fs::SeekFrom::Data(offset)) {
+        Ok(start) => Ok(Some(start)),
+        Err(Errno::NXIO) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Where the next hole at or after `offset` begins; the end of a file counts as one.
+pub(crate) fn next_hole(fd: impl AsFd, offset: u64) -> Result<u64> {
+    rustix::fs::seek(fd, rustix::fs::SeekFrom::Hole(offset))
+}
+
+/// Sets a file's size; what it grows by is a hole.
+pub(crate) fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
+    retry(|| rustix::fs::ftruncate(&fd, size))
+}
+
+// ---- Attributes ----
+
+/// Sets the owner and the group of an open file; `None` leaves one as it is.
+pub(crate) fn set_owner(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
+    rustix::fs::fchown(fd, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
+}
+
+/// Sets the owner and the group of a name, of a symbolic link itself.
+pub(crate) fn set_owner_at(
+    dir: impl AsFd,
+    name: &OsStr,
+    uid: Option<u32>,
+    gid: Option<u32>,
+) -> Result<()> {
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    rustix::fs::chownat(dir, name, uid, gid, AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// Sets the permission and special bits of an open file.
+pub(crate) fn set_mode(fd: impl AsFd, mode: u32) -> Result<()> {
+    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
+}
+
+/// Sets the permission and special bits of what a name is now, and never of what a symbolic link points to.
+///
+/// fchmodat(2) has no such flag before Linux 6.6. A descriptor that only names the file (`O_PATH`) pins it, and the
+/// kernel's own link to it in /proc is followed to exactly that file.
+pub(crate) fn set_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()> {
+    let pin = rustix::fs::openat(
+        dir,
+        name,
+        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+        Mode::empty(),
+    )?;
+    if fstat(&pin)?.kind == Kind::Symlink {
+        return Err(Errno::LOOP);
+    }
+    let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
+    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
+}
+
+fn timestamps(times: Times) -> Timestamps {
+    let timespec = |(seconds, nanoseconds): (i64, u32)| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds.into(),
+    };
+    Timestamps {
+        last_access: timespec(times.accessed),
+        last_modification: timespec(times.modified),
+    }
+}
+
+/// Sets the access and modification time of an open file.
+pub(crate) fn set_times(fd: impl AsFd, times: Times) -> Result<()> {
+    rustix::fs::futimens(fd, &timestamps(times))
+}
+
+/// Sets the access and modification time of a name, of a symbolic link itself.
+pub(crate) fn set_times_at(dir: impl AsFd, name: &OsStr, times: Times) -> Result<()> {
+    rustix::fs::utimensat(dir, name, &timestamps(times), AtFlags::SYMLINK_NOFOLLOW)
+}
+
+/// The path by which the kernel offers a name in an open directory, for the calls that know paths only.
+fn path_of(dir: impl AsFd, name: &OsStr) -> OsString {
+    let fd = dir.as_fd().as_raw_fd();
+    if fd == CWD.as_raw_fd() {
+        return name.to_owned();
+    }
+    let mut path = format!("/proc/self/fd/{fd}/").into_bytes();
+    path.extend_from_slice(name.as_bytes());
+    OsString::from_vec(path)
+}
+
+/// The names of an open file's extended attributes.
+pub(crate) fn list_xattrs(fd: impl AsFd) -> Result<Vec<CString>> {
+    let list = grown(|buffer| rustix::fs::flistxattr(&fd, buffer))?;
+    Ok(split_names(&list))
+}
+
+/// The names of a name's extended attributes, of a symbolic link itself.
+pub(crate) fn list_xattrs_at(dir: impl AsFd, name: &OsStr) -> Result<Vec<CString>> {
+    let path = path_of(dir, name);
+    let list = grown(|buffer| rustix::fs::llistxattr(&path, buffer))?;
+    Ok(split_names(&list))
+}
+
+/// The value of an open file's extended attribute.
+pub(crate) fn get_xattr(fd: impl AsFd, attribute: &CStr) -> Result<Vec<u8>> {
+    grown(|buffer| rustix::fs::fgetxattr(&fd, attribute, buffer))
+}
+
+/// The value of a name's extended attribute, of a symbolic link itself.
+pub(crate) fn get_xattr_at(dir: impl AsFd, name: &OsStr, attribute: &CStr) -> Result<Vec<u8>> {
+    let path = path_of(dir, name);
+    grown(|buffer| rustix::fs::lgetxattr(&path, attribute, buffer))
+}
+
+/// Sets an extended attribute of an open file.
+pub(crate) fn set_xattr(fd: impl AsFd, attribute: &CStr, value: &[u8]) -> Result<()> {
+    rustix::fs::fsetxattr(fd, attribute, value, XattrFlags::empty())
+}
+
+/// Sets an extended attribute of a name, of a symbolic link itself.
+pub(crate) fn set_xattr_at(
+    dir: impl AsFd,
+    name: &OsStr,
+    attribute: &CStr,
+    value: &[u8],
+) -> Result<()> {
+    rustix::fs::lsetxattr(path_of(dir, name), attribute, value, XattrFlags::empty())
+}
+
+/// Removes an extended attribute of an open file.
+pub(crate) fn remove_xattr(fd: impl AsFd, attribute: &CStr) -> Result<()> {
+    rustix::fs::fremovexattr(fd, attribute)
+}
+
+/// Removes an extended attribute of a name, of a symbolic link itself.
+pub(crate) fn remove_xattr_at(dir: impl AsFd, name: &OsStr, attribute: &CStr) -> Result<()> {
+    rustix::fs::lremovexattr(path_of(dir, name), attribute)
+}
+
+/// Whether an open file has an extended attribute.
+pub(crate) fn has_xattr(fd: impl AsFd, attribute: &CStr) -> bool {
+    rustix::fs::fgetxattr_query(fd, attribute).is_ok()
+}
+
+/// Calls with a buffer that grows until the answer fits: the size may change between asking for it and using it.
+fn grown(call: impl Fn(&mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
+    // Nearly every file has no attributes, or small ones: that takes one call and no memory.
+    let mut small = [0; 256];
+    match call(&mut small) {
+        Ok(len) => return Ok(small[..len].to_vec()),
+        Err(Errno::RANGE) => {}
+        Err(errno) => return Err(errno),
+    }
+    let mut buffer = vec![0; 1 << 12];
+    loop {
+        match call(&mut buffer) {
+            Ok(len) => {
+                buffer.truncate(len);
+                return Ok(buffer);
+            }
+            // 64 KiB is the kernel's limit for a value (XATTR_SIZE_MAX) and for a list; 1 MiB leaves it room to grow.
+            Err(Errno::RANGE) if buffer.len() < 1 << 20 => buffer.resize(buffer.len() * 4, 0),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+fn split_names(list: &[u8]) -> Vec<CString> {
+    list.split_inclusive(|&byte| byte == 0)
+        .filter_map(|name| CStr::from_bytes_with_nul(name).ok())
+        .map(CStr::to_owned)
+        .collect()
+}
+
+// ---- The process ----
+
+/// Whether the process is the superuser, who may give files away.
+pub(crate) fn is_superuser() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The user and the group that the process's new files belong to.
+pub(crate) fn effective_ids() -> (u32, u32) {
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
+}
+
+/// The process's umask, without setting it for a moment as umask(2) must; `None` where /proc does not say.
+pub(crate) fn umask() -> Option<u32> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Umask:"))?;
+    u32::from_str_radix(line.trim(), 8).ok()
+}
+
+/// Raises the limit of open files as far as the administrator allows, and returns it.
+pub(crate) fn raise_open_files_limit() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let mut raised = limit;
+        raised.current = limit.maximum;
+        // Refused (a sandbox may do so), the old limit still holds.
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            limit = raised;
+        }
+    }
+    let unlimited = usize::MAX;
+    limit
+        .current
+        .map_or(unlimited, |n| usize::try_from(n).unwrap_or(unlimited))
+}
+
+/// Repeats a call for as long as a signal interrupts it.
+fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    loop {
+        match call() {
+            Err(Errno::INTR) => {}
+            result => return result,
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! The recursion: operands, directories, and who finishes what.
+//!
+//! A directory is one rayon task: open, list, make, spawn a task for each subdirectory, copy the files through `par_iter`.
+//! It does not wait for its subdirectories. Instead each directory counts what is pending in it, and whoever ends the last
+//! of it, on whatever worker, finishes the directory and goes on to its parent:
+//!
+//! ```text
+//! enter ─ list ─┬─ spawn enter(subdirectory) …      each adds one pending
+//!               └─ par_iter: file::copy(file) …
+//! end ── was it the last? ── finish (owner, ACL, mode, times; close) ── end(parent) …
+//! ```
+//!
+//! So the stack does not grow with the depth of the tree, and the only waits are rayon's own, inside `par_iter`, with a
+//! bound on how deep they nest (`nest.rs`). A directory is made just before its files are, which keeps a filesystem's
+//! journal and allocation local; tasks are taken newest first by the worker that spawned them and oldest first by thieves,
+//! so a worker goes depth first and thieves take whole branches. That keeps memory bounded by depth and width.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use rayon::Scope;
+use rayon::prelude::*;
+
+use crate::context::Context;
+use crate::data::Failure;
+use crate::dir::{Dir, DirFacts, Names, Pair, Place};
+use crate::error::{Error, Operation};
+use crate::file;
+use crate::meta::{self, Attributes, Has, Subject};
+use crate::nest::in_parallel;
+use crate::options::Follow;
+use crate::plan::Root;
+use crate::report::Count;
+use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
+
+/// How many files of one directory a worker takes at a time, at least: with fewer, handing them over costs more than it
+/// gains, since other directories are there to be taken as well.
+const MIN_FILES_PER_TASK: usize = 8;
+
+/// Copies the operands.
+pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
+    let top = Dir::operands();
+    let one = |root: &Root| {
+        if let Some(task) = copy_root(cx, &top, root) {
+            rayon::scope(|scope| task.spawn(cx, scope));
+        }
+    };
+    let serial = || roots.iter().for_each(one);
+    if in_order {
+        serial();
+    } else {
+        in_parallel(|| roots.par_iter().for_each(one), serial);
+    }
+}
+
+/// Copies one operand, unless it is a directory: that is returned as a task.
+fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
+    let follow = cx.options.follow != Follow::Never;
+    let names = Names {
+        source: root.source.as_os_str(),
+        dest: root.dest.as_os_str(),
+    };
+    let place = Place {
+        dir: top,
+        pair: &Pair::Cwd,
+        names,
+    };
+    match sys::stat_at(sys::CWD, names.source, follow) {
+        Err(errno) => cx.error(place.source_error(Operation::Stat, errno)),
+        Ok(stat) if stat.kind != Kind::Dir => {
+            end_all(cx, file::copy(cx, place, stat.kind, follow));
+        }
+        Ok(_) if !cx.options.recursive => {
+            cx.error(Error::new(Operation::OmitDirectory, place.source_path()));
+        }
+        Ok(_) => {
+            top.add_pending();
+            return Some(DirTask {
+                parent: Arc::clone(top),
+                source: names.source.to_owned(),
+                dest: Some(names.dest.to_owned()),
+                follow,
+            });
+        }
+    }
+    None
+}
+
+/// A directory to be copied.
+struct DirTask {
+    parent: Arc<Dir>,
+    source: OsString,
+    /// `None`: the same.
+    dest: Option<OsString>,
+    /// Whether the name may be a symbolic link to a directory.
+    follow: bool,
+}
+
+impl DirTask {
+    fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
+        scope.spawn(move |scope| match self.enter(cx) {
+            Ok(Entered { dir, pair, listed }) => {
+                if listed {
+                    copy_entries(cx, scope, &dir, &pair);
+                }
+                end(cx, dir);
+            }
+            Err(error) => {
+                cx.error(error);
+                end(cx, self.parent);
+            }
+        });
+    }
+
+    /// Opens the source, makes or opens the destination.
+    fn enter(&self, cx: &Context) -> Result<Entered, Error> {
+        let parent_pair = self.parent.open(cx)?;
+        let source_name = self.source.as_os_str();
+        let names = Names {
+            source: source_name,
+            dest: self.dest.as_deref().unwrap_or(source_name),
+        };
+        let place = Place {
+            dir: &self.parent,
+            pair: &parent_pair,
+            names,
+        };
+        let above = self.parent.facts();
+        let flags = SourceFlags {
+            follow: self.follow,
+            no_atime: above.map_or(cx.process.superuser, |facts| facts.no_atime),
+        };
+        let source = sys::open_source_dir(parent_pair.source(), names.source, flags)
+            .map_err(|errno| place.source_error(Operation::List, errno))?;
+        let stat =
+            sys::fstat(&source).map_err(|errno| place.source_error(Operation::Stat, errno))?;
+        if let Some(refusal) = cx.refuse_into_itself(stat.id) {
+            return Err(refusal);
+        }
+        if self.follow && self.parent.is_below(stat.id) {
+            return Err(Error::new(Operation::Cycle, place.source_path()));
+        }
+        let made = make_dest(cx, place, &stat)?;
+        if above.is_none() {
+            cx.add_dest_root(made.stat.id, place.source_path(), place.dest_path());
+        }
+        cx.counters.add(Count::Directories, 1);
+
+        let preserve = &cx.options.preserve;
+        let mut failed = |failure: Failure| {
+            cx.error(place.dest_error(failure.operation, failure.errno));
+        };
+        let attributes = preserve
+            .any()
+            .then(|| Attributes::read(Subject::Open(source.as_fd()), &stat, preserve, &mut failed));
+        let facts = DirFacts {
+            source_id: stat.id,
+            dest_id: made.stat.id,
+            fresh: made.fresh,
+            default_acl: match above {
+                Some(above) if made.fresh => above.default_acl,
+                _ => meta::has_default_acl(made.fd.as_fd()),
+            },
+            plain_owner: made.fresh
+                && made.stat.uid == cx.process.uid
+                && made.stat.gid == cx.process.gid
+                && made.stat.mode & 0o2000 == 0,
+            no_atime: cx.process.superuser || stat.uid == cx.process.uid,
+            attributes,
+            private_until: made.private_until,
+            ladder: cx.ladder(stat.id.dev, made.stat.id.dev),
+        };
+        let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
+        let dir = Dir::new(
+            cx,
+            Arc::clone(&self.parent),
+            names,
+            facts,
+            Pair::new(source, made.fd, &cx.budget),
+        );
+        Ok(Entered {
+            pair: dir.open(cx)?,
+            dir,
+            listed: !(crosses && cx.options.one_file_system),
+        })
+    }
+}
+
+/// A directory whose two ends are open.
+struct Entered {
+    dir: Arc<Dir>,
+    pair: Arc<Pair>,
+    /// Whether what is in it is copied.
+    listed: bool,
+}
+
+/// A destination directory, made or found.
+struct MadeDir {
+    fd: OwnedFd,
+    stat: Stat,
+    fresh: bool,
+    /// The mode that it can have only when its entries are there.
+    private_until: Option<u32>,
+}
+
+/// Makes the destination, or opens the one that is there. While it is worked in, a new one is its owner's to read, write
+/// and search, whatever the source's mode; and if ownership or an ACL is to come, nobody else's to enter.
+fn make_dest(cx: &Context, place: Place<'_>, source: &Stat) -> Result<MadeDir, Error> {
+    let (dir, name) = (place.pair.dest(), place.names.dest);
+    let preserve = &cx.options.preserve;
+    let wanted = if preserve.default_mode {
+        0o777
+    } else {
+        source.mode & 0o1777
+    };
+    let private = preserve.ownership || preserve.mode;
+    let at_first = if private { 0o700 } else { wanted | 0o700 };
+    let fresh = match sys::make_dir(dir, name, at_first) {
+        Ok(()) => true,
+        Err(Errno::EXIST) => false,
+        Err(errno) => return Err(place.dest_error(Operation::CreateDir, errno)),
+    };
+    let error = |errno| place.dest_error(Operation::CreateDir, errno);
+    if !fresh {
+        let there = sys::stat_at(dir, name, false).map_err(error)?;
+        if there.kind != Kind::Dir {
+            return Err(place.refused(Operation::DirOverOther));
+        }
+        if there.id == source.id {
+            return Err(place.refused(Operation::SameFile));
+        }
+    } else {
+        cx.copying(|| (place.source_path(), place.dest_path()));
+    }
+    let fd = match sys::open_dest_dir(dir, name, false) {
+        // A umask may forbid the owner, too.
+        Err(Errno::ACCESS) if fresh => {
+            sys::set_mode_at(dir, name, 0o700).map_err(error)?;
+            sys::open_dest_dir(dir, name, false).map_err(error)?
+        }
+        opened => opened.map_err(error)?,
+    };
+    let stat = sys::fstat(&fd).map_err(error)?;
+    if fresh && stat.mode & 0o700 != 0o700 {
+        sys::set_mode(&fd, stat.mode | 0o700).map_err(error)?;
+    }
+    let umask = cx.process.umask.unwrap_or(0o022);
+    let missing = 0o700 & (!wanted | umask);
+    let private_until = if !fresh {
+        None
+    } else if private {
+        Some(wanted & !umask)
+    } else if missing != 0 {
+        // Group's and others' bits are as the kernel made them, from the umask or a default ACL.
+        Some(stat.mode & !missing)
+    } else {
+        None
+    };
+    Ok(MadeDir {
+        fd,
+        stat,
+        fresh,
+        private_until,
+    })
+}
+
+/// A name that is to be copied, and what it is.
+struct Listed {
+    name: OsString,
+    kind: Kind,
+    /// A symbolic link that was followed to find its kind.
+    follow: bool,
+}
+
+/// Copies what is in a directory: spawns its subdirectories, then works on its files.
+fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &Arc<Pair>) {
+    let listing = list(pair);
+    if let Some(errno) = listing.failed {
+        let path = dir.source_path("".as_ref());
+        cx.error(Error::new(Operation::List, path).with_errno(errno));
+    }
+    let mut files = Vec::with_capacity(listing.names.len());
+    for (name, kind) in listing.names {
+        let Some(listed) = look(cx, dir, pair, name, kind) else {
+            continue;
+        };
+        if listed.kind == Kind::Dir {
+            dir.add_pending();
+            let task = DirTask {
+                parent: Arc::clone(dir),
+                source: listed.name,
+                dest: None,
+                follow: listed.follow,
+            };
+            task.spawn(cx, scope);
+        } else {
+            files.push(listed);
+        }
+    }
+    let copy = |listed: &Listed| {
+        let place = Place {
+            dir,
+            pair,
+            names: Names::same(&listed.name),
+        };
+        end_all(cx, file::copy(cx, place, listed.kind, listed.follow));
+    };
+    in_parallel(
+        || {
+            files
+                .par_iter()
+                .with_min_len(MIN_FILES_PER_TASK)
+                .for_each(copy)
+        },
+        || files.iter().for_each(copy),
+    );
+}
+
+/// Finds out what a listed name is, where the listing does not say or says that it is a link to be followed.
+fn look(cx: &Context, dir: &Dir, pair: &Pair, name: OsString, kind: Kind) -> Option<Listed> {
+    let follow = cx.options.follow == Follow::Always;
+    let known = match kind {
+        Kind::Unknown => false,
+        Kind::Symlink => !follow,
+        _ => true,
+    };
+    if known {
+        return Some(Listed {
+            name,
+            kind,
+            follow: false,
+        });
+    }
+    match sys::stat_at(pair.source(), &name, follow) {
+        Ok(stat) => Some(Listed {
+            name,
+            kind: stat.kind,
+            follow,
+        }),
+        Err(errno) => {
+            let path = dir.source_path(&name);
+            cx.error(Error::new(Operation::Stat, path).with_errno(errno));
+            None
+        }
+    }
+}
+
+/// One thing less is pending in a directory. Whoever ends the last one finishes it, and so on upwards.
+fn end(cx: &Context, mut dir: Arc<Dir>) {
+    while dir.end_pending() {
+        finish(cx, &dir);
+        let Some(parent) = dir.parent().cloned() else {
+            return;
+        };
+        dir = parent;
+    }
+}
+
+fn end_all(cx: &Context, dirs: Vec<Arc<Dir>>) {
+    for dir in dirs {
+        end(cx, dir);
+    }
+}
+
+/// All of a directory's children are done: gives it what only then can be given, and closes it.
+fn finish(cx: &Context, dir: &Arc<Dir>) {
+    let Some(facts) = dir.facts() else {
+        return;
+    };
+    let done = dir.open(cx).map(|pair| {
+        let error = |operation, errno| {
+            let path = dir.dest_path("".as_ref());
+            cx.error(Error::new(operation, path).with_errno(errno));
+        };
+        if let Some(attributes) = &facts.attributes {
+            let has = Has {
+                acl: facts.default_acl,
+                private_until: facts.private_until,
+                ..Has::default()
+            };
+            attributes.give(
+                Subject::Open(pair.dest()),
+                &cx.options.preserve,
+                &cx.process,
+                has,
+                &mut |failure| error(failure.operation, failure.errno),
+            );
+        } else if let Some(mode) = facts.private_until
+            && let Err(errno) = sys::set_mode(pair.dest(), mode)
+        {
+            error(Operation::Permissions, errno);
+        }
+        if let Some(parent) = dir.parent() {
+            parent.reopen_from(cx, &pair);
+        }
+    });
+    if let Err(error) = done {
+        cx.error(error);
+    }
+    dir.close();
+}
+
+/// What a directory holds, as far as it could be read.
+struct Listing {
+    names: Vec<(OsString, Kind)>,
+    failed: Option<Errno>,
+}
+
+/// Lists an open source directory; the only user of jwalk.
+///
+/// jwalk takes a path. The path of an open descriptor in /proc leads to exactly the directory that is open, however long
+/// or changed its real path is; the dot at its end makes the last component a directory instead of a link. Where that does
+/// not work (no /proc in a chroot, a directory that may be read but not searched) the descriptor itself is read, which is
+/// also where an error comes from: jwalk keeps a failed `read_dir` to itself, in its root entry.
+fn list(pair: &Pair) -> Listing {
+    let path = format!("/proc/self/fd/{}/.", pair.source().as_raw_fd());
+    list_path(Path::new(&path)).unwrap_or_else(|| match sys::read_dir(pair.source()) {
+        Ok(names) => Listing {
+            names,
+            failed: None,
+        },
+        Err(errno) => Listing {
+            names: Vec::new(),
+            failed: Some(errno),
+        },
+    })
+}
+
+/// Lists by jwalk; `None` if it could not, or not all.
+///
+/// The depth and the parallelism are set in that order: jwalk's parallel mode keeps a core busy waiting, and the
+/// parallelism is ours already.
+fn list_path(path: &Path) -> Option<Listing> {
+    let mut walk = jwalk::WalkDir::new(path)
+        .skip_hidden(false)
+        .max_depth(1)
+        .parallelism(jwalk::Parallelism::Serial)
+        .into_iter();
+    let root = walk.next()?.ok()?;
+    if root.read_children.as_ref()?.error().is_some() {
+        return None;
+    }
+    let names = walk
+        .map(|entry| entry.map(|entry| (entry.file_name, kind(entry.file_type))))
+        .collect::<Result<_, _>>()
+        .ok()?;
+    Some(Listing {
+        names,
+        failed: None,
+    })
+}
+
+fn kind(file_type: std::fs::FileType) -> Kind {
+    use std::os::unix::fs::FileTypeExt;
+    if file_type.is_file() {
+        Kind::File
+    } else if file_type.is_dir() {
+        Kind::Dir
+    } else if file_type.is_symlink() {
+        Kind::Symlink
+    } else if file_type.is_fifo() {
+        Kind::Fifo
+    } else if file_type.is_socket() {
+        Kind::Socket
+    } else if file_type.is_char_device() {
+        Kind::CharDevice
+    } else if file_type.is_block_device() {
+        Kind::BlockDevice
+    } else {
+        Kind::Unknown
+    }
+}
