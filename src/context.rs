@@ -53,7 +53,7 @@ pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The shared state of one copy.
 pub(crate) struct Context {
     pub options: Options,
-    pub counters: Counters,
+    pub counters: Arc<Counters>,
     pub links: Links,
     pub process: Process,
     pub budget: Arc<Budget>,
@@ -90,10 +90,15 @@ impl Process {
 }
 
 impl Context {
-    pub(crate) fn new(options: Options, observer: Arc<dyn Observer>, workers: usize) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        observer: Arc<dyn Observer>,
+        counters: Arc<Counters>,
+        workers: usize,
+    ) -> Self {
         Self {
             options,
-            counters: Counters::new(workers),
+            counters,
             links: Links::default(),
             process: Process::new(),
             budget: Budget::new(sys::raise_open_files_limit(), workers),

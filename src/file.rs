@@ -15,7 +15,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::data::{Failure, Ladder, Transfer};
+use crate::data::{End, Failure, Ladder, Transfer};
 use crate::dir::{Dir, Names, Pair, Place};
 use crate::error::{Error, Operation};
 use crate::links::{Claim, Name};
@@ -355,13 +355,9 @@ impl Entry {
             reflink: cx.options.reflink,
             sparse: cx.options.sparse,
             ladder: &ladder,
+            counters: &cx.counters,
         };
-        let moved = transfer.run().map_err(|failure| explain(place, failure))?;
-        for (method, bytes) in moved.by_method() {
-            if bytes > 0 {
-                cx.counters.add_bytes(method, bytes);
-            }
-        }
+        let end = transfer.run().map_err(|failure| explain(place, failure))?;
         self.dress(
             cx,
             place,
@@ -373,7 +369,7 @@ impl Entry {
             .map_err(|errno| place.dest_error(Operation::Close, errno))?;
         cx.counters.add(Count::Files, 1);
         cx.counters.add(Count::Bytes, self.stat.size);
-        if moved.shrank {
+        if end == End::Early {
             return Err(Error::new(Operation::Changed, place.source_path()));
         }
         Ok(())

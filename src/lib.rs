@@ -21,7 +21,7 @@ mod tree;
 pub use context::Observer;
 pub use error::{Error, Operation};
 pub use options::{Follow, Options, Overwrite, Preserve, Reflink, Sparse, Xattrs};
-pub use plan::{Plan, Root, Target};
+pub use plan::{Plan, Progress, Root, Target};
 pub use pool::{BuildError, Closed, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
 pub use quote::quote;
 pub use report::{Method, Report, Stats};

@@ -4,6 +4,7 @@
 //! copied, 1 if anything was not.
 
 mod cli;
+mod progress;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use cli::{Command, ReportFormat, Stop};
 use poolcp::{Error, Observer, Plan, Pool, Report, quote};
+use progress::Display;
 
 /// How often the main thread looks up from waiting.
 const TICK: Duration = Duration::from_millis(100);
@@ -34,19 +36,25 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         say(program, message);
         ExitCode::FAILURE
     };
+    let display = Display::new(!command.quiet);
     let terminal = Terminal {
         program: program.to_owned(),
         verbose: command.verbose,
+        display: display.clone(),
     };
     let plan = Plan::resolve(command.sources, command.target, command.options)
         .map_err(|error| fail(&error))?
         .observer(Arc::new(terminal));
+    let progress = plan.progress();
     let pool = Pool::builder()
         .threads(command.threads)
         .build()
         .map_err(|error| fail(&error))?;
     let job = pool.apply_async(plan).map_err(|error| fail(&error))?;
-    while !job.join_timeout(TICK) {}
+    while !job.join_timeout(TICK) {
+        display.update(&progress.stats());
+    }
+    display.clear();
     let report = job.join().map_err(|error| fail(&error))?;
     pool.join();
     show(&report, command.report).map_err(|error| fail(&format!("write error: {error}")))?;
@@ -106,15 +114,17 @@ fn say(program: &str, message: &dyn std::fmt::Display) {
 struct Terminal {
     program: String,
     verbose: bool,
+    display: Display,
 }
 
 impl Observer for Terminal {
     fn error(&self, error: &Error) {
-        say(&self.program, error);
+        self.display.aside(|| say(&self.program, error));
     }
 
     fn warning(&self, warning: &Error) {
-        say(&self.program, &format!("warning: {warning}"));
+        let message = format!("warning: {warning}");
+        self.display.aside(|| say(&self.program, &message));
     }
 
     fn wants_entries(&self) -> bool {
@@ -124,6 +134,7 @@ impl Observer for Terminal {
     fn copying(&self, source: &Path, dest: &Path) {
         let line = format!("{} -> {}\n", quote(source), quote(dest));
         // A closed standard output must not stop the copy.
-        let _ = io::stdout().write_all(line.as_bytes());
+        self.display
+            .aside(|| drop(io::stdout().write_all(line.as_bytes())));
     }
 }

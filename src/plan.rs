@@ -18,7 +18,7 @@ use crate::context::{Context, Observer, Silent};
 use crate::error::{Error, Operation};
 use crate::options::Options;
 use crate::pool::Task;
-use crate::report::Report;
+use crate::report::{Counters, Report, Stats};
 use crate::sys::{self, Errno, Kind};
 use crate::tree;
 
@@ -63,6 +63,35 @@ pub struct Plan {
     roots: Vec<Root>,
     options: Options,
     observer: Arc<dyn Observer>,
+    counters: Arc<Counters>,
+}
+
+/// A view on a copy's counts, from before its start until after its end.
+///
+/// ```
+/// # use poolcp::{Options, Plan, Pool, Target};
+/// # let dir = tempfile::tempdir()?;
+/// # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
+/// # std::fs::write(&source, "x")?;
+/// let plan = Plan::resolve([source], Target::Path(target), Options::default())?;
+/// let progress = plan.progress();
+/// let pool = Pool::builder().build()?;
+/// let job = pool.apply_async(plan)?;
+/// while !job.join_timeout(std::time::Duration::from_millis(100)) {
+///     println!("{} files so far", progress.stats().files);
+/// }
+/// assert_eq!(progress.stats().files, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Progress(Arc<Counters>);
+
+impl Progress {
+    /// What has been done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.sum()
+    }
 }
 
 impl Plan {
@@ -100,6 +129,7 @@ impl Plan {
             roots,
             options,
             observer: Arc::new(Silent),
+            counters: Arc::default(),
         })
     }
 
@@ -108,6 +138,12 @@ impl Plan {
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = observer;
         self
+    }
+
+    /// A view on what the copy will have done at any moment.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        Progress(Arc::clone(&self.counters))
     }
 
     /// The pairs of source and destination.
@@ -131,7 +167,7 @@ impl Task for Plan {
     fn run(self) -> Report {
         let in_order = self.has_common_dests();
         let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
-        let cx = Context::new(self.options, self.observer, workers);
+        let cx = Context::new(self.options, self.observer, self.counters, workers);
         tree::copy_roots(&cx, &self.roots, in_order);
         cx.report()
     }

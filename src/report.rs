@@ -73,21 +73,24 @@ const COUNTS: usize = Count::Errors as usize + 1;
 #[repr(align(128))]
 struct Slot([AtomicU64; COUNTS]);
 
-/// The counters of a running copy.
+/// Slots: more workers than this share them, which costs a little and counts as well.
+const SLOTS: usize = 64;
+
+/// The counters of a copy.
 #[derive(Debug)]
-pub(crate) struct Counters(Box<[Slot]>);
+pub(crate) struct Counters([Slot; SLOTS]);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Slot::default()))
+    }
+}
 
 impl Counters {
-    /// Counters for `workers` workers, and one slot for any other thread.
-    pub(crate) fn new(workers: usize) -> Self {
-        Self((0..=workers).map(|_| Slot::default()).collect())
-    }
-
     pub(crate) fn add(&self, count: Count, n: u64) {
-        let others = self.0.len() - 1;
-        let worker = rayon::current_thread_index().map_or(others, |index| index.min(others));
+        let worker = rayon::current_thread_index().unwrap_or(0);
         // Relaxed: a count orders nothing. The end of a copy is seen through the job's own synchronisation.
-        self.0[worker].0[count as usize].fetch_add(n, Ordering::Relaxed);
+        self.0[worker % SLOTS].0[count as usize].fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn add_bytes(&self, method: Method, n: u64) {
