@@ -35,7 +35,7 @@ const MAX_THREADS: usize = 1024;
 struct Args {
     /// What to copy, and where to
     #[arg(value_name = "SOURCE... DEST", hide = true)]
-    operands: Vec<PathBuf>,
+    operands: Vec<OsString>,
 
     /// Copy directories and what is below them
     #[arg(short, short_alias = 'R', long, help_heading = "What is copied")]
@@ -95,7 +95,7 @@ struct Args {
 
     /// Copy all SOURCEs into DIRECTORY
     #[arg(short, long, value_name = "DIRECTORY", help_heading = "Where it goes")]
-    target_directory: Option<PathBuf>,
+    target_directory: Option<OsString>,
 
     /// Treat DEST as a name of its own, even if it is a directory
     #[arg(short = 'T', long, help_heading = "Where it goes")]
@@ -176,6 +176,8 @@ pub enum Stop {
     Answer(String),
     /// The command line is wrong. The message is in `cp`'s words, without the program's name.
     Usage(String),
+    /// It is understood, but asks for what cannot be.
+    Impossible(String),
 }
 
 fn usage(message: impl Into<String>) -> Stop {
@@ -229,20 +231,20 @@ impl Command {
 
 /// Which operands are sources, and which is the target.
 fn operands(
-    mut operands: Vec<PathBuf>,
-    directory: Option<PathBuf>,
+    operands: Vec<OsString>,
+    directory: Option<OsString>,
     exactly: bool,
 ) -> Result<(Vec<PathBuf>, Target), Stop> {
+    let mut operands: Vec<PathBuf> = operands.into_iter().map(PathBuf::from).collect();
     if operands.is_empty() {
         return Err(usage("missing file operand"));
     }
     if let Some(directory) = directory {
         if exactly {
-            return Err(usage(
-                "cannot combine --target-directory (-t) and --no-target-directory (-T)",
-            ));
+            let message = "cannot combine --target-directory (-t) and --no-target-directory (-T)";
+            return Err(Stop::Impossible(message.to_owned()));
         }
-        return Ok((operands, Target::Directory(directory)));
+        return Ok((operands, Target::Directory(directory.into())));
     }
     if exactly && operands.len() > 2 {
         return Err(usage(format!("extra operand {}", quote(&operands[2]))));
@@ -296,6 +298,7 @@ fn options(args: &Args, matches: &ArgMatches) -> Result<Options, Stop> {
     }
     let mut options = Options::default();
     options.recursive = args.recursive || args.archive;
+    options.copy_contents = !options.recursive;
     // Without -r a link is followed, so that `cp link file` copies what people see.
     options.follow = follow.unwrap_or(if options.recursive {
         Follow::Never

@@ -3,18 +3,18 @@
 //! Everything here is either immutable, or a counter, or behind a lock that is held for a moment and never across a call
 //! into rayon.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::data::Ladder;
-use crate::dir::Budget;
 use crate::error::{Error, Operation};
+use crate::handles::{Handles, Tables};
 use crate::links::Links;
 use crate::options::Options;
 use crate::report::{Count, Counters, Report};
-use crate::sys::{self, FileId};
+use crate::sys::{self, FileId, Stat};
 
 /// Watches a copy while it runs. All methods do nothing by default, and all are called from the workers, several at a
 /// time: they should be quick, and write whole lines.
@@ -29,7 +29,7 @@ pub trait Observer: Send + Sync {
         let _ = warning;
     }
 
-    /// Whether [`Observer::copying`] is called. Building the paths costs time that few want to pay.
+    /// Whether [`Observer::copying`] and [`Observer::removed`] are called. Building the paths costs time that few want to pay.
     fn wants_entries(&self) -> bool {
         false
     }
@@ -37,6 +37,11 @@ pub trait Observer: Send + Sync {
     /// An entry is about to be made, as `cp -v` says it.
     fn copying(&self, source: &Path, dest: &Path) {
         let _ = (source, dest);
+    }
+
+    /// A destination that was in the way has been removed.
+    fn removed(&self, dest: &Path) {
+        let _ = dest;
     }
 }
 
@@ -56,13 +61,16 @@ pub(crate) struct Context {
     pub counters: Arc<Counters>,
     pub links: Links,
     pub process: Process,
-    pub budget: Arc<Budget>,
+    pub handles: Handles,
+    pub max_nested: u32,
     observer: Arc<dyn Observer>,
     errors: Mutex<Vec<Error>>,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
     /// The operands' destination directories, each with the two paths that were given: a source directory that is one of
     /// them would be copied into itself.
     dest_roots: Mutex<Vec<(FileId, PathBuf, PathBuf)>>,
+    /// What this run made, if an operand might meet another one's files.
+    made: Option<Mutex<HashSet<FileId>>>,
     workers: usize,
     started: Instant,
 }
@@ -89,23 +97,45 @@ impl Process {
     }
 }
 
+/// Descriptors that are not for the workers: the standard streams, and what the rest of the process may want.
+const SPARE_DESCRIPTORS: usize = 8;
+
+/// How deep a worker that may have `share` files open may nest its waits: each level may hold a file's and a directory's two
+/// descriptors.
+///
+/// A level needs some 2 KiB of stack, a few times that where rayon splits a wide directory: 32 levels are far below what
+/// [`crate::Pool`] gives its workers, and no worker that deep lacks company.
+fn max_nested(share: usize) -> u32 {
+    // Cannot fail to convert after the clamp.
+    u32::try_from((share / 8).clamp(1, 32)).unwrap_or(1)
+}
+
 impl Context {
     pub(crate) fn new(
         options: Options,
         observer: Arc<dyn Observer>,
         counters: Arc<Counters>,
         workers: usize,
+        tables: Tables,
+        remember: bool,
     ) -> Self {
+        let limit = sys::raise_open_files_limit().saturating_sub(SPARE_DESCRIPTORS);
+        let share = match tables {
+            Tables::Shared => limit / workers.max(1),
+            Tables::PerWorker => limit,
+        };
         Self {
             options,
             counters,
             links: Links::default(),
             process: Process::new(),
-            budget: Budget::new(sys::raise_open_files_limit(), workers),
+            handles: Handles::new(workers, share, tables),
+            max_nested: max_nested(share),
             observer,
             errors: Mutex::default(),
             ladders: Mutex::default(),
             dest_roots: Mutex::default(),
+            made: remember.then(Mutex::default),
             workers,
             started: Instant::now(),
         }
@@ -121,11 +151,41 @@ impl Context {
         }
     }
 
+    /// Shows and counts something that does not make the copy incomplete.
+    pub(crate) fn warning(&self, warning: &Error) {
+        self.counters.add(Count::Warnings, 1);
+        self.observer.warning(warning);
+    }
+
+    /// Remembers an operand's copy, or a symbolic link that was just made, if another operand may meet it.
+    pub(crate) fn remember(&self, look: impl FnOnce() -> sys::Result<Stat>) {
+        // What cannot be looked at any more is not there to be overwritten.
+        if let Some(made) = &self.made
+            && let Ok(stat) = look()
+        {
+            lock(made).insert(stat.id);
+        }
+    }
+
+    /// Whether this run made it.
+    pub(crate) fn made(&self, id: FileId) -> bool {
+        self.made
+            .as_ref()
+            .is_some_and(|made| lock(made).contains(&id))
+    }
+
     /// Shows an entry that is about to be made, to an observer that wants to know.
     pub(crate) fn copying(&self, paths: impl FnOnce() -> (PathBuf, PathBuf)) {
         if self.observer.wants_entries() {
             let (source, dest) = paths();
             self.observer.copying(&source, &dest);
+        }
+    }
+
+    /// Shows that a destination was removed, to an observer that wants to know.
+    pub(crate) fn removed(&self, path: impl FnOnce() -> PathBuf) {
+        if self.observer.wants_entries() {
+            self.observer.removed(&path());
         }
     }
 

@@ -25,7 +25,7 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
@@ -124,6 +124,21 @@ pub(crate) struct Transfer<'a> {
     pub ladder: &'a Ladder,
     /// Bytes are counted as they move, so that a large file is seen to advance.
     pub counters: &'a Counters,
+    /// How deep waits may nest, for [`in_parallel`].
+    pub max_nested: u32,
+    /// Opens both files again for another worker, where it needs descriptors of its own.
+    pub reopen: &'a (dyn Fn() -> Result<Option<Ends>, Failure> + Sync),
+}
+
+/// A source and a destination file, open.
+pub(crate) struct Ends {
+    pub source: OwnedFd,
+    pub dest: OwnedFd,
+}
+
+/// Whether a file is copied in chunks, by several workers.
+pub(crate) fn is_large(stat: &Stat) -> bool {
+    stat.size >= PARALLEL_FROM
 }
 
 /// The operation that failed, and why.
@@ -172,9 +187,14 @@ impl Transfer<'_> {
             self.copy_without_zeros()?
         } else if self.sparse == Sparse::Auto && self.has_holes() {
             let data = self.data_ranges().map_err(failed(Operation::Read))?;
-            let end = self.copy_ranges(&data)?;
-            sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
-            end
+            match self.copy_ranges(&data)? {
+                End::AsExpected => {
+                    sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
+                    End::AsExpected
+                }
+                // What looked like holes was a wrong size: take what there is.
+                End::Early => self.start_over()?,
+            }
         } else if size < KERNEL_FROM {
             self.copy_to_end()?
         } else {
@@ -264,10 +284,19 @@ impl Transfer<'_> {
             let chunks: Vec<Range<u64>> = ranges.iter().flat_map(chunks).collect();
             chunks
                 .into_par_iter()
-                .map(|chunk| self.copy_range(chunk))
+                .map_init(self.reopen, |own, chunk| match own {
+                    Ok(None) => self.copy_range(chunk),
+                    Ok(Some(Ends { source, dest })) => Transfer {
+                        source: source.as_fd(),
+                        dest: dest.as_fd(),
+                        ..*self
+                    }
+                    .copy_range(chunk),
+                    Err(failure) => Err(*failure),
+                })
                 .try_reduce(|| End::AsExpected, |a, b| Ok(a.and(b)))
         };
-        in_parallel(parallel, serial)
+        in_parallel(self.max_nested, parallel, serial)
     }
 
     /// Copies one range: inside the kernel for as long as that goes, then by reading and writing.
@@ -333,6 +362,13 @@ impl Transfer<'_> {
             offset += count as u64;
         }
         Ok(())
+    }
+
+    /// Forgets what was copied, and copies from the beginning to wherever the source ends.
+    fn start_over(&self) -> Result<End, Failure> {
+        sys::set_size(self.dest, 0).map_err(failed(Operation::Extend))?;
+        sys::rewind(self.source).map_err(failed(Operation::Read))?;
+        self.copy_to_end()
     }
 
     /// Reads from front to back and writes as it goes: the fewest system calls for a small file, and the only way for one

@@ -73,6 +73,12 @@ pub enum Operation {
     DanglingSymlink,
     /// A destination was made a moment ago, from another source.
     JustCreated,
+    /// A destination is a symbolic link that was made a moment ago.
+    JustCreatedLink,
+    /// A source file is an operand for the second time.
+    RepeatedFile,
+    /// A source directory is an operand for the second time.
+    RepeatedDir,
     /// A directory is reached again through a symbolic link inside it.
     Cycle,
     /// A source is no longer the file that it was when it was looked at.
@@ -119,6 +125,11 @@ impl Operation {
             Self::OtherOverDir => format!("cannot overwrite directory {path} with non-directory"),
             Self::DanglingSymlink => format!("not writing through dangling symlink {path}"),
             Self::JustCreated => format!("will not overwrite just-created {path} with {other}"),
+            Self::JustCreatedLink => {
+                format!("will not copy {other} through just-created symlink {path}")
+            }
+            Self::RepeatedFile => format!("source file {path} specified more than once"),
+            Self::RepeatedDir => format!("source directory {path} specified more than once"),
             Self::Cycle => format!("cannot copy cyclic symbolic link {path}"),
             Self::Replaced => {
                 format!("skipping file {path}, as it was replaced while being copied")

@@ -15,14 +15,23 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::data::{End, Failure, Ladder, Transfer};
-use crate::dir::{Dir, Names, Pair, Place};
+use crate::data::{self, End, Ends, Failure, Ladder, Transfer};
+use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
+use crate::handles::{Pair, Tables};
 use crate::links::{Claim, Name};
 use crate::meta::{Attributes, Has, Subject};
-use crate::options::{Follow, Options, Overwrite};
+use crate::options::{Options, Overwrite, Xattrs};
 use crate::report::Count;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
+
+/// The facts about a source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceFacts {
+    pub stat: Stat,
+    /// What a symbolic link that is copied as a link leads to, where that is known and something.
+    pub target: Option<FileId>,
+}
 
 /// The facts about a destination name that is taken.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +40,8 @@ pub(crate) struct DestFacts {
     pub itself: Stat,
     /// What it leads to, if it is a symbolic link: `None` if that is nothing.
     pub target: Option<Stat>,
+    /// This very run made it.
+    pub made_here: bool,
 }
 
 /// What is going to be done about an entry.
@@ -48,44 +59,52 @@ pub(crate) enum FilePlan {
     Refuse(Operation),
 }
 
-/// The decision for an entry that is not a directory. `dest` is `None` if the name is free. `made_here` says that whatever
-/// has the name was made by this very run.
+/// Whether an entry's data is copied, and not just what it is.
+fn has_data(options: &Options, kind: Kind) -> bool {
+    match kind {
+        Kind::File => true,
+        Kind::Dir | Kind::Symlink => false,
+        _ => options.copy_contents,
+    }
+}
+
+/// The decision for an entry that is not a directory. `dest` is `None` if the name is free.
 pub(crate) fn decide(
     options: &Options,
-    source: &Stat,
+    source: &SourceFacts,
     dest: Option<&DestFacts>,
-    made_here: bool,
 ) -> FilePlan {
     let Some(dest) = dest else {
         return FilePlan::Create;
     };
-    if made_here {
-        return FilePlan::Refuse(Operation::JustCreated);
-    }
-    // cp looks through a destination link only to write a regular file's data.
-    let regular = source.kind == Kind::File;
-    let seen = if regular { dest.target } else { None }.unwrap_or(dest.itself);
-    if seen.kind == Kind::Dir {
-        return FilePlan::Refuse(Operation::OtherOverDir);
-    }
-    if seen.id == source.id {
-        return FilePlan::Refuse(Operation::SameFile);
+    let is_link = dest.itself.kind == Kind::Symlink;
+    // cp looks through a destination link only to write data.
+    let data = has_data(options, source.stat.kind);
+    if data && is_link && dest.target.is_none() {
+        return FilePlan::Refuse(Operation::DanglingSymlink);
     }
     if options.overwrite == Overwrite::Never {
         return FilePlan::Skip;
     }
-    let link_to_break = options.preserve.links && seen.nlink > 1;
-    if link_to_break || (!regular && options.follow != Follow::Always) {
+    let seen = if data { dest.target } else { None }.unwrap_or(dest.itself);
+    if seen.kind == Kind::Dir {
+        return FilePlan::Refuse(Operation::OtherOverDir);
+    }
+    // A link must not replace the file that it leads to, either: that would be the end of the data.
+    if seen.id == source.stat.id || (!is_link && source.target == Some(seen.id)) {
+        return FilePlan::Refuse(Operation::SameFile);
+    }
+    if dest.made_here {
+        return FilePlan::Refuse(if data && is_link {
+            Operation::JustCreatedLink
+        } else {
+            Operation::JustCreated
+        });
+    }
+    if !data || (options.preserve.links && seen.nlink > 1) {
         return FilePlan::Replace;
     }
-    if regular && dest.itself.kind == Kind::Symlink && dest.target.is_none() {
-        return FilePlan::Refuse(Operation::DanglingSymlink);
-    }
-    if regular {
-        FilePlan::Overwrite
-    } else {
-        FilePlan::Replace
-    }
+    FilePlan::Overwrite
 }
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
@@ -107,25 +126,27 @@ fn try_copy(
     follow: bool,
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<(), Error> {
-    let mut entry = if kind == Kind::File && place.dir.is_fresh() {
-        // The usual case in the fewest calls: nothing can be in the way, so the file is opened first and then looked at.
-        Entry::open(cx, place, follow)?
+    let (mut entry, plan) = if place.dir.is_fresh() {
+        // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
+        let entry = if kind == Kind::File {
+            Entry::open(cx, place, kind, follow)?
+        } else {
+            Entry::look(place, follow)?
+        };
+        (entry, FilePlan::Create)
     } else {
-        Entry::look(place, follow)?
+        let mut entry = Entry::look(place, follow)?;
+        let plan = entry.plan(cx, place)?;
+        (entry, plan)
     };
-    let dest = if place.dir.is_fresh() {
-        None
-    } else {
-        look_at_dest(place, entry.stat.kind)?
-    };
-    let plan = match decide(&cx.options, &entry.stat, dest.as_ref(), false) {
+    match plan {
         FilePlan::Skip => {
             cx.counters.add(Count::Skipped, 1);
             return Ok(());
         }
         FilePlan::Refuse(operation) => return Err(place.refused(operation)),
-        plan => plan,
-    };
+        FilePlan::Create | FilePlan::Overwrite | FilePlan::Replace => {}
+    }
     if entry.stat.nlink < 2 || !cx.options.preserve.links {
         return entry.make(cx, place, plan);
     }
@@ -177,9 +198,9 @@ fn settle(
         first = next;
     }
     for name in cx.links.finish(id, first.clone()) {
-        let linked = name
-            .dir
-            .open(cx)
+        let linked = cx
+            .handles
+            .open(&name.dir)
             .and_then(|pair| link(cx, &first, name.place(&pair), id));
         if let Err(error) = linked {
             cx.error(error);
@@ -191,11 +212,10 @@ fn settle(
 
 /// Copies a name that was left with this worker, after the first one failed.
 fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
-    let pair = name.dir.open(cx)?;
+    let pair = cx.handles.open(&name.dir)?;
     let place = name.place(&pair);
     let mut entry = Entry::look(place, follow)?;
-    let dest = look_at_dest(place, entry.stat.kind)?;
-    match decide(&cx.options, &entry.stat, dest.as_ref(), false) {
+    match entry.plan(cx, place)? {
         FilePlan::Refuse(operation) => Err(place.refused(operation)),
         plan => entry.make(cx, place, plan),
     }
@@ -216,7 +236,7 @@ impl Name {
 
 /// Gives the copy of `id` that is at `first` the name at `place`.
 fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), Error> {
-    let from = first.dir.open(cx)?;
+    let from = cx.handles.open(&first.dir)?;
     let error = |errno| {
         Error::new(Operation::CreateLink, place.dest_path())
             .with_other(first.dir.dest_path(&first.dest))
@@ -240,7 +260,7 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
         } else if there.id == id {
             return Err(place.refused(Operation::SameFile));
         } else {
-            remove_dest(place)?;
+            remove_dest(cx, place)?;
             made = make();
         }
     }
@@ -249,30 +269,37 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
     Ok(())
 }
 
-fn remove_dest(place: Place<'_>) -> Result<(), Error> {
+fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
     match sys::unlink(place.pair.dest(), place.names.dest) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Ok(()) => {
+            cx.removed(|| place.dest_path());
+            Ok(())
+        }
+        Err(Errno::NOENT) => Ok(()),
         Err(errno) => Err(place.dest_error(Operation::Remove, errno)),
     }
 }
 
 /// What has the destination's name, if anything.
-fn look_at_dest(place: Place<'_>, source: Kind) -> Result<Option<DestFacts>, Error> {
+fn look_at_dest(cx: &Context, place: Place<'_>) -> Result<Option<DestFacts>, Error> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let itself = match sys::stat_at(dir, name, false) {
         Ok(stat) => stat,
-        // A name that cannot be looked up cannot be made either, and making it says so in better words.
-        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        Err(Errno::NOENT) => return Ok(None),
         Err(errno) => {
             return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno));
         }
     };
-    let target = if itself.kind == Kind::Symlink && source == Kind::File {
+    let target = if itself.kind == Kind::Symlink {
         sys::stat_at(dir, name, true).ok()
     } else {
         None
     };
-    Ok(Some(DestFacts { itself, target }))
+    Ok(Some(DestFacts {
+        itself,
+        target,
+        made_here: cx.made(itself.id),
+    }))
 }
 
 /// A source that has been looked at and may be open.
@@ -284,17 +311,21 @@ struct Entry {
 }
 
 impl Entry {
-    /// Opens a regular file and takes its facts from the descriptor.
-    fn open(cx: &Context, place: Place<'_>, follow: bool) -> Result<Self, Error> {
+    /// Opens a file whose data is to be copied, and takes its facts from the descriptor.
+    fn open(cx: &Context, place: Place<'_>, kind: Kind, follow: bool) -> Result<Self, Error> {
         let no_atime = place
             .dir
             .facts()
             .map_or(cx.process.superuser, |facts| facts.no_atime);
-        let flags = SourceFlags { follow, no_atime };
+        let flags = SourceFlags {
+            follow,
+            wait: kind != Kind::File,
+            no_atime,
+        };
         let file = sys::open_source(place.pair.source(), place.names.source, flags)
             .map_err(|errno| place.source_error(Operation::Open, errno))?;
         let stat = sys::fstat(&file).map_err(|errno| place.source_error(Operation::Stat, errno))?;
-        if stat.kind != Kind::File {
+        if stat.kind != kind {
             return Err(Error::new(Operation::Replaced, place.source_path()));
         }
         Ok(Self {
@@ -315,16 +346,29 @@ impl Entry {
         })
     }
 
+    /// What is going to be done, given what has the destination's name now.
+    fn plan(&mut self, cx: &Context, place: Place<'_>) -> Result<FilePlan, Error> {
+        let dest = look_at_dest(cx, place)?;
+        let target = if self.stat.kind == Kind::Symlink && dest.is_some() {
+            sys::stat_at(place.pair.source(), place.names.source, true).ok()
+        } else {
+            None
+        };
+        let source = SourceFacts {
+            stat: self.stat,
+            target: target.map(|target| target.id),
+        };
+        Ok(decide(&cx.options, &source, dest.as_ref()))
+    }
+
     /// Makes the copy, as planned.
     fn make(&mut self, cx: &Context, place: Place<'_>, plan: FilePlan) -> Result<(), Error> {
         match self.stat.kind {
-            Kind::File => self.make_file(cx, place, plan),
             Kind::Symlink => self.make_symlink(cx, place, plan),
             // Its kind has changed since it was listed.
             Kind::Dir => Err(Error::new(Operation::Replaced, place.source_path())),
-            Kind::Fifo | Kind::Socket | Kind::CharDevice | Kind::BlockDevice | Kind::Unknown => {
-                self.make_special(cx, place, plan)
-            }
+            kind if has_data(&cx.options, kind) => self.make_file(cx, place, plan),
+            _ => self.make_special(cx, place, plan),
         }
     }
 
@@ -334,7 +378,7 @@ impl Entry {
         let source = match self.file.take() {
             Some(file) => file,
             None => {
-                let opened = Self::open(cx, place, self.followed)?;
+                let opened = Self::open(cx, place, self.stat.kind, self.followed)?;
                 if opened.stat.id != self.stat.id {
                     return Err(Error::new(Operation::Replaced, place.source_path()));
                 }
@@ -348,6 +392,7 @@ impl Entry {
         cx.copying(|| (place.source_path(), place.dest_path()));
         let (dest, has) = self.open_dest(cx, place, plan)?;
         let ladder = self.ladder(cx, place, dest.file.as_fd());
+        let reopen = self.reopener(cx, place, &dest)?;
         let transfer = Transfer {
             source: source.as_fd(),
             dest: dest.file.as_fd(),
@@ -356,7 +401,12 @@ impl Entry {
             sparse: cx.options.sparse,
             ladder: &ladder,
             counters: &cx.counters,
+            max_nested: cx.max_nested,
+            reopen: &reopen,
         };
+        if place.dir.facts().is_none() {
+            cx.remember(|| sys::fstat(&dest.file));
+        }
         let end = transfer.run().map_err(|failure| explain(place, failure))?;
         self.dress(
             cx,
@@ -373,6 +423,44 @@ impl Entry {
             return Err(Error::new(Operation::Changed, place.source_path()));
         }
         Ok(())
+    }
+
+    /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's
+    /// can be used: on its own thread, or where all share one table.
+    fn reopener<'a>(
+        &'a self,
+        cx: &'a Context,
+        place: Place<'a>,
+        dest: &Staged<'_>,
+    ) -> Result<impl Fn() -> Result<Option<Ends>, Failure> + Sync + 'a, Error> {
+        let opener = rayon::current_thread_index();
+        let shared = cx.handles.tables() == Tables::Shared;
+        // Only a file that is cut into chunks needs it.
+        let dest_id = if shared || !data::is_large(&self.stat) {
+            None
+        } else {
+            let stat = sys::fstat(&dest.file);
+            Some(stat.map_err(|errno| create_error(place, errno))?.id)
+        };
+        Ok(move || {
+            if shared || rayon::current_thread_index() == opener {
+                return Ok(None);
+            }
+            let pair = cx.handles.open(place.dir).map_err(|error| Failure {
+                operation: error.operation(),
+                errno: Errno::STALE,
+            })?;
+            let flags = SourceFlags {
+                follow: self.followed,
+                wait: false,
+                no_atime: place.dir.facts().is_some_and(|facts| facts.no_atime),
+            };
+            let source = sys::open_source(pair.source(), place.names.source, flags);
+            let source = same(source, Some(self.stat.id), Operation::Open)?;
+            let dest = sys::open_dest(pair.dest(), place.names.dest);
+            let dest = same(dest, dest_id, Operation::CreateFile)?;
+            Ok(Some(Ends { source, dest }))
+        })
     }
 
     fn ladder(&self, cx: &Context, place: Place<'_>, dest: BorrowedFd<'_>) -> Arc<Ladder> {
@@ -403,19 +491,19 @@ impl Entry {
             return Ok((dest, mode));
         }
         if plan == FilePlan::Replace {
-            remove_dest(place)?;
+            remove_dest(cx, place)?;
         }
         let (mode, has) = self.new_mode(cx, place.dir);
         let (dir, name) = (place.pair.dest(), place.names.dest);
         match Staged::create(dir, name, mode) {
             Ok(dest) => Ok((dest, has)),
             Err(Errno::EXIST) => {
-                // Something has got the name since the decision, or case does not count in this directory.
-                let dest = look_at_dest(place, self.stat.kind)?;
-                let plan = decide(&cx.options, &self.stat, dest.as_ref(), true);
-                Err(match plan {
-                    FilePlan::Refuse(operation) => place.refused(operation),
-                    _ => place.dest_error(Operation::CreateFile, Errno::EXIST),
+                // Something has got the name since the decision. In a directory that this run made that can only be what
+                // this run made, too: case does not count there.
+                Err(if place.dir.is_fresh() {
+                    place.refused(Operation::JustCreated)
+                } else {
+                    place.dest_error(Operation::CreateFile, Errno::EXIST)
                 })
             }
             Err(errno) => Err(create_error(place, errno)),
@@ -431,7 +519,7 @@ impl Entry {
         let file = match sys::open_dest(place.pair.dest(), place.names.dest) {
             Ok(file) => file,
             Err(_) if cx.options.force => {
-                remove_dest(place)?;
+                remove_dest(cx, place)?;
                 return Ok(None);
             }
             Err(errno) => return Err(create_error(place, errno)),
@@ -464,10 +552,15 @@ impl Entry {
             has.owner = Some((cx.process.uid, cx.process.gid));
         }
         let right_owner = has.owner == Some((self.stat.uid, self.stat.gid));
-        if preserve.ownership && !right_owner {
+        // A large file is opened again by the workers that take a part of it, and who sets attributes must be allowed to
+        // write: neither asks the superuser.
+        let written_later = data::is_large(&self.stat) || preserve.xattrs != Xattrs::No;
+        let read_only = wanted & 0o200 == 0 && written_later && !cx.process.superuser;
+        if read_only || (preserve.ownership && !right_owner) {
             // Its group and others must not read it before it is theirs.
             has.private_until = Some(wanted & !cx.process.umask.unwrap_or(0o077));
-            return (wanted & 0o700, has);
+            let private = wanted & 0o700;
+            return (if read_only { private | 0o600 } else { private }, has);
         }
         if !has.acl {
             has.mode = cx.process.umask.map(|umask| wanted & !umask);
@@ -482,11 +575,12 @@ impl Entry {
             .map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
         cx.copying(|| (place.source_path(), place.dest_path()));
         if plan == FilePlan::Replace {
-            remove_dest(place)?;
+            remove_dest(cx, place)?;
         }
         sys::make_symlink(&text, place.pair.dest(), place.names.dest)
             .map_err(|errno| place.dest_error(Operation::CreateSymlink, errno))?;
         self.dress_name(cx, place, Has::default());
+        cx.remember(|| sys::stat_at(place.pair.dest(), place.names.dest, false));
         cx.counters.add(Count::Symlinks, 1);
         Ok(())
     }
@@ -494,7 +588,7 @@ impl Entry {
     fn make_special(&self, cx: &Context, place: Place<'_>, plan: FilePlan) -> Result<(), Error> {
         cx.copying(|| (place.source_path(), place.dest_path()));
         if plan == FilePlan::Replace {
-            remove_dest(place)?;
+            remove_dest(cx, place)?;
         }
         let operation = if self.stat.kind == Kind::Fifo {
             Operation::CreateFifo
@@ -506,6 +600,9 @@ impl Entry {
         sys::make_special(dir, name, self.stat.kind, mode, self.stat.rdev)
             .map_err(|errno| place.dest_error(operation, errno))?;
         self.dress_name(cx, place, has);
+        if place.dir.facts().is_none() {
+            cx.remember(|| sys::stat_at(place.pair.dest(), place.names.dest, false));
+        }
         cx.counters.add(Count::Specials, 1);
         Ok(())
     }
@@ -525,7 +622,7 @@ impl Entry {
         has: Has,
     ) {
         let preserve = &cx.options.preserve;
-        if !preserve.any() {
+        if !preserve.any() && has.private_until.is_none() {
             return;
         }
         let mut failed = |failure| cx.error(explain(place, failure));
@@ -536,6 +633,22 @@ impl Entry {
             has,
             &mut failed,
         );
+    }
+}
+
+/// Makes sure that a name still leads to the file that it led to.
+fn same(
+    opened: sys::Result<OwnedFd>,
+    id: Option<FileId>,
+    operation: Operation,
+) -> Result<OwnedFd, Failure> {
+    let failed = |errno| Failure { operation, errno };
+    let file = opened.map_err(failed)?;
+    let now = sys::fstat(&file).map_err(failed)?;
+    if Some(now.id) == id {
+        Ok(file)
+    } else {
+        Err(failed(Errno::STALE))
     }
 }
 

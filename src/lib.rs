@@ -7,6 +7,7 @@ mod data;
 mod dir;
 mod error;
 mod file;
+mod handles;
 mod links;
 mod meta;
 mod nest;

@@ -9,11 +9,11 @@ mod progress;
 use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use cli::{Command, ReportFormat, Stop};
-use poolcp::{Error, Observer, Plan, Pool, Report, quote};
+use poolcp::{Error, Observer, Plan, Report, quote};
 use progress::Display;
 
 /// How often the main thread looks up from waiting.
@@ -37,27 +37,27 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         ExitCode::FAILURE
     };
     let display = Display::new(!command.quiet);
-    let terminal = Terminal {
+    let terminal = Arc::new(Terminal {
         program: program.to_owned(),
         verbose: command.verbose,
         display: display.clone(),
-    };
+        failed_write: Mutex::default(),
+    });
     let plan = Plan::resolve(command.sources, command.target, command.options)
         .map_err(|error| fail(&error))?
-        .observer(Arc::new(terminal));
+        .observer(Arc::clone(&terminal) as Arc<dyn Observer>);
     let progress = plan.progress();
-    let pool = Pool::builder()
-        .threads(command.threads)
-        .build()
-        .map_err(|error| fail(&error))?;
-    let job = pool.apply_async(plan).map_err(|error| fail(&error))?;
+    let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
     while !job.join_timeout(TICK) {
         display.update(&progress.stats());
     }
     display.clear();
     let report = job.join().map_err(|error| fail(&error))?;
     pool.join();
-    show(&report, command.report).map_err(|error| fail(&format!("write error: {error}")))?;
+    let shown = terminal
+        .written()
+        .and_then(|()| show(&report, command.report));
+    shown.map_err(|error| fail(&write_error(&error)))?;
     if report.is_success() {
         Ok(())
     } else {
@@ -88,10 +88,14 @@ fn answer(program: &str, stop: Stop) -> ExitCode {
             match written {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
-                    say(program, &format!("write error: {error}"));
+                    say(program, &write_error(&error));
                     ExitCode::FAILURE
                 }
             }
+        }
+        Stop::Impossible(message) => {
+            say(program, &message);
+            ExitCode::FAILURE
         }
         Stop::Usage(message) => {
             say(
@@ -101,6 +105,16 @@ fn answer(program: &str, stop: Stop) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says that standard output could not be written, in `cp`'s words.
+fn write_error(error: &io::Error) -> String {
+    let text = error.to_string();
+    // The standard library adds "(os error N)", which cp does not say.
+    format!(
+        "write error: {}",
+        text.split(" (os error").next().unwrap_or_default()
+    )
 }
 
 /// Writes one message to standard error, whole: in one call, whichever thread it comes from.
@@ -115,6 +129,31 @@ struct Terminal {
     program: String,
     verbose: bool,
     display: Display,
+    /// The first failure to write to standard output. It does not stop the copy, but is told at its end.
+    failed_write: Mutex<Option<io::Error>>,
+}
+
+impl Terminal {
+    fn failed_write(&self) -> std::sync::MutexGuard<'_, Option<io::Error>> {
+        self.failed_write
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes a line to standard output, whole.
+    fn tell(&self, line: &str) {
+        self.display.aside(|| {
+            if let Err(error) = io::stdout().write_all(line.as_bytes()) {
+                self.failed_write().get_or_insert(error);
+            }
+        });
+    }
+
+    /// Whether everything that was shown on standard output was also written.
+    fn written(&self) -> io::Result<()> {
+        let failed = self.failed_write().take();
+        failed.map_or_else(|| io::stdout().flush(), Err)
+    }
 }
 
 impl Observer for Terminal {
@@ -132,9 +171,10 @@ impl Observer for Terminal {
     }
 
     fn copying(&self, source: &Path, dest: &Path) {
-        let line = format!("{} -> {}\n", quote(source), quote(dest));
-        // A closed standard output must not stop the copy.
-        self.display
-            .aside(|| drop(io::stdout().write_all(line.as_bytes())));
+        self.tell(&format!("{} -> {}\n", quote(source), quote(dest)));
+    }
+
+    fn removed(&self, dest: &Path) {
+        self.tell(&format!("removed {}\n", quote(dest)));
     }
 }

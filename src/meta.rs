@@ -110,12 +110,20 @@ impl Attributes {
             }
         }
         Self {
+            xattrs,
+            ..Self::without_xattrs(stat)
+        }
+    }
+
+    /// What `stat` says.
+    pub(crate) fn without_xattrs(stat: &Stat) -> Self {
+        Self {
             kind: stat.kind,
             mode: stat.mode,
             uid: stat.uid,
             gid: stat.gid,
             times: stat.times,
-            xattrs,
+            xattrs: Vec::new(),
         }
     }
 

@@ -2,16 +2,11 @@
 //!
 //! A rayon worker that waits for a stolen part of its `par_iter` runs other tasks meanwhile, on top of its own stack. Such
 //! a task may wait in turn, and so on: the nesting follows the luck of stealing, not the shape of the tree, and has no
-//! bound of its own. Here it gets one: a worker that is already waiting [`MAX_NESTED`] times works serially instead of
-//! waiting once more. Every wait of a copy goes through [`in_parallel`], so a worker's stack holds at most that many
-//! copies of the frames between two waits.
+//! bound of its own. Here it gets one: a worker that is already waiting so many times works serially instead of waiting
+//! once more. Every wait of a copy goes through [`in_parallel`], so a worker's stack holds at most that many copies of the
+//! frames between two waits, and no more open files than those hold.
 
 use std::cell::Cell;
-
-/// The frames of one level need some 2 KiB, a few times that where rayon splits a wide directory: 32 levels are far below
-/// the stack that [`crate::Pool`] gives its workers, and serial work that deep costs nothing, for every other worker has
-/// stolen work too by then.
-const MAX_NESTED: u32 = 32;
 
 thread_local! {
     static NESTED: Cell<u32> = const { Cell::new(0) };
@@ -26,10 +21,14 @@ impl Drop for Level {
     }
 }
 
-/// Runs `parallel`, which may wait for other workers, if this thread is a worker that may wait; else `serial`, which does
-/// the same work alone.
-pub(crate) fn in_parallel<T>(parallel: impl FnOnce() -> T, serial: impl FnOnce() -> T) -> T {
-    if NESTED.get() >= MAX_NESTED || rayon::current_thread_index().is_none() {
+/// Runs `parallel`, which may wait for other workers, if this thread is a worker and waits less than `max` times already;
+/// else `serial`, which does the same work alone.
+pub(crate) fn in_parallel<T>(
+    max: u32,
+    parallel: impl FnOnce() -> T,
+    serial: impl FnOnce() -> T,
+) -> T {
+    if NESTED.get() >= max || rayon::current_thread_index().is_none() {
         return serial();
     }
     NESTED.set(NESTED.get() + 1);

@@ -110,6 +110,8 @@ pub enum Sparse {
 pub struct Options {
     /// Copy directories and what is below them (`-r`).
     pub recursive: bool,
+    /// Devices, FIFOs and the like are read as if they were regular files (what `cp` does without `-r`).
+    pub copy_contents: bool,
     /// Which symbolic links are followed.
     pub follow: Follow,
     /// Which attributes are kept.
@@ -130,6 +132,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             recursive: false,
+            copy_contents: true,
             follow: Follow::Always,
             preserve: Preserve::default(),
             overwrite: Overwrite::default(),
@@ -147,6 +150,7 @@ impl Options {
     pub fn recursive() -> Self {
         Self {
             recursive: true,
+            copy_contents: false,
             follow: Follow::Never,
             ..Self::default()
         }

@@ -16,8 +16,9 @@ use std::sync::Arc;
 
 use crate::context::{Context, Observer, Silent};
 use crate::error::{Error, Operation};
+use crate::handles::Tables;
 use crate::options::Options;
-use crate::pool::Task;
+use crate::pool::{BuildError, Closed, Job, Pool, Task};
 use crate::report::{Counters, Report, Stats};
 use crate::sys::{self, Errno, Kind};
 use crate::tree;
@@ -152,10 +153,69 @@ impl Plan {
         &self.roots
     }
 
-    /// Whether two operands have the same destination: then they are copied one after the other, as `cp` does.
-    fn has_common_dests(&self) -> bool {
+    /// Whether one operand may meet what another one's copy made: two have the same destination, or one merges with the
+    /// directory that the others go into. Then they are copied one after the other, as `cp` does.
+    fn operands_may_meet(&self) -> bool {
         let mut seen = HashSet::new();
-        !self.roots.iter().all(|root| seen.insert(&root.dest))
+        self.roots.len() > 1
+            && self.roots.iter().any(|root| {
+                let merges = matches!(last_component(root.source.as_os_str()), b"" | b"." | b"..");
+                merges || !seen.insert(&root.dest)
+            })
+    }
+}
+
+impl Plan {
+    /// Starts the copy on a pool of its own, whose workers have nothing else to do: the pool is closed when this returns.
+    ///
+    /// That allows what a shared pool does not: each worker has a descriptor table of its own (unshare(2)), and the kernel
+    /// need not arbitrate between them. The workers inherit the descriptors that the process has open, so a pipe or a
+    /// socket that is closed elsewhere stays open until the copy ends, and an [`Observer`] must not use a file in one call
+    /// that was opened in another. A program that minds runs the plan on a pool that it has made itself.
+    ///
+    /// ```
+    /// # use poolcp::{Options, Plan, Target};
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
+    /// # std::fs::create_dir(&source)?;
+    /// let plan = Plan::resolve([source], Target::Path(target), Options::archive())?;
+    /// let (pool, job) = plan.start(10)?;
+    /// let report = job.join()?;
+    /// pool.join();
+    /// assert_eq!(report.workers, 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The system does not give as many threads.
+    pub fn start(self, threads: usize) -> Result<(Pool, Job<Report>), BuildError> {
+        let pool = Pool::builder()
+            .threads(threads)
+            .tables(Tables::PerWorker)
+            .build()?;
+        let job = pool.job().name("copy");
+        let job = match job.apply_async(move || self.copy(Tables::PerWorker)) {
+            Ok(job) => job,
+            Err(Closed) => unreachable!("nobody else knows this pool yet, so nobody has closed it"),
+        };
+        pool.close();
+        Ok((pool, job))
+    }
+
+    fn copy(self, tables: Tables) -> Report {
+        let in_order = self.operands_may_meet();
+        let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
+        let cx = Context::new(
+            self.options,
+            self.observer,
+            self.counters,
+            workers,
+            tables,
+            in_order,
+        );
+        tree::copy_roots(&cx, &self.roots, in_order);
+        cx.report()
     }
 }
 
@@ -165,11 +225,7 @@ impl Task for Plan {
     /// Copies, on the pool that this is called on; outside of any, on this thread and on rayon's global pool if there are
     /// directories.
     fn run(self) -> Report {
-        let in_order = self.has_common_dests();
-        let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
-        let cx = Context::new(self.options, self.observer, self.counters, workers);
-        tree::copy_roots(&cx, &self.roots, in_order);
-        cx.report()
+        self.copy(Tables::Shared)
     }
 }
 
@@ -204,12 +260,13 @@ fn into_dir(sources: Vec<PathBuf>, dir: &Path) -> Vec<Root> {
         .collect()
 }
 
-/// `dir/name`; unlike [`Path::join`] it keeps a name of `.`, which messages show.
+/// `dir/name`, with one slash; unlike [`Path::join`] it keeps a name of `.`, which messages show.
 fn join(dir: &Path, name: &[u8]) -> PathBuf {
     let mut path = dir.as_os_str().as_bytes().to_vec();
-    if !path.ends_with(b"/") {
-        path.push(b'/');
+    while path.ends_with(b"/") {
+        path.pop();
     }
+    path.push(b'/');
     path.extend_from_slice(name);
     PathBuf::from(OsStr::from_bytes(&path))
 }
@@ -242,7 +299,8 @@ mod tests {
             dests(&["a", "x/b", "x/c/", "/d//", "x/.", "."], "t"),
             ["t/a", "t/b", "t/c", "t/d", "t/.", "t/."]
         );
-        assert_eq!(dests(&["a"], "t/"), ["t/a"]);
+        assert_eq!(dests(&["a"], "./t//"), ["./t/a"]);
+        assert_eq!(dests(&["a"], "/"), ["/a"]);
     }
 
     #[test]

@@ -63,6 +63,9 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::handles::Tables;
+use crate::sys;
+
 /// How long a waiting worker that found no other work sleeps before it looks again. The end of what it waits for wakes it
 /// at once; only new work, which rayon announces to idle workers alone, has to be looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -123,6 +126,7 @@ pub struct PoolBuilder {
     threads: usize,
     name: String,
     stack_size: Option<usize>,
+    tables: Tables,
 }
 
 impl PoolBuilder {
@@ -143,6 +147,13 @@ impl PoolBuilder {
     /// The size of each worker's stack in bytes; the standard library's default unless set, and 128 KiB at least.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Which descriptor table the workers use. Not public: workers with tables of their own must run nothing but what knows
+    /// of it.
+    pub(crate) fn tables(mut self, tables: Tables) -> Self {
+        self.tables = tables;
         self
     }
 
@@ -210,7 +221,14 @@ impl PoolBuilder {
         if let Some(bytes) = self.stack_size {
             thread = thread.stack_size(bytes.max(LEAST_STACK));
         }
-        thread.spawn(|| worker.run())
+        let tables = self.tables;
+        thread.spawn(move || {
+            if tables == Tables::PerWorker {
+                // Refused (by a sandbox, say), the worker goes on with the table that it shares, which is only slower.
+                let _ = sys::own_descriptor_table();
+            }
+            worker.run();
+        })
     }
 }
 
@@ -252,6 +270,7 @@ impl Pool {
             threads: 0,
             name: "poolcp".to_string(),
             stack_size: None,
+            tables: Tables::Shared,
         }
     }
 

@@ -127,11 +127,13 @@ pub(crate) fn read_link(dir: impl AsFd, name: &OsStr) -> Result<CString> {
     rustix::fs::readlinkat(dir, name, Vec::new())
 }
 
-/// Everything in an open directory but `.` and `..`, read through a descriptor of its own. The kind is as the filesystem
+/// Everything in an open directory but `.` and `..`, from where its descriptor's position is. The kind is as the filesystem
 /// says, which may be [`Kind::Unknown`].
 pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
     let mut entries = Vec::new();
-    for entry in rustix::fs::Dir::read_from(dir)? {
+    // Not Dir::read_from: that opens the directory once more by its name ".", which needs the permission to search it.
+    let own = rustix::io::fcntl_dupfd_cloexec(dir, 0)?;
+    for entry in rustix::fs::Dir::new(own)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
@@ -148,15 +150,21 @@ pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
 pub(crate) struct SourceFlags {
     /// A symbolic link as the last component is followed.
     pub follow: bool,
+    /// A FIFO's writer is waited for. Not for a name that was thought to be a regular file: it may have changed its kind
+    /// since it was listed.
+    pub wait: bool,
     /// Reading does not change the access time. Only the owner and the superuser may ask for it; anyone else is
     /// served without (open(2), `O_NOATIME`).
     pub no_atime: bool,
 }
 
-/// Opens a source file for reading. Never waits for a FIFO's writer and never becomes a terminal's owner: a name may have
-/// changed its kind since it was listed.
+/// Opens a source file for reading. A terminal does not become the process's own.
 pub(crate) fn open_source(dir: impl AsFd, name: &OsStr, flags: SourceFlags) -> Result<OwnedFd> {
-    open_for_reading(dir, name, flags, OFlags::NONBLOCK | OFlags::NOCTTY)
+    let mut more = OFlags::NOCTTY;
+    if !flags.wait {
+        more |= OFlags::NONBLOCK;
+    }
+    open_for_reading(dir, name, flags, more)
 }
 
 /// Opens a source directory, for reading and as the place that its entries are reached from.
@@ -327,6 +335,11 @@ pub(crate) fn next_hole(fd: impl AsFd, offset: u64) -> Result<u64> {
     rustix::fs::seek(fd, rustix::fs::SeekFrom::Hole(offset))
 }
 
+/// Goes back to the beginning.
+pub(crate) fn rewind(fd: impl AsFd) -> Result<()> {
+    rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0)).map(drop)
+}
+
 /// Sets a file's size; what it grows by is a hole.
 pub(crate) fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
     retry(|| rustix::fs::ftruncate(&fd, size))
@@ -361,7 +374,7 @@ pub(crate) fn set_mode(fd: impl AsFd, mode: u32) -> Result<()> {
 /// kernel's own link to it in /proc is followed to exactly that file.
 pub(crate) fn set_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()> {
     let pin = rustix::fs::openat(
-        dir,
+        &dir,
         name,
         OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
         Mode::empty(),
@@ -369,8 +382,13 @@ pub(crate) fn set_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()>
     if fstat(&pin)?.kind == Kind::Symlink {
         return Err(Errno::LOOP);
     }
-    let path = format!("/proc/self/fd/{}", pin.as_raw_fd());
-    rustix::fs::chmodat(CWD, path, Mode::from_raw_mode(mode), AtFlags::empty())
+    let path = format!("/proc/thread-self/fd/{}", pin.as_raw_fd());
+    let mode = Mode::from_raw_mode(mode);
+    match rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()) {
+        // Without /proc (in a chroot) the name must do; a moment ago it was no symbolic link.
+        Err(Errno::NOENT) => rustix::fs::chmodat(dir, name, mode, AtFlags::empty()),
+        done => done,
+    }
 }
 
 fn timestamps(times: Times) -> Timestamps {
@@ -400,7 +418,7 @@ fn path_of(dir: impl AsFd, name: &OsStr) -> OsString {
     if fd == CWD.as_raw_fd() {
         return name.to_owned();
     }
-    let mut path = format!("/proc/self/fd/{fd}/").into_bytes();
+    let mut path = format!("/proc/thread-self/fd/{fd}/").into_bytes();
     path.extend_from_slice(name.as_bytes());
     OsString::from_vec(path)
 }
@@ -502,6 +520,19 @@ pub(crate) fn effective_ids() -> (u32, u32) {
         rustix::process::geteuid().as_raw(),
         rustix::process::getegid().as_raw(),
     )
+}
+
+/// Gives the calling thread a descriptor table of its own, a copy of the one that it has shared (unshare(2), `CLONE_FILES`).
+///
+/// From then on a descriptor opened by another thread means nothing here, or another file. So this is only for threads that
+/// run nothing but copies, whose descriptors never leave the thread that opened them: see `handles.rs` and
+/// [`crate::Plan::start`].
+pub(crate) fn own_descriptor_table() -> Result<()> {
+    // SAFETY: the condition above; descriptors that the thread inherits stay open in its table until it ends.
+    #[allow(unsafe_code)]
+    unsafe {
+        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES)
+    }
 }
 
 /// The process's umask, without setting it for a moment as umask(2) must; `None` where /proc does not say.

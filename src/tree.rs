@@ -15,9 +15,10 @@
 //! journal and allocation local; tasks are taken newest first by the worker that spawned them and oldest first by thieves,
 //! so a worker goes depth first and thieves take whole branches. That keeps memory bounded by depth and width.
 
+use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rayon::Scope;
@@ -25,15 +26,16 @@ use rayon::prelude::*;
 
 use crate::context::Context;
 use crate::data::Failure;
-use crate::dir::{Dir, DirFacts, Names, Pair, Place};
+use crate::dir::{Dir, DirFacts, Names, Place};
 use crate::error::{Error, Operation};
 use crate::file;
+use crate::handles::Pair;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
 use crate::options::Follow;
 use crate::plan::Root;
 use crate::report::Count;
-use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
+use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// How many files of one directory a worker takes at a time, at least: with fewer, handing them over costs more than it
 /// gains, since other directories are there to be taken as well.
@@ -49,10 +51,33 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
     };
     let serial = || roots.iter().for_each(one);
     if in_order {
-        serial();
+        let mut seen = HashSet::new();
+        for root in roots {
+            if !is_repeated(cx, root, &mut seen) {
+                one(root);
+            }
+        }
     } else {
-        in_parallel(|| roots.par_iter().for_each(one), serial);
+        in_parallel(cx.max_nested, || roots.par_iter().for_each(one), serial);
     }
+}
+
+/// Whether an operand is there for the second time, which is worth a warning and no more. As with `cp`, a file is known by
+/// its name, a directory by where it goes.
+fn is_repeated(cx: &Context, root: &Root, seen: &mut HashSet<(FileId, PathBuf)>) -> bool {
+    let follow = cx.options.follow != Follow::Never;
+    let Ok(stat) = sys::stat_at(sys::CWD, root.source.as_os_str(), follow) else {
+        return false;
+    };
+    let (operation, known_by) = match stat.kind {
+        Kind::Dir => (Operation::RepeatedDir, &root.dest),
+        _ => (Operation::RepeatedFile, &root.source),
+    };
+    let new = seen.insert((stat.id, known_by.clone()));
+    if !new {
+        cx.warning(&Error::new(operation, &root.source));
+    }
+    !new
 }
 
 /// Copies one operand, unless it is a directory: that is returned as a task.
@@ -116,7 +141,7 @@ impl DirTask {
 
     /// Opens the source, makes or opens the destination.
     fn enter(&self, cx: &Context) -> Result<Entered, Error> {
-        let parent_pair = self.parent.open(cx)?;
+        let parent_pair = cx.handles.open(&self.parent)?;
         let source_name = self.source.as_os_str();
         let names = Names {
             source: source_name,
@@ -130,10 +155,19 @@ impl DirTask {
         let above = self.parent.facts();
         let flags = SourceFlags {
             follow: self.follow,
+            wait: false,
             no_atime: above.map_or(cx.process.superuser, |facts| facts.no_atime),
         };
-        let source = sys::open_source_dir(parent_pair.source(), names.source, flags)
-            .map_err(|errno| place.source_error(Operation::List, errno))?;
+        let source = match sys::open_source_dir(parent_pair.source(), names.source, flags) {
+            Ok(source) => source,
+            Err(errno) => {
+                let error = place.source_error(Operation::List, errno);
+                if errno == Errno::ACCESS {
+                    make_unlisted(cx, place, self.follow)?;
+                }
+                return Err(error);
+            }
+        };
         let stat =
             sys::fstat(&source).map_err(|errno| place.source_error(Operation::Stat, errno))?;
         if let Some(refusal) = cx.refuse_into_itself(stat.id) {
@@ -173,19 +207,37 @@ impl DirTask {
             ladder: cx.ladder(stat.id.dev, made.stat.id.dev),
         };
         let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
-        let dir = Dir::new(
-            cx,
-            Arc::clone(&self.parent),
-            names,
-            facts,
-            Pair::new(source, made.fd, &cx.budget),
-        );
+        let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts);
+        let pair = Pair::Open {
+            source,
+            dest: made.fd,
+        };
         Ok(Entered {
-            pair: dir.open(cx)?,
+            pair: cx.handles.keep(dir.key(), pair),
             dir,
             listed: !(crosses && cx.options.one_file_system),
         })
     }
+}
+
+/// Makes the copy of a directory that may not be read: what can be known of it is copied, as `cp` does.
+fn make_unlisted(cx: &Context, place: Place<'_>, follow: bool) -> Result<(), Error> {
+    let (dir, name) = (place.pair.source(), place.names.source);
+    let stat = sys::stat_at(dir, name, follow)
+        .map_err(|errno| place.source_error(Operation::Stat, errno))?;
+    let made = make_dest(cx, place, &stat)?;
+    cx.counters.add(Count::Directories, 1);
+    let has = Has {
+        acl: !made.fresh,
+        private_until: made.private_until,
+        ..Has::default()
+    };
+    let dest = Subject::Open(made.fd.as_fd());
+    let mut failed =
+        |failure: Failure| cx.error(place.dest_error(failure.operation, failure.errno));
+    let preserve = &cx.options.preserve;
+    Attributes::without_xattrs(&stat).give(dest, preserve, &cx.process, has, &mut failed);
+    Ok(())
 }
 
 /// A directory whose two ends are open.
@@ -210,26 +262,35 @@ struct MadeDir {
 fn make_dest(cx: &Context, place: Place<'_>, source: &Stat) -> Result<MadeDir, Error> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let preserve = &cx.options.preserve;
-    let wanted = if preserve.default_mode {
-        0o777
-    } else {
-        source.mode & 0o1777
-    };
+    let umask = cx.process.umask.unwrap_or(0o022);
+    let mut wanted = source.mode & 0o1777;
+    if preserve.default_mode {
+        wanted |= 0o777;
+    }
+    // The umask forbids others to write in a new directory even where a default ACL takes its place.
+    wanted &= !(umask & 0o022);
     let private = preserve.ownership || preserve.mode;
     let at_first = if private { 0o700 } else { wanted | 0o700 };
     let fresh = match sys::make_dir(dir, name, at_first) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
+        Err(Errno::NOTDIR) => {
+            return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(Errno::NOTDIR));
+        }
         Err(errno) => return Err(place.dest_error(Operation::CreateDir, errno)),
     };
     let error = |errno| place.dest_error(Operation::CreateDir, errno);
     if !fresh {
         let there = sys::stat_at(dir, name, false).map_err(error)?;
+        let target = match there.kind {
+            Kind::Symlink => sys::stat_at(dir, name, true).map_or(there.id, |stat| stat.id),
+            _ => there.id,
+        };
+        if target == source.id {
+            return Err(place.refused(Operation::SameFile));
+        }
         if there.kind != Kind::Dir {
             return Err(place.refused(Operation::DirOverOther));
-        }
-        if there.id == source.id {
-            return Err(place.refused(Operation::SameFile));
         }
     } else {
         cx.copying(|| (place.source_path(), place.dest_path()));
@@ -246,7 +307,6 @@ fn make_dest(cx: &Context, place: Place<'_>, source: &Stat) -> Result<MadeDir, E
     if fresh && stat.mode & 0o700 != 0o700 {
         sys::set_mode(&fd, stat.mode | 0o700).map_err(error)?;
     }
-    let umask = cx.process.umask.unwrap_or(0o022);
     let missing = 0o700 & (!wanted | umask);
     let private_until = if !fresh {
         None
@@ -299,7 +359,7 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
             files.push(listed);
         }
     }
-    let copy = |listed: &Listed| {
+    let copy = |pair: &Pair, listed: &Listed| {
         let place = Place {
             dir,
             pair,
@@ -308,13 +368,21 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
         end_all(cx, file::copy(cx, place, listed.kind, listed.follow));
     };
     in_parallel(
+        cx.max_nested,
         || {
             files
                 .par_iter()
                 .with_min_len(MIN_FILES_PER_TASK)
-                .for_each(copy)
+                // A worker that takes some of the files opens the directory for itself.
+                .for_each_init(
+                    || cx.handles.open(dir),
+                    |opened, listed| match opened {
+                        Ok(pair) => copy(pair, listed),
+                        Err(error) => cx.error(error.clone()),
+                    },
+                );
         },
-        || files.iter().for_each(copy),
+        || files.iter().for_each(|listed| copy(pair, listed)),
     );
 }
 
@@ -369,14 +437,14 @@ fn finish(cx: &Context, dir: &Arc<Dir>) {
     let Some(facts) = dir.facts() else {
         return;
     };
-    let done = dir.open(cx).map(|pair| {
+    let done = cx.handles.open(dir).map(|pair| {
         let error = |operation, errno| {
             let path = dir.dest_path("".as_ref());
             cx.error(Error::new(operation, path).with_errno(errno));
         };
         if let Some(attributes) = &facts.attributes {
             let has = Has {
-                acl: facts.default_acl,
+                acl: facts.default_acl || !facts.fresh,
                 private_until: facts.private_until,
                 ..Has::default()
             };
@@ -393,13 +461,13 @@ fn finish(cx: &Context, dir: &Arc<Dir>) {
             error(Operation::Permissions, errno);
         }
         if let Some(parent) = dir.parent() {
-            parent.reopen_from(cx, &pair);
+            cx.handles.open_above(parent, &pair);
         }
     });
     if let Err(error) = done {
         cx.error(error);
     }
-    dir.close();
+    cx.handles.close(dir);
 }
 
 /// What a directory holds, as far as it could be read.
@@ -415,7 +483,7 @@ struct Listing {
 /// not work (no /proc in a chroot, a directory that may be read but not searched) the descriptor itself is read, which is
 /// also where an error comes from: jwalk keeps a failed `read_dir` to itself, in its root entry.
 fn list(pair: &Pair) -> Listing {
-    let path = format!("/proc/self/fd/{}/.", pair.source().as_raw_fd());
+    let path = format!("/proc/thread-self/fd/{}/.", pair.source().as_raw_fd());
     list_path(Path::new(&path)).unwrap_or_else(|| match sys::read_dir(pair.source()) {
         Ok(names) => Listing {
             names,
