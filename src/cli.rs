@@ -11,15 +11,13 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser, ValueEnum};
+use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
 use poolcp::{Follow, Options, Overwrite, Preserve, Reflink, Sparse, Target, Xattrs, quote};
 
 /// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
 const MAX_THREADS: usize = 1024;
 
 /// Copy files and directories with a pool of workers.
-///
-/// SOURCE is copied to DEST or, if that is a directory (or there are several), into it. The options are those of cp.
 #[derive(Debug, Parser)]
 #[command(
     name = "poolcp",
@@ -29,7 +27,7 @@ const MAX_THREADS: usize = 1024;
                       poolcp [OPTION]... -t DIRECTORY SOURCE...",
     args_override_self = true,
     infer_long_args = true,
-    next_line_help = false,
+    after_help = "SOURCE is copied to DEST or, if that is a directory or there are several, into it.",
     max_term_width = 100
 )]
 struct Args {
@@ -136,11 +134,11 @@ struct Args {
 
     /// The summary at the end: text (on standard error), json (on standard output), none
     #[arg(long, value_name = "FORMAT", help_heading = "What is shown")]
-    report: Option<ReportFormat>,
+    report: Option<String>,
 }
 
 /// How the summary is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReportFormat {
     /// For people, on standard error.
     Text,
@@ -206,8 +204,16 @@ impl Command {
         let args = Args::from_arg_matches(&matches).map_err(|error| explain(&error))?;
         let options = options(&args, &matches)?;
         let threads = threads(&args.threads)?;
-        let report = match args.report {
-            Some(format) => format,
+        let report = match &args.report {
+            Some(format) => choose(
+                "--report",
+                format,
+                &[
+                    ("text", ReportFormat::Text),
+                    ("json", ReportFormat::Json),
+                    ("none", ReportFormat::None),
+                ],
+            )?,
             // A cp says nothing when all is well.
             None if args.quiet || program == "cp" => ReportFormat::None,
             None => ReportFormat::Text,

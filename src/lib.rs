@@ -1,4 +1,80 @@
 //! Copies directory trees with a pool of workers.
+//!
+//! The idea is that of a process pool: create the pool, hand it the work, close it, join it. Here the workers are threads
+//! and the work is a copy, with `cp`'s rules and semantics:
+//!
+//! ```
+//! use poolcp::{Options, Plan, Pool, Target};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let source = dir.path().join("src");
+//! # std::fs::create_dir(&source)?;
+//! # std::fs::write(source.join("main.rs"), "fn main() {}")?;
+//! # let target = dir.path().join("copy");
+//! let pool = Pool::builder().threads(10).build()?;
+//! let plan = Plan::resolve([&source], Target::Path(target.clone()), Options::archive())?;
+//! let copy = pool.apply_async(plan)?;
+//! pool.close();
+//! let report = copy.join()?;
+//! pool.join();
+//!
+//! assert!(report.is_success());
+//! assert_eq!(report.stats.files, 1);
+//! # assert!(target.join("main.rs").exists());
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A program whose process is there for the copy alone, as the binary is, uses [`Plan::start`] and gets a little more speed.
+//!
+//! # The way of the data
+//!
+//! ```text
+//! operands ──► Plan::resolve ──► Plan ──► Pool::apply_async ──► Job<Report>
+//!                                  │
+//!                      tree.rs: a task a directory ──► file.rs: decide, make, fill, dress, commit
+//!                                  │                      │
+//!                      list by jwalk, spawn the           ├─ data.rs: reflink, kernel, read and write; chunks
+//!                      subdirectories, par_iter           ├─ meta.rs: owner, xattrs and ACLs, mode, times
+//!                      over the files                     └─ links.rs: hard links
+//! ```
+//!
+//! # The house
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `options.rs` | what is asked for, as plain values |
+//! | `plan.rs` | `cp`'s destination rules, applied once; starting a copy |
+//! | `pool.rs` | the pool and its jobs, over rayon |
+//! | `tree.rs` | the recursion: operands, directories, who finishes what; the only user of jwalk |
+//! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
+//! | `handles.rs` | each worker's open directories |
+//! | `file.rs` | one entry that is not a directory |
+//! | `data.rs` | the bytes of one file |
+//! | `meta.rs` | attributes: read, and given in the right order |
+//! | `links.rs` | hard links |
+//! | `context.rs` | what the workers of one copy share; [`Observer`] |
+//! | `nest.rs` | a bound on how deep waiting nests on a stack |
+//! | `report.rs` | counters, [`Stats`], [`Report`] as text and JSON; the only user of humansize |
+//! | `error.rs`, `quote.rs` | [`Error`] in `cp`'s words, file names as `cp` quotes them |
+//! | `sys.rs` | every system call, and the only `unsafe` |
+//!
+//! The binary adds `main.rs`, `cli.rs` (clap) and `progress.rs` (indicatif).
+//!
+//! # Invariants
+//!
+//! 1. No task waits for another except inside rayon's `par_iter` and `scope`. Directories are finished by whoever ends the
+//!    last thing in them; a further name of a file that is being copied is left with the worker that copies it.
+//! 2. No lock and no borrow is held across a call into rayon: a stolen task runs on the same thread meanwhile.
+//! 3. Everything below an operand is reached from an open directory, by one name, without following links that were not
+//!    asked for. No descriptor leaves the thread that opened it.
+//! 4. A directory's owner, ACL, mode and times are set after all its children; until then it is its owner's to write.
+//! 5. Nothing has more permission on the way than at its end.
+//! 6. An error is data: it is counted and shown, and the siblings go on.
+//! 7. Memory is bounded by the depth of the tree and its widest directory, open files by the number of workers.
+//!
+//! # Units
+//!
+//! Sizes are bytes, durations are [`std::time::Duration`]s, modes are as in chmod(2).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -13,9 +89,9 @@ mod meta;
 mod nest;
 mod options;
 mod plan;
-mod pool;
+pub mod pool;
 mod quote;
-mod report;
+pub mod report;
 mod sys;
 mod tree;
 

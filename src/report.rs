@@ -1,7 +1,7 @@
 //! What a copy did: counters while it runs, their sums, and the report at the end as text and as JSON.
 //!
 //! Three tiers:
-//! 1. [`Counters`]: what the workers write. Each worker has a slot of its own on its own cache lines, so counting costs
+//! 1. `Counters`: what the workers write. Each worker has a slot of its own on its own cache lines, so counting costs
 //!    no traffic between cores; a reader adds the slots up.
 //! 2. [`Stats`]: plain sums; they add up over workers, jobs and processes.
 //! 3. [`Report`]: the sums, the time and the errors of one finished copy.
