@@ -42,7 +42,7 @@ const BUFFER: usize = 256 << 10;
 
 /// Files from this size on are copied inside the kernel. Below, copy_file_range gains nothing on ext4, and on xfs it loses a
 /// quarter to looking for blocks to share; above, one pass over the bytes beats two (by 4 % on a source tree on tmpfs).
-const KERNEL_FROM: u64 = 16 << 10;
+const KERNEL_FROM: u64 = 4 << 10;
 
 /// Files from this size on are copied in chunks by several workers.
 const PARALLEL_FROM: u64 = 64 << 20;
@@ -302,8 +302,9 @@ impl Transfer<'_> {
     /// Copies one range: inside the kernel for as long as that goes, then by reading and writing.
     fn copy_range(&self, range: Range<u64>) -> Result<End, Failure> {
         let mut offset = range.start;
-        // A copy without holes must not get them back from a filesystem that copies by sharing.
-        if self.sparse == Sparse::Auto && self.ladder.kernel.load(Ordering::Relaxed) {
+        // A copy that is to have blocks of its own, and no holes, must not get a filesystem to share them.
+        let allowed = self.sparse == Sparse::Auto && self.reflink != Reflink::Never;
+        if allowed && self.ladder.kernel.load(Ordering::Relaxed) {
             offset += self.copy_range_in_kernel(&range)?;
         }
         while offset < range.end {

@@ -391,7 +391,15 @@ impl Entry {
         };
         cx.copying(|| (place.source_path(), place.dest_path()));
         let (dest, has) = self.open_dest(cx, place, plan)?;
-        let ladder = self.ladder(cx, place, dest.file.as_fd());
+        // Borrowed where it can be: all workers would count references to one ladder otherwise, at every file.
+        let own;
+        let ladder = match place.dir.facts() {
+            Some(facts) => &*facts.ladder,
+            None => {
+                own = self.ladder(cx, dest.file.as_fd());
+                &*own
+            }
+        };
         let reopen = self.reopener(cx, place, &dest)?;
         let transfer = Transfer {
             source: source.as_fd(),
@@ -399,7 +407,7 @@ impl Entry {
             stat: &self.stat,
             reflink: cx.options.reflink,
             sparse: cx.options.sparse,
-            ladder: &ladder,
+            ladder,
             counters: &cx.counters,
             max_nested: cx.max_nested,
             reopen: &reopen,
@@ -463,14 +471,12 @@ impl Entry {
         })
     }
 
-    fn ladder(&self, cx: &Context, place: Place<'_>, dest: BorrowedFd<'_>) -> Arc<Ladder> {
-        match place.dir.facts() {
-            Some(facts) => Arc::clone(&facts.ladder),
-            None => match sys::fstat(dest) {
-                Ok(dest) => cx.ladder(self.stat.id.dev, dest.id.dev),
-                // Unknown: try every rung.
-                Err(_) => Arc::default(),
-            },
+    /// The rungs for an operand.
+    fn ladder(&self, cx: &Context, dest: BorrowedFd<'_>) -> Arc<Ladder> {
+        match sys::fstat(dest) {
+            Ok(dest) => cx.ladder(self.stat.id.dev, dest.id.dev),
+            // Unknown: try every rung.
+            Err(_) => Arc::default(),
         }
     }
 

@@ -168,10 +168,11 @@ impl Plan {
 impl Plan {
     /// Starts the copy on a pool of its own, whose workers have nothing else to do: the pool is closed when this returns.
     ///
-    /// That allows what a shared pool does not: each worker has a descriptor table of its own (unshare(2)), and the kernel
-    /// need not arbitrate between them. The workers inherit the descriptors that the process has open, so a pipe or a
-    /// socket that is closed elsewhere stays open until the copy ends, and an [`Observer`] must not use a file in one call
-    /// that was opened in another. A program that minds runs the plan on a pool that it has made itself.
+    /// That allows what a shared pool does not: each worker has a descriptor table and a working directory of its own
+    /// (unshare(2)), and the kernel need not arbitrate between them. The workers inherit the descriptors that the process
+    /// has open, so a pipe or a socket that is closed elsewhere stays open until the copy ends; and an [`Observer`], which
+    /// runs on the workers, must not use a file in one call that was opened in another, nor rely on the working directory.
+    /// A program that minds runs the plan on a pool that it has made itself.
     ///
     /// ```
     /// # use poolcp::{Options, Plan, Target};
@@ -230,7 +231,7 @@ impl Task for Plan {
 }
 
 fn is_dir(path: &Path) -> sys::Result<bool> {
-    sys::stat_at(sys::CWD, path.as_os_str(), true).map(|stat| stat.kind == Kind::Dir)
+    sys::stat_at(sys::cwd(), path.as_os_str(), true).map(|stat| stat.kind == Kind::Dir)
 }
 
 /// Each becomes the target itself, which makes sense for one only.

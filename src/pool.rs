@@ -150,8 +150,8 @@ impl PoolBuilder {
         self
     }
 
-    /// Which descriptor table the workers use. Not public: workers with tables of their own must run nothing but what knows
-    /// of it.
+    /// Which descriptor tables and working directories the workers use. Not public: workers with their own must run nothing
+    /// but what knows of it.
     pub(crate) fn tables(mut self, tables: Tables) -> Self {
         self.tables = tables;
         self
@@ -224,8 +224,8 @@ impl PoolBuilder {
         let tables = self.tables;
         thread.spawn(move || {
             if tables == Tables::PerWorker {
-                // Refused (by a sandbox, say), the worker goes on with the table that it shares, which is only slower.
-                let _ = sys::own_descriptor_table();
+                // Refused (by a sandbox, say), the worker goes on with what it shares, which is only slower.
+                let _ = sys::unshare_thread();
             }
             worker.run();
         })

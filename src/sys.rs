@@ -5,6 +5,7 @@
 //! decided by the callers. The wrappers exist so that flags and masks are chosen in one place and so that a reader can
 //! see, in one file, everything that poolcp can do to a filesystem.
 
+use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -15,8 +16,15 @@ use rustix::fs::{
 pub(crate) use rustix::io::Errno;
 pub(crate) use rustix::io::Result;
 
-/// The working directory, as an open directory: names relative to it are ordinary paths.
-pub(crate) const CWD: BorrowedFd<'static> = rustix::fs::CWD;
+thread_local! {
+    /// Where the process was when this thread got a working directory of its own.
+    static HOME: Cell<Option<BorrowedFd<'static>>> = const { Cell::new(None) };
+}
+
+/// The process's working directory, as an open directory: names relative to it are ordinary paths.
+pub(crate) fn cwd() -> BorrowedFd<'static> {
+    HOME.get().unwrap_or(rustix::fs::CWD)
+}
 
 /// What makes two names the same file: the device and the inode number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -384,7 +392,7 @@ pub(crate) fn set_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()>
     }
     let path = format!("/proc/thread-self/fd/{}", pin.as_raw_fd());
     let mode = Mode::from_raw_mode(mode);
-    match rustix::fs::chmodat(CWD, path, mode, AtFlags::empty()) {
+    match rustix::fs::chmodat(rustix::fs::CWD, path, mode, AtFlags::empty()) {
         // Without /proc (in a chroot) the name must do; a moment ago it was no symbolic link.
         Err(Errno::NOENT) => rustix::fs::chmodat(dir, name, mode, AtFlags::empty()),
         done => done,
@@ -415,7 +423,7 @@ pub(crate) fn set_times_at(dir: impl AsFd, name: &OsStr, times: Times) -> Result
 /// The path by which the kernel offers a name in an open directory, for the calls that know paths only.
 fn path_of(dir: impl AsFd, name: &OsStr) -> OsString {
     let fd = dir.as_fd().as_raw_fd();
-    if fd == CWD.as_raw_fd() {
+    if fd == rustix::fs::CWD.as_raw_fd() {
         return name.to_owned();
     }
     let mut path = format!("/proc/thread-self/fd/{fd}/").into_bytes();
@@ -522,17 +530,30 @@ pub(crate) fn effective_ids() -> (u32, u32) {
     )
 }
 
-/// Gives the calling thread a descriptor table of its own, a copy of the one that it has shared (unshare(2), `CLONE_FILES`).
+/// Gives the calling thread a descriptor table and a working directory of its own, copies of those that it has shared
+/// (unshare(2), `CLONE_FILES` and `CLONE_FS`; neither needs a privilege).
 ///
 /// From then on a descriptor opened by another thread means nothing here, or another file. So this is only for threads that
 /// run nothing but copies, whose descriptors never leave the thread that opened them: see `handles.rs` and
 /// [`crate::Plan::start`].
-pub(crate) fn own_descriptor_table() -> Result<()> {
+pub(crate) fn unshare_thread() -> Result<()> {
+    let flags = rustix::thread::UnshareFlags::FILES | rustix::thread::UnshareFlags::FS;
     // SAFETY: the condition above; descriptors that the thread inherits stay open in its table until it ends.
     #[allow(unsafe_code)]
     unsafe {
-        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::FILES)
+        rustix::thread::unshare_unsafe(flags)?;
     }
+    let oflags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let home = rustix::fs::openat(rustix::fs::CWD, ".", oflags, Mode::empty())?;
+    // Closed with the thread's table, at its end.
+    let home: &'static OwnedFd = Box::leak(Box::new(home));
+    HOME.set(Some(home.as_fd()));
+    Ok(())
+}
+
+/// Makes an open directory the thread's working directory, if the thread has one of its own. [`cwd`] stays what it was.
+pub(crate) fn enter(dir: impl AsFd) -> bool {
+    HOME.get().is_some() && rustix::process::fchdir(dir).is_ok()
 }
 
 /// The process's umask, without setting it for a moment as umask(2) must; `None` where /proc does not say.

@@ -19,12 +19,12 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use rayon::Scope;
 use rayon::prelude::*;
 
-use crate::context::Context;
+use crate::context::{Context, lock};
 use crate::data::Failure;
 use crate::dir::{Dir, DirFacts, Names, Place};
 use crate::error::{Error, Operation};
@@ -66,7 +66,7 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
 /// its name, a directory by where it goes.
 fn is_repeated(cx: &Context, root: &Root, seen: &mut HashSet<(FileId, PathBuf)>) -> bool {
     let follow = cx.options.follow != Follow::Never;
-    let Ok(stat) = sys::stat_at(sys::CWD, root.source.as_os_str(), follow) else {
+    let Ok(stat) = sys::stat_at(sys::cwd(), root.source.as_os_str(), follow) else {
         return false;
     };
     let (operation, known_by) = match stat.kind {
@@ -92,7 +92,7 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
         pair: &Pair::Cwd,
         names,
     };
-    match sys::stat_at(sys::CWD, names.source, follow) {
+    match sys::stat_at(sys::cwd(), names.source, follow) {
         Err(errno) => cx.error(place.source_error(Operation::Stat, errno)),
         Ok(stat) if stat.kind != Kind::Dir => {
             end_all(cx, file::copy(cx, place, stat.kind, follow));
@@ -478,13 +478,21 @@ struct Listing {
 
 /// Lists an open source directory; the only user of jwalk.
 ///
-/// jwalk takes a path. The path of an open descriptor in /proc leads to exactly the directory that is open, however long
-/// or changed its real path is; the dot at its end makes the last component a directory instead of a link. Where that does
-/// not work (no /proc in a chroot, a directory that may be read but not searched) the descriptor itself is read, which is
-/// also where an error comes from: jwalk keeps a failed `read_dir` to itself, in its root entry.
+/// jwalk takes a path, and two lead to exactly the directory that is open, however long or changed its own path is:
+/// 1. `.`, once the directory is the working directory of this thread, if it has one of its own;
+/// 2. the descriptor's link in /proc; the dot at its end makes the last component a directory instead of a link.
+///
+/// Where neither works (no /proc in a chroot, a directory that may be read but not searched) the descriptor itself is read,
+/// which is also where an error comes from: jwalk keeps a failed `read_dir` to itself, in its root entry.
 fn list(pair: &Pair) -> Listing {
-    let path = format!("/proc/thread-self/fd/{}/.", pair.source().as_raw_fd());
-    list_path(Path::new(&path)).unwrap_or_else(|| match sys::read_dir(pair.source()) {
+    let source = pair.source();
+    let listed = if sys::enter(source) {
+        list_path(Path::new("."))
+    } else {
+        let path = format!("/proc/thread-self/fd/{}/.", source.as_raw_fd());
+        list_path(Path::new(&path))
+    };
+    listed.unwrap_or_else(|| match sys::read_dir(source) {
         Ok(names) => Listing {
             names,
             failed: None,
@@ -499,25 +507,38 @@ fn list(pair: &Pair) -> Listing {
 /// Lists by jwalk; `None` if it could not, or not all.
 ///
 /// The depth and the parallelism are set in that order: jwalk's parallel mode keeps a core busy waiting, and the
-/// parallelism is ours already.
+/// parallelism is ours already. The names are taken where jwalk has just read them, before it makes more of them.
 fn list_path(path: &Path) -> Option<Listing> {
-    let mut walk = jwalk::WalkDir::new(path)
+    let read = Arc::new(Mutex::new(None));
+    let sink = Arc::clone(&read);
+    let walk = jwalk::WalkDir::new(path)
         .skip_hidden(false)
         .max_depth(1)
         .parallelism(jwalk::Parallelism::Serial)
-        .into_iter();
-    let root = walk.next()?.ok()?;
-    if root.read_children.as_ref()?.error().is_some() {
-        return None;
-    }
-    let names = walk
-        .map(|entry| entry.map(|entry| (entry.file_name, kind(entry.file_type))))
-        .collect::<Result<_, _>>()
-        .ok()?;
+        .process_read_dir(move |depth, _, _, entries| {
+            // The first call is about the directory itself.
+            if depth.is_some() {
+                *lock(&sink) = take_names(entries);
+            }
+        });
+    walk.into_iter().for_each(drop);
+    let names = lock(&read).take()?;
     Some(Listing {
         names,
         failed: None,
     })
+}
+
+/// The names and kinds; `None` if one could not be read.
+fn take_names(
+    entries: &mut Vec<jwalk::Result<jwalk::DirEntry<((), ())>>>,
+) -> Option<Vec<(OsString, Kind)>> {
+    let mut names = Vec::with_capacity(entries.len());
+    for entry in entries.drain(..) {
+        let entry = entry.ok()?;
+        names.push((entry.file_name, kind(entry.file_type)));
+    }
+    Some(names)
 }
 
 fn kind(file_type: std::fs::FileType) -> Kind {
