@@ -535,8 +535,14 @@ impl Entry {
         if stat.id == self.stat.id {
             return Err(place.refused(Operation::SameFile));
         }
-        if stat.kind == Kind::File && stat.size > 0 {
-            sys::set_size(&file, 0).map_err(|errno| create_error(place, errno))?;
+        if stat.kind == Kind::File {
+            let emptied = if stat.size > 0 {
+                sys::set_size(&file, 0)
+            } else {
+                // It is written now even if there is nothing to write.
+                sys::touch(&file)
+            };
+            emptied.map_err(|errno| create_error(place, errno))?;
         }
         Ok(Some(Staged::existing(file)))
     }

@@ -46,19 +46,21 @@ fn quote_in(name: &[u8], utf8: bool) -> String {
     }
     let mut quoted = String::with_capacity(name.len() + 2);
     quoted.push('\'');
-    let mut escaping = false;
+    // coreutils goes over a name with a single quote twice, and comes to the second time as it ended the first.
+    let mut escaping = has(&['\'']) && matches!(chunks.last(), Some(Piece::Escaped(_)));
     for piece in &chunks {
         match *piece {
             Piece::Shown(c) => {
-                if escaping {
-                    quoted.push_str("''");
-                    escaping = false;
-                }
                 if c == '\'' {
+                    // Ends an escape as well.
                     quoted.push_str("'\\''");
                 } else {
+                    if escaping {
+                        quoted.push_str("''");
+                    }
                     quoted.push(c);
                 }
+                escaping = false;
             }
             Piece::Escaped(byte) => {
                 if !escaping {
@@ -143,6 +145,10 @@ mod tests {
             (b"\n", r"''$'\n'"),
             (b"\x01\x7f", r"''$'\001\177'"),
             (b"a\xff", r"'a'$'\377'"),
+            (b"a\n'b", r"'a'$'\n'\''b'"),
+            (b"it's\n", r"'''it'\''s'$'\n'"),
+            (b"'\n", r"''\'''$'\n'"),
+            (b"a'b\x01c", r"'a'\''b'$'\001''c'"),
             ("\u{e4}".as_bytes(), "'\u{e4}'"),
         ] {
             assert_eq!(quote_in(name, true), expected);

@@ -415,6 +415,23 @@ pub(crate) fn set_times(fd: impl AsFd, times: Times) -> Result<()> {
     rustix::fs::futimens(fd, &timestamps(times))
 }
 
+/// Sets the modification time of an open file to now. Who may write the file but does not own it must set the access time
+/// with it (utimensat(2), "Permissions requirements").
+pub(crate) fn touch(fd: impl AsFd) -> Result<()> {
+    let special = |tv_nsec| Timespec { tv_sec: 0, tv_nsec };
+    let set = |last_access| {
+        let times = Timestamps {
+            last_access,
+            last_modification: special(rustix::fs::UTIME_NOW),
+        };
+        rustix::fs::futimens(&fd, &times)
+    };
+    match set(special(rustix::fs::UTIME_OMIT)) {
+        Err(Errno::PERM) => set(special(rustix::fs::UTIME_NOW)),
+        done => done,
+    }
+}
+
 /// Sets the access and modification time of a name, of a symbolic link itself.
 pub(crate) fn set_times_at(dir: impl AsFd, name: &OsStr, times: Times) -> Result<()> {
     rustix::fs::utimensat(dir, name, &timestamps(times), AtFlags::SYMLINK_NOFOLLOW)
