@@ -1,0 +1,299 @@
+//! What goes wrong: how it is told, and what is left behind.
+
+use std::fs::{self, File, OpenOptions};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use crate::harness::{Call, Mount, Sandbox, chmod, poolcp};
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_missing_source_is_told_and_the_others_are_copied() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    sandbox.file("dir/b", 10);
+    sandbox.dir("target");
+    let args = ["-r", "a", "missing", "dir", "gone/away", "target"];
+    sandbox.poolcp(args).fails(&[
+        "cannot stat 'missing': No such file or directory",
+        "cannot stat 'gone/away': No such file or directory",
+    ]);
+    assert!(sandbox.path("target/a").exists() && sandbox.path("target/dir/b").exists());
+}
+
+#[test]
+fn an_unreadable_file_leaves_no_copy_and_does_not_stop_its_siblings() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::new();
+    for i in 0..100 {
+        sandbox.file(format!("source/{i}"), 10);
+    }
+    sandbox.give_to_ordinary_user();
+    chmod(&sandbox.path("source/50"), 0o000);
+    let copy = sandbox
+        .poolcp(["-a", "-j4", "source", "copy"])
+        .by_ordinary_user();
+    copy.fails(&["cannot open 'source/50' for reading: Permission denied"]);
+    let copied = fs::read_dir(sandbox.path("copy")).expect("list").count();
+    assert_eq!(copied, 99);
+}
+
+#[test]
+fn messages_are_whole_lines_when_all_workers_fail_at_once() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::new();
+    let mut expected = Vec::new();
+    for i in 0..2000 {
+        let name = format!("source/{}/{i}", i % 16);
+        chmod(&sandbox.file(&name, 1), 0o000);
+        expected.push(format!(
+            "cannot open '{name}' for reading: Permission denied"
+        ));
+    }
+    sandbox.give_to_ordinary_user();
+    let expected: Vec<&str> = expected.iter().map(String::as_str).collect();
+    let run = sandbox
+        .poolcp(["-r", "-j16", "source", "copy"])
+        .by_ordinary_user();
+    let run = run.fails(&expected);
+    assert!(
+        run.stderr
+            .lines()
+            .all(|line| line.starts_with("poolcp: cannot open 'source/"))
+    );
+}
+
+#[test]
+fn a_full_file_system_leaves_no_partial_file_and_names_it() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    sandbox.file("source/large", 3 * MIB);
+    sandbox.file("source/medium", MIB + 300_000);
+    sandbox.file("source/small", 100);
+    let parallel = sandbox.sparse("parallel", 80 * MIB as u64, &[(0, 70 * MIB)]);
+    let mounted = sandbox.dir("full");
+    for options in ["-r", "-a", "-rj8"] {
+        let _mount = Mount::tmpfs(&mounted, "1m").expect("a tmpfs");
+        let run = sandbox.poolcp([options, "source", "full/copy"]).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        for name in ["large", "medium"] {
+            assert!(
+                run.stderr.contains(&format!("full/copy/{name}'")),
+                "{options}: {run:?}"
+            );
+            assert!(
+                !mounted.join("copy").join(name).exists(),
+                "{options}: {name}"
+            );
+        }
+        assert!(
+            run.stderr
+                .lines()
+                .all(|line| line.ends_with(": No space left on device"))
+        );
+        let run = sandbox
+            .poolcp([parallel.as_os_str(), "full/parallel".as_ref()])
+            .run();
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.stderr.contains("'full/parallel'"), "{run:?}");
+        assert!(!mounted.join("parallel").exists());
+    }
+}
+
+#[test]
+fn a_file_system_without_room_for_names_is_told() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    for i in 0..50 {
+        sandbox.file(format!("source/{i}/file"), 0);
+    }
+    let mounted = sandbox.dir("full");
+    let _mount = Mount::tmpfs(&mounted, "1m,nr_inodes=40").expect("a tmpfs");
+    let run = sandbox.poolcp(["-a", "-j8", "source", "full/copy"]).run();
+    assert_eq!(run.code, 1);
+    let no_space = |line: &str| line.ends_with(": No space left on device");
+    assert!(
+        !run.stderr.is_empty() && run.stderr.lines().all(no_space),
+        "{run:?}"
+    );
+}
+
+#[test]
+fn a_read_only_target_is_told() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    sandbox.file("source/file", 10);
+    sandbox.dir("target");
+    let _mount = Mount::tmpfs(&sandbox.path("target"), "1m,ro").expect("a tmpfs");
+    let args = ["-r", "source", "target"];
+    sandbox
+        .poolcp(args)
+        .fails(&["cannot create directory 'target/source': Read-only file system"]);
+}
+
+#[test]
+fn output_that_cannot_be_written_is_a_failure() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    let full = || {
+        OpenOptions::new()
+            .write(true)
+            .open("/dev/full")
+            .expect("/dev/full")
+    };
+    let report = sandbox
+        .poolcp(["--report=json", "a", "b"])
+        .stdout_to(full())
+        .run();
+    assert_eq!(report.code, 1, "{report:?}");
+    assert!(report.stderr.contains("write error"), "{report:?}");
+    assert_eq!(fs::read(sandbox.path("b")).expect("read").len(), 10);
+    for args in [["--help"], ["--version"]] {
+        let run = sandbox.call(poolcp(), args).stdout_to(full()).run();
+        assert_eq!(run.code, 1, "{run:?}");
+    }
+    let verbose = |call: Call| call.stdout_to(full()).run().code;
+    let cp = verbose(sandbox.cp(["-v", "a", "c"]));
+    assert_eq!(
+        verbose(sandbox.poolcp(["-v", "a", "c"])),
+        cp,
+        "-v to a full disk"
+    );
+}
+
+#[test]
+fn a_reader_of_v_that_goes_away_is_no_reason_to_panic() {
+    let sandbox = Sandbox::new();
+    for i in 0..500 {
+        sandbox.file(format!("source/{i}"), 1);
+    }
+    // The pipe's other end is closed before anything is written.
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let writer = File::from(std::os::fd::OwnedFd::from(writer));
+    let run = sandbox
+        .poolcp(["-rv", "source", "copy"])
+        .stdout_to(writer)
+        .run();
+    assert!(run.code <= 1, "{run:?}");
+    assert_eq!(
+        fs::read_dir(sandbox.path("copy")).expect("list").count(),
+        500
+    );
+}
+
+#[test]
+fn wrong_command_lines_are_refused_with_a_hint() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 1);
+    sandbox.file("b", 1);
+    for (args, message) in [
+        (&["--bogus", "a", "b"][..], "unrecognized option '--bogus'"),
+        (&["-Q", "a", "b"], "invalid option -- 'Q'"),
+        (
+            &["-j", "many", "a", "b"],
+            "invalid number of threads: 'many' (0 to 1024, or auto)",
+        ),
+        (&[], "missing file operand"),
+        (&["a"], "missing destination file operand after 'a'"),
+        (&["-T", "a", "b", "c"], "extra operand 'c'"),
+    ] {
+        let run = sandbox.poolcp(args).run();
+        let hint = "Try 'poolcp --help' for more information.";
+        assert_eq!(
+            run.stderr,
+            format!("poolcp: {message}\n{hint}\n"),
+            "{args:?}"
+        );
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{args:?}");
+    }
+}
+
+#[test]
+fn help_and_version_are_answers() {
+    let sandbox = Sandbox::new();
+    let version = sandbox.call(poolcp(), ["--version"]).ok();
+    assert!(version.stdout.starts_with("poolcp "), "{version:?}");
+    let help = sandbox.call(poolcp(), ["--help"]).ok();
+    assert!(help.stdout.contains("--recursive"), "{help:?}");
+}
+
+#[test]
+fn reflink_always_fails_where_nothing_can_be_shared() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 5000);
+    sandbox.dir("other");
+    let _mount = Mount::tmpfs(&sandbox.path("other"), "1m").expect("a tmpfs");
+    let run = sandbox.poolcp(["--reflink=always", "a", "other/b"]).run();
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(
+        run.stderr
+            .starts_with("poolcp: failed to clone 'other/b' from 'a': "),
+        "{run:?}"
+    );
+    assert!(!sandbox.path("other/b").exists());
+    sandbox.poolcp(["--reflink=auto", "a", "other/b"]).ok();
+    assert!(sandbox.path("other/b").exists());
+}
+
+/// Runs `change` over and over while copies are made, and expects each of them to end, in success or in a failure.
+fn while_changing(sandbox: &Sandbox, options: &str, change: impl Fn(usize) + Sync) {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                change(round);
+            }
+        });
+        for round in 0..8 {
+            let copy = format!("copy{round}");
+            let run = sandbox.poolcp([options, "-j4", "source", &copy]).run();
+            if run.code > 1 {
+                done.store(true, Ordering::Relaxed);
+                panic!("{run:?}");
+            }
+            fs::remove_dir_all(sandbox.path(copy)).expect("remove");
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn sources_that_shrink_and_grow_end() {
+    let sandbox = Sandbox::new();
+    let sizes = [100, 5000, 300_000, 5 * MIB];
+    let files = [0, 1, 2, 3].map(|i| sandbox.file(format!("source/{i}"), sizes[i]));
+    for options in ["-r", "-a", "-rL"] {
+        while_changing(&sandbox, options, |round| {
+            for (path, size) in files.iter().zip(sizes) {
+                let file = OpenOptions::new().write(true).open(path).expect("open");
+                let cut = if round % 2 == 0 { 0 } else { size };
+                file.set_len(cut as u64).expect("set a size");
+            }
+        });
+    }
+}
+
+#[test]
+fn sources_that_come_and_go_end() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/stays", 10);
+    while_changing(&sandbox, "-a", |round| {
+        let name = format!("source/dir{}", round % 7);
+        for i in 0..20 {
+            let file = sandbox.file(format!("{name}/{i}"), 10);
+            sandbox.symlink(format!("{name}/link{i}"), file);
+        }
+        // Kinds change, too.
+        sandbox.symlink(format!("source/swapped{}", round % 3), "stays");
+        fs::remove_dir_all(sandbox.path(name)).expect("remove");
+        fs::remove_file(sandbox.path(format!("source/swapped{}", round % 3))).expect("remove");
+        sandbox.dir(format!("source/swapped{}", round % 3));
+        fs::remove_dir(sandbox.path(format!("source/swapped{}", round % 3))).expect("remove");
+    });
+}

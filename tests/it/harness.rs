@@ -1,0 +1,685 @@
+//! A sandbox with builders, running programs in it, twins for `cp`, and what this machine can do.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs::{self, File, FileTimes};
+use std::hash::{DefaultHasher, Hasher};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, makedev,
+};
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+use crate::snapshot::Snapshot;
+
+/// The user that stands for anybody but the superuser.
+pub const NOBODY: u32 = 65534;
+
+/// A run that takes longer hangs. Long, because a machine that is busy with other things is no failure.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Skips the test, by name and with the reason, unless this machine has what it needs.
+macro_rules! needs {
+    ($($need:ident),+ $(,)?) => {
+        $(if !$crate::harness::Need::$need.is_met() {
+            fn here() {}
+            let test = std::any::type_name_of_val(&here).trim_end_matches("::here");
+            $crate::harness::say_skipped(test, $crate::harness::Need::$need);
+            return;
+        })+
+    };
+}
+
+/// What a test may need and a machine may lack.
+#[derive(Clone, Copy, Debug)]
+pub enum Need {
+    Root,
+    /// `setpriv` to become another user, who can reach the program.
+    OrdinaryUser,
+    GnuCp9,
+    /// `cp -n` of GNU coreutils 9.2 to 9.4 calls a skipped file a failure.
+    SilentNoClobber,
+    Rsync,
+    Mknod,
+    Mount,
+    NoProc,
+    UserXattrs,
+    TrustedXattrs,
+    Capabilities,
+    Acls,
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Root => "root",
+            Self::OrdinaryUser => "setpriv, and a program that other users can reach",
+            Self::GnuCp9 => "cp of GNU coreutils 9",
+            Self::SilentNoClobber => "cp whose -n skips in silence",
+            Self::Rsync => "rsync",
+            Self::Mknod => "the right to make device files",
+            Self::Mount => "the right to mount a tmpfs",
+            Self::NoProc => "unshare, and the right to hide /proc",
+            Self::UserXattrs => "a file system with user attributes",
+            Self::TrustedXattrs => "the right to set trusted attributes",
+            Self::Capabilities => "setcap",
+            Self::Acls => "a file system with ACLs",
+        })
+    }
+}
+
+impl Need {
+    pub fn is_met(self) -> bool {
+        let probe = Sandbox::new();
+        match self {
+            Self::Root => is_root(),
+            Self::OrdinaryUser => {
+                let call = probe.call(poolcp(), ["--version"]).by_ordinary_user();
+                !is_root() || (is_installed("setpriv") && call.run().code == 0)
+            }
+            Self::GnuCp9 => {
+                let version = Command::new("cp").arg("--version").output();
+                version.is_ok_and(|out| out.stdout.starts_with(b"cp (GNU coreutils) 9."))
+            }
+            Self::SilentNoClobber => {
+                probe.file("a", 1);
+                let run = probe.cp(["-n", "a", "a"]).run();
+                Self::GnuCp9.is_met() && run.code == 0 && run.stderr.is_empty()
+            }
+            Self::Rsync => is_installed("rsync"),
+            Self::Mknod => probe
+                .try_device("null", FileType::CharacterDevice, 1, 3)
+                .is_ok(),
+            Self::Mount => Mount::tmpfs(&probe.dir("mnt"), "64k").is_some(),
+            Self::NoProc => {
+                is_installed("unshare") && without_proc(probe.call("true", [""; 0])).run().code == 0
+            }
+            Self::UserXattrs => probe.can_set("user.poolcp", b"x"),
+            Self::TrustedXattrs => probe.can_set("trusted.poolcp", b"x"),
+            Self::Capabilities => is_installed("setcap") && set_capability(&probe.file("f", 1)),
+            Self::Acls => probe.can_set(ACCESS_ACL, &acl_for(1)),
+        }
+    }
+}
+
+/// Straight to standard error: what goes through the print macros is hidden while a test passes.
+pub fn say_skipped(test: &str, need: Need) {
+    let line = format!("skipped {test}: needs {need}\n");
+    let _ = io::stderr().write_all(line.as_bytes());
+}
+
+pub fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+fn is_installed(program: &str) -> bool {
+    let version = Command::new(program).arg("--help").output();
+    version.is_ok()
+}
+
+/// Gives a file a capability that it can have without being dangerous.
+pub fn set_capability(file: &Path) -> bool {
+    let status = Command::new("setcap")
+        .arg("cap_net_raw=p")
+        .arg(file)
+        .status();
+    status.is_ok_and(|status| status.success())
+}
+
+pub fn poolcp() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_poolcp"))
+}
+
+// ---- Running programs ----
+
+/// A program that is going to be run in a sandbox.
+pub struct Call {
+    program: PathBuf,
+    args: Vec<OsString>,
+    cwd: PathBuf,
+    /// Shell commands before the program: limits of the process.
+    before: String,
+    ordinary: bool,
+    unshared: bool,
+    stdout: Option<File>,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Run {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Call {
+    pub fn umask(mut self, umask: u32) -> Self {
+        self.before += &format!("umask {umask:03o}; ");
+        self
+    }
+
+    /// The hard limit, too, so that the program cannot raise it again.
+    pub fn max_open_files(mut self, max: usize) -> Self {
+        self.before += &format!("ulimit -n {max}; ");
+        self
+    }
+
+    pub fn by_ordinary_user(mut self) -> Self {
+        self.ordinary = true;
+        self
+    }
+
+    pub fn stdout_to(mut self, file: File) -> Self {
+        self.stdout = Some(file);
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut line: Vec<OsString> = Vec::new();
+        if self.unshared {
+            line.extend(["unshare", "--mount", "--"].map(OsString::from));
+        }
+        if !self.before.is_empty() {
+            let script = format!("{} exec \"$@\"", self.before);
+            line.extend(["sh", "-c", &script, "sh"].map(OsString::from));
+        }
+        if self.ordinary && is_root() {
+            let id = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+            line.push("setpriv".into());
+            line.extend(id.map(OsString::from));
+            line.extend(["--clear-groups", "--"].map(OsString::from));
+        }
+        line.push(self.program.clone().into());
+        line.extend(self.args.iter().cloned());
+        let mut command = Command::new(&line[0]);
+        command
+            .args(&line[1..])
+            .current_dir(&self.cwd)
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs it to its end; a program that does not end in time, or by a signal, fails the test.
+    #[track_caller]
+    pub fn run(self) -> Run {
+        let mut command = self.command();
+        if let Some(stdout) = self.stdout {
+            command.stdout(stdout);
+        }
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || sender.send(child.wait_with_output()));
+        let output = match receiver.recv_timeout(PATIENCE) {
+            Ok(output) => output.expect("wait for a program"),
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
+                let pid = pid.expect("a child's pid");
+                let threads = threads(pid);
+                let _ = rustix::process::kill_process(pid, Signal::KILL);
+                panic!("{:?} hangs; its threads:\n{threads}", self.args);
+            }
+        };
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        if let Some(signal) = output.status.signal() {
+            panic!("signal {signal} ended {:?}:\n{stderr}", self.args);
+        }
+        assert!(
+            !stderr.contains("panicked at"),
+            "{:?}:\n{stderr}",
+            self.args
+        );
+        Run {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr,
+        }
+    }
+
+    /// Runs it and expects success in silence.
+    #[track_caller]
+    pub fn ok(self) -> Run {
+        let run = self.run();
+        assert!(run.code == 0 && run.stderr.is_empty(), "{run:#?}");
+        run
+    }
+
+    /// Runs it and expects a failure and these messages, in any order.
+    #[track_caller]
+    pub fn fails(self, messages: &[&str]) -> Run {
+        let run = self.run();
+        let mut expected = messages.to_vec();
+        expected.sort_unstable();
+        assert_eq!((run.code, run.messages()), (1, expected), "{run:#?}");
+        run
+    }
+}
+
+impl Run {
+    /// The lines of standard error, in order, without the program's name.
+    pub fn messages(&self) -> Vec<&str> {
+        let mut lines: Vec<_> = self
+            .stderr
+            .lines()
+            .map(|line| {
+                let own = line.strip_prefix("poolcp: ").or(line.strip_prefix("cp: "));
+                own.unwrap_or(line)
+            })
+            .collect();
+        lines.sort_unstable();
+        lines
+    }
+
+    /// The report that was asked for with `--report=json`.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+/// What each thread of a process that hangs is doing: its state (S waits, D waits for a disk, R would run) and where in the
+/// kernel.
+fn threads(pid: Pid) -> String {
+    let root = format!("/proc/{}/task", pid.as_raw_nonzero());
+    let listing = fs::read_dir(root).into_iter().flatten().flatten();
+    let about = |dir: PathBuf| {
+        let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let status = read("status");
+        let state = status.lines().find(|line| line.starts_with("State:"));
+        let name = read("comm");
+        let (name, state) = (name.trim(), state.unwrap_or_default());
+        format!("  {name} {state} {} {}", read("wchan"), read("syscall"))
+    };
+    listing.map(|task| about(task.path())).collect()
+}
+
+/// The same call in a mount namespace whose /proc is empty.
+pub fn without_proc(mut call: Call) -> Call {
+    call.unshared = true;
+    call.before = format!("mount -t tmpfs none /proc || exit 99; {}", call.before);
+    call
+}
+
+// ---- Files ----
+
+/// A directory of its own for each test, with helpers that make things in it. All names are relative to it; parents are
+/// made where they are missing.
+pub struct Sandbox(TempDir);
+
+impl Sandbox {
+    pub fn new() -> Self {
+        Self::below(&std::env::temp_dir()).expect("a temporary directory")
+    }
+
+    /// On a file system in memory, if there is one: for tens of thousands of entries, whose journal would cost more time
+    /// than all other tests.
+    pub fn in_memory() -> Self {
+        Self::below(Path::new("/dev/shm")).unwrap_or_else(|_| Self::new())
+    }
+
+    fn below(parent: &Path) -> io::Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix("poolcp-")
+            .tempdir_in(parent)?;
+        // Its own mode is 0700, and some tests act as another user.
+        chmod(dir.path(), 0o755);
+        Ok(Self(dir))
+    }
+
+    pub fn path(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        self.0.path().join(name.as_ref())
+    }
+
+    fn with_parent(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("a parent")).expect("make parents");
+        path
+    }
+
+    pub fn dir(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).expect("make a directory");
+        path
+    }
+
+    /// A file of `len` bytes, none of its blocks zero, different for each name and the same in each sandbox.
+    pub fn file(&self, name: impl AsRef<OsStr>, len: usize) -> PathBuf {
+        let path = self.with_parent(name);
+        let inside = path.strip_prefix(self.0.path()).expect("a path inside");
+        let mut hasher = DefaultHasher::new();
+        hasher.write(inside.as_os_str().as_bytes());
+        fs::write(&path, content(len, hasher.finish())).expect("write a file");
+        path
+    }
+
+    /// A file of `size` bytes with data at `ranges` (offset, length) and holes everywhere else.
+    pub fn sparse(&self, name: impl AsRef<OsStr>, size: u64, ranges: &[(u64, usize)]) -> PathBuf {
+        let path = self.with_parent(name);
+        let file = File::create(&path).expect("make a file");
+        file.set_len(size).expect("set a size");
+        for &(offset, len) in ranges {
+            file.write_all_at(&content(len, offset), offset)
+                .expect("write");
+        }
+        path
+    }
+
+    pub fn symlink(&self, name: impl AsRef<OsStr>, target: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.with_parent(name);
+        symlink(target.as_ref(), &path).expect("make a symlink");
+        path
+    }
+
+    pub fn hard_link(&self, name: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.with_parent(name);
+        // The standard library's may follow a symbolic link.
+        rustix::fs::linkat(CWD, self.path(to), CWD, &path, AtFlags::empty()).expect("make a link");
+        path
+    }
+
+    pub fn fifo(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.with_parent(name);
+        mknod(&path, FileType::Fifo, 0).expect("make a fifo");
+        path
+    }
+
+    pub fn socket(&self, name: impl AsRef<OsStr>) -> PathBuf {
+        let path = self.with_parent(name);
+        drop(UnixListener::bind(&path).expect("make a socket"));
+        path
+    }
+
+    pub fn device(
+        &self,
+        name: impl AsRef<OsStr>,
+        kind: FileType,
+        major: u32,
+        minor: u32,
+    ) -> PathBuf {
+        self.try_device(name, kind, major, minor)
+            .expect("make a device file")
+    }
+
+    fn try_device(
+        &self,
+        name: impl AsRef<OsStr>,
+        kind: FileType,
+        major: u32,
+        minor: u32,
+    ) -> rustix::io::Result<PathBuf> {
+        let path = self.with_parent(name);
+        mknod(&path, kind, makedev(major, minor)).map(|()| path)
+    }
+
+    fn can_set(&self, attribute: &str, value: &[u8]) -> bool {
+        let file = self.file("probe", 1);
+        rustix::fs::lsetxattr(file, attribute, value, XattrFlags::empty()).is_ok()
+    }
+
+    /// Gives everything to the ordinary user, so that tests mean the same whoever runs them.
+    pub fn give_to_ordinary_user(&self) {
+        if is_root() {
+            let everything = Command::new("chown")
+                .arg("-hR")
+                .arg(format!("{NOBODY}:{NOBODY}"))
+                .arg(self.0.path())
+                .status();
+            assert!(everything.expect("chown").success());
+        }
+    }
+
+    // ---- Programs ----
+
+    pub fn call<A: AsRef<OsStr>>(
+        &self,
+        program: impl AsRef<Path>,
+        args: impl IntoIterator<Item = A>,
+    ) -> Call {
+        Call {
+            program: program.as_ref().to_owned(),
+            args: args
+                .into_iter()
+                .map(|arg| arg.as_ref().to_owned())
+                .collect(),
+            cwd: self.0.path().to_owned(),
+            before: String::new(),
+            ordinary: false,
+            unshared: false,
+            stdout: None,
+        }
+    }
+
+    /// `poolcp`, without its report unless that is asked for.
+    pub fn poolcp<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
+        let mut call = self.call(poolcp(), args);
+        call.args.insert(0, "--report=none".into());
+        call
+    }
+
+    pub fn cp<A: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = A>) -> Call {
+        self.call("cp", args)
+    }
+
+    /// Everything in it, for a comparison with a twin.
+    fn snapshot(&self) -> Snapshot {
+        Snapshot::of(self.0.path()).blurred()
+    }
+}
+
+impl Drop for Sandbox {
+    /// Lets the directory be removed by a user who has made some of it unreadable.
+    fn drop(&mut self) {
+        if !is_root() {
+            let _ = Command::new("chmod")
+                .arg("-R")
+                .arg("u+rwx")
+                .arg(self.0.path())
+                .stderr(Stdio::null())
+                .status();
+        }
+    }
+}
+
+/// `len` bytes that look random, made from `seed`.
+pub fn content(len: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+fn mknod(path: &Path, kind: FileType, device: u64) -> rustix::io::Result<()> {
+    rustix::fs::mknodat(CWD, path, kind, Mode::from_raw_mode(0o644), device)
+}
+
+pub fn chmod(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("chmod");
+}
+
+pub fn mode(path: &Path) -> u32 {
+    fs::symlink_metadata(path).expect("metadata").mode() & 0o7777
+}
+
+pub fn allocated(path: &Path) -> u64 {
+    fs::symlink_metadata(path).expect("metadata").blocks() * 512
+}
+
+/// Of a symbolic link itself.
+pub fn chown(path: &Path, uid: u32, gid: u32) {
+    let (uid, gid) = (Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)));
+    rustix::fs::chownat(CWD, path, uid, gid, AtFlags::SYMLINK_NOFOLLOW).expect("chown");
+}
+
+/// Sets the modification time (and another access time), of a symbolic link itself.
+pub fn set_mtime(path: &Path, seconds: i64, nanoseconds: i64) {
+    let time = |tv_sec| Timespec {
+        tv_sec,
+        tv_nsec: nanoseconds,
+    };
+    let times = Timestamps {
+        last_access: time(seconds / 2),
+        last_modification: time(seconds),
+    };
+    rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).expect("set times");
+}
+
+pub fn set_atime(path: &Path, time: SystemTime) {
+    let file = File::open(path).expect("open");
+    file.set_times(FileTimes::new().set_accessed(time))
+        .expect("set times");
+}
+
+pub fn long_ago() -> SystemTime {
+    UNIX_EPOCH + Duration::new(1_000_000_000, 123_456_789)
+}
+
+pub fn set_xattr(path: &Path, name: &str, value: &[u8]) {
+    rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())
+        .unwrap_or_else(|error| panic!("cannot set {name} of {}: {error}", path.display()));
+}
+
+pub fn has_xattr(path: &Path, name: &str) -> bool {
+    rustix::fs::lgetxattr(path, name, &mut [0; 4096]).is_ok()
+}
+
+pub const ACCESS_ACL: &str = "system.posix_acl_access";
+pub const DEFAULT_ACL: &str = "system.posix_acl_default";
+
+/// An ACL `user::rwx,user:UID:r-x,group::r-x,mask::rwx,other::---` as the kernel keeps it (version 2 of acl(5)'s format).
+pub fn acl_for(uid: u32) -> Vec<u8> {
+    const NO_ID: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] = [
+        (0x01, 7, NO_ID),
+        (0x02, 5, uid),
+        (0x04, 5, NO_ID),
+        (0x10, 7, NO_ID),
+        (0x20, 0, NO_ID),
+    ];
+    let mut bytes = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        bytes.extend_from_slice(&tag.to_le_bytes());
+        bytes.extend_from_slice(&permissions.to_le_bytes());
+        bytes.extend_from_slice(&id.to_le_bytes());
+    }
+    bytes
+}
+
+/// A mounted file system, until it goes out of scope.
+pub struct Mount(PathBuf);
+
+impl Mount {
+    pub fn tmpfs(at: &Path, size: &str) -> Option<Self> {
+        let options = format!("size={size}");
+        let mount = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "poolcp-test"])
+            .arg(at)
+            .output();
+        mount
+            .is_ok_and(|out| out.status.success())
+            .then(|| Self(at.to_owned()))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+// ---- Referees ----
+
+/// Runs each command line (words between spaces) with `cp` and with poolcp, each time on twins of what `setup` makes:
+/// exit code, messages, output and everything that is there afterwards must agree.
+#[track_caller]
+pub fn same_as_cp(setup: impl Fn(&Sandbox), lines: &[&str]) {
+    same_as_cp_when(setup, lines, |call| call);
+}
+
+/// The same, with limits or as another user.
+#[track_caller]
+pub fn same_as_cp_when(setup: impl Fn(&Sandbox), lines: &[&str], when: impl Fn(Call) -> Call) {
+    let disagree = |line: &&str| disagreement(&setup, line, &when);
+    let disagreements: Vec<String> = lines.iter().filter_map(disagree).collect();
+    assert!(disagreements.is_empty(), "\n{}", disagreements.join("\n"));
+}
+
+fn disagreement(
+    setup: impl Fn(&Sandbox),
+    line: &str,
+    when: impl Fn(Call) -> Call,
+) -> Option<String> {
+    let twins = [Sandbox::new(), Sandbox::new()];
+    let [ours, theirs] = &twins;
+    twins.iter().for_each(setup);
+    let args = line.split(' ');
+    let expected = when(theirs.cp(args.clone())).run();
+    let run = when(ours.poolcp(args)).run();
+    let mut text = String::new();
+    let told = |run: &Run| (run.code, sorted(&run.stderr), sorted(&run.stdout));
+    if told(&run) != told(&expected) {
+        text = format!(
+            "  cp:     {:?}\n  poolcp: {:?}\n",
+            told(&expected),
+            told(&run)
+        );
+    }
+    if let Some(difference) = theirs.snapshot().difference(&ours.snapshot()) {
+        let difference: String = difference
+            .lines()
+            .map(|line| format!("  {line}\n"))
+            .collect();
+        text += &difference;
+    }
+    (!text.is_empty()).then(|| format!("cp {line}\n{text}"))
+}
+
+/// Lines as a set; the workers' order is not `cp`'s.
+fn sorted(text: &str) -> Vec<String> {
+    let mut lines: Vec<_> = text
+        .lines()
+        .map(|line| line.replace("poolcp", "cp"))
+        .collect();
+    lines.sort_unstable();
+    lines
+}
+
+/// Asks rsync whether it would change anything to make `copy` the same as `source`, by content.
+#[track_caller]
+pub fn assert_rsync_agrees(source: &Path, copy: &Path) {
+    let with_slash = |path: &Path| {
+        let mut text = path.as_os_str().to_owned();
+        text.push("/");
+        text
+    };
+    let out = Command::new("rsync")
+        .args(["-aHAXni", "--delete", "--checksum"])
+        .args([with_slash(source), with_slash(copy)])
+        .output()
+        .expect("run rsync");
+    let text = String::from_utf8_lossy(&out.stdout);
+    assert!(
+        out.status.success() && text.is_empty(),
+        "rsync would change:\n{text}"
+    );
+}

@@ -1,0 +1,30 @@
+//! The binary, against a real filesystem and the tools it replaces.
+//!
+//! Every test runs `poolcp` as a process, on files of its own in a temporary directory. What is expected comes from two
+//! places: the source itself (a copy with `-a` is the same as its source in everything a [`snapshot`] has), and the
+//! system's own `cp`, run with the same words on a twin of the same files. What this machine cannot show is skipped by
+//! name on standard error: see `needs!`.
+//!
+//! | module | what it is about |
+//! |---|---|
+//! | `harness` | a sandbox with builders, running programs in it, twins for `cp`, what the machine can do |
+//! | `snapshot` | all facts about a tree, and readable differences between two |
+//! | `kinds` | every kind of entry, name and size |
+//! | `metadata` | modes, owners, times, extended attributes, ACLs |
+//! | `destination` | where the copy goes, what it may replace, and who is refused |
+//! | `errors` | what goes wrong: how it is told, and what is left behind |
+//! | `scale` | depth, width, many workers, few descriptors, no /proc |
+//! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
+//! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
+
+#[macro_use]
+mod harness;
+mod snapshot;
+
+mod destination;
+mod errors;
+mod kinds;
+mod metadata;
+mod report;
+mod scale;
+mod trees;

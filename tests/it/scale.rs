@@ -1,0 +1,249 @@
+//! Depth, width, many workers, few descriptors, no /proc.
+
+use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
+
+use crate::harness::{Sandbox, chmod, set_xattr, without_proc};
+use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
+
+/// Deep enough that no path reaches the end of it (PATH_MAX is 4096), and no recursion either.
+const LEVELS: usize = 10_000;
+
+fn open_dir(dir: &OwnedFd, name: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, flags, Mode::empty())
+}
+
+fn open(path: &Path) -> OwnedFd {
+    rustix::fs::openat(
+        CWD,
+        path,
+        OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    )
+    .expect("open")
+}
+
+/// What a umask of 022 leaves as it is.
+fn mode_at(level: usize) -> u32 {
+    [0o700, 0o755, 0o711, 0o750, 0o705][level % 5]
+}
+
+/// A chain of directories, each with a file in it and a mode that tells its level.
+fn make_chain(root: &Path) {
+    fs::create_dir(root).expect("make a directory");
+    let mut dir = open(root);
+    for level in 0..LEVELS {
+        let mode = Mode::from_raw_mode(0o600);
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL;
+        let file = rustix::fs::openat(&dir, "file", flags, mode).expect("make a file");
+        rustix::io::write(file, &level.to_le_bytes()).expect("write");
+        rustix::fs::mkdirat(&dir, "d", Mode::from_raw_mode(0o755)).expect("make a directory");
+        let below = open_dir(&dir, "d").expect("open a directory");
+        rustix::fs::fchmod(&below, Mode::from_raw_mode(mode_at(level))).expect("chmod");
+        dir = below;
+    }
+}
+
+/// How many levels of the chain are there, in full.
+fn count_levels(root: &Path) -> usize {
+    let mut dir = open(root);
+    for level in 0..=LEVELS {
+        let Ok(below) = open_dir(&dir, "d") else {
+            return level;
+        };
+        let file = rustix::fs::openat(&dir, "file", OFlags::RDONLY, Mode::empty()).expect("a file");
+        let mut bytes = [0; size_of::<usize>()];
+        rustix::io::read(file, &mut bytes).expect("read");
+        assert_eq!(usize::from_le_bytes(bytes), level);
+        let mode = rustix::fs::fstat(&below).expect("stat").st_mode & 0o7777;
+        assert_eq!(mode, mode_at(level), "level {level}");
+        dir = below;
+    }
+    LEVELS + 1
+}
+
+/// A chain that is there, or comes to be there, and is removed in the end: `rm -r` takes a time that grows with the square
+/// of the depth, and the standard library's `remove_dir_all` a stack that grows with it.
+struct Chain(PathBuf);
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        // Half a chain, after a failure, is removed as far as it goes.
+        let _ = remove_chain(&self.0);
+    }
+}
+
+fn remove_chain(root: &Path) -> rustix::io::Result<()> {
+    let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let mut dir = rustix::fs::openat(CWD, root, flags, Mode::empty())?;
+    let mut depth = 0;
+    while let Ok(below) = open_dir(&dir, "d") {
+        let _ = rustix::fs::unlinkat(&dir, "file", AtFlags::empty());
+        dir = below;
+        depth += 1;
+    }
+    for _ in 0..depth {
+        dir = open_dir(&dir, "..")?;
+        rustix::fs::unlinkat(&dir, "d", AtFlags::REMOVEDIR)?;
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) {
+    let removed = Command::new("rm").arg("-rf").arg(path).status();
+    assert!(removed.expect("rm").success());
+}
+
+#[test]
+fn a_chain_longer_than_any_path_is_copied_with_few_descriptors() {
+    let sandbox = Sandbox::in_memory();
+    let source = Chain(sandbox.path("source"));
+    make_chain(&source.0);
+    for options in [["-r", "-j2"], ["-r", "-j16"], ["-a", "-j1"], ["-a", "-j8"]] {
+        let name = options.concat();
+        let copy = Chain(sandbox.path(&name));
+        let args = [options[0], options[1], "source", "-T", "--", &name];
+        sandbox.poolcp(args).umask(0o022).max_open_files(256).ok();
+        assert_eq!(count_levels(&copy.0), LEVELS, "{options:?}");
+    }
+}
+
+#[test]
+fn a_directory_of_many_files_is_copied_by_any_number_of_workers() {
+    let sandbox = Sandbox::in_memory();
+    sandbox.dir("source");
+    for i in 0..20_000 {
+        fs::write(sandbox.path(format!("source/{i}")), i.to_string()).expect("write");
+    }
+    let source = Snapshot::of(&sandbox.path("source"));
+    for workers in ["-j1", "-j2", "-j10", "-j64"] {
+        sandbox.poolcp(["-a", workers, "source", "copy"]).ok();
+        assert_same(&source, &Snapshot::of(&sandbox.path("copy")), workers);
+        remove(&sandbox.path("copy"));
+    }
+}
+
+/// Directories with files and links between them.
+fn make_bush(sandbox: &Sandbox, width: usize, depth: usize) {
+    for wide in 0..width {
+        let mut dir = format!("source/{wide}");
+        for deep in 0..depth {
+            sandbox.file(format!("{dir}/file"), 10 * wide + deep);
+            dir += &format!("/{deep}");
+        }
+        sandbox.file(format!("{dir}/leaf"), wide);
+        if wide > 0 {
+            sandbox.hard_link(format!("{dir}/linked"), "source/0/file");
+        }
+    }
+}
+
+#[test]
+fn a_thousand_workers_copy_a_tree() {
+    let sandbox = Sandbox::in_memory();
+    make_bush(&sandbox, 20, 5);
+    sandbox.poolcp(["-a", "-j1024", "source", "copy"]).ok();
+    assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "-j1024");
+}
+
+#[test]
+fn a_wide_and_deep_tree_is_copied_with_few_descriptors() {
+    let sandbox = Sandbox::in_memory();
+    make_bush(&sandbox, 40, 30);
+    let source = Snapshot::of(&sandbox.path("source"));
+    let mut failures = String::new();
+    for (workers, descriptors) in [(2, 64), (4, 64), (16, 64), (64, 256)] {
+        let option = format!("-j{workers}");
+        let copy = sandbox.poolcp(["-a", &option, "source", "copy"]);
+        let run = copy.max_open_files(descriptors).run();
+        let copied = Snapshot::of(&sandbox.path("copy"));
+        if run.code != 0 || source.difference(&copied).is_some() {
+            let first = run.stderr.lines().next().unwrap_or("entries are missing");
+            failures += &format!("\n{workers} workers, {descriptors} descriptors: {first}");
+        }
+        remove(&sandbox.path("copy"));
+    }
+    assert!(failures.is_empty(), "{failures}");
+}
+
+#[test]
+fn many_operands_are_copied() {
+    let sandbox = Sandbox::in_memory();
+    let mut names: Vec<String> = (0..3000).map(|i| format!("file{i}")).collect();
+    for name in &names {
+        sandbox.file(Path::new("source").join(name), 1);
+    }
+    names
+        .iter_mut()
+        .for_each(|name| *name = format!("source/{name}"));
+    sandbox.dir("target");
+    let args = ["-p", "-j8", "-t", "target"]
+        .into_iter()
+        .chain(names.iter().map(String::as_str));
+    sandbox.poolcp(args).ok();
+    let (source, target) = (
+        Snapshot::of(&sandbox.path("source")),
+        Snapshot::of(&sandbox.path("target")),
+    );
+    assert_same(
+        &source.without(&["mtime"]),
+        &target.without(&["mtime"]),
+        "-t",
+    );
+}
+
+#[test]
+fn a_tree_is_copied_where_there_is_no_proc() {
+    needs!(NoProc);
+    let sandbox = Sandbox::new();
+    make_bush(&sandbox, 5, 5);
+    sandbox.symlink("source/link", "nowhere");
+    without_proc(sandbox.poolcp(["-a", "source", "copy"])).ok();
+    assert_same_tree(
+        &sandbox.path("source"),
+        &sandbox.path("copy"),
+        "-a without /proc",
+    );
+    for umask in [0o022, 0o077, 0o000] {
+        let plain = format!("plain{umask}");
+        without_proc(sandbox.poolcp(["-r", "source", &plain]).umask(umask)).ok();
+        let cps = format!("cp{umask}");
+        sandbox.cp(["-r", "source", &cps]).umask(umask).ok();
+        let what = format!("-r without /proc, umask {umask:03o}");
+        let [plain, cps] = [plain, cps].map(|name| Snapshot::of(&sandbox.path(name)).blurred());
+        assert_same(&cps, &plain, &what);
+    }
+}
+
+#[test]
+fn special_files_and_attributes_are_kept_where_there_is_no_proc() {
+    needs!(NoProc, TrustedXattrs);
+    let sandbox = Sandbox::new();
+    chmod(&sandbox.fifo("source/dir/fifo"), 0o765);
+    sandbox.symlink("source/dir/link", "nowhere");
+    set_xattr(&sandbox.file("source/dir/file", 10), "trusted.poolcp", b"x");
+    without_proc(sandbox.poolcp(["-a", "source", "copy"])).ok();
+    assert_same_tree(
+        &sandbox.path("source"),
+        &sandbox.path("copy"),
+        "-a without /proc",
+    );
+}
+
+#[test]
+fn symbolic_links_in_the_way_of_a_chain_are_not_entered() {
+    let sandbox = Sandbox::new();
+    sandbox.file("outside/file", 10);
+    sandbox.file("source/dir/file", 20);
+    sandbox.symlink("target/dir", "../outside");
+    sandbox
+        .poolcp(["-r", "source/.", "target"])
+        .fails(&["cannot overwrite non-directory 'target/./dir' with directory 'source/./dir'"]);
+    let outside = rustix::fs::statat(CWD, sandbox.path("outside/file"), AtFlags::empty());
+    assert_eq!(outside.expect("stat").st_size, 10);
+}

@@ -1,0 +1,374 @@
+//! Random trees: the copy is the same as its source, whatever is in it, and merging gives what `cp` gives. A failure
+//! shrinks to the smallest tree that shows it.
+
+use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestCaseResult, TestRunner};
+
+use crate::harness::{
+    ACCESS_ACL, DEFAULT_ACL, NOBODY, Need, Run, Sandbox, acl_for, assert_rsync_agrees, chmod,
+    chown, is_root, set_mtime, set_xattr,
+};
+use crate::snapshot::Snapshot;
+
+/// Trees of each kind that are tried, unless `PROPTEST_CASES` says how many.
+const CASES: u32 = 40;
+
+/// Few enough that two trees have names in common.
+const NAMES: [&[u8]; 12] = [
+    b"a",
+    b"b",
+    b"c",
+    b"d",
+    b"two words",
+    b"-rf",
+    b"new\nline",
+    b"it's",
+    b"\"quoted\" $(x)`",
+    b"\xff\xfe",
+    b".hidden",
+    "\u{e4}\u{1f4be}".as_bytes(),
+];
+
+const SIZES: [usize; 14] = [
+    0, 1, 10, 511, 4095, 4096, 4097, 65_535, 65_536, 262_143, 262_144, 262_145, 1_048_575,
+    1_048_577,
+];
+
+const MODES: [u32; 12] = [
+    0o644, 0o755, 0o600, 0o777, 0o444, 0o555, 0o000, 0o4755, 0o2750, 0o6711, 0o1777, 0o7777,
+];
+
+/// One entry. Which directory it is in is an index among those made before, so any part of a list is a tree, too.
+#[derive(Clone)]
+struct Item {
+    parent: usize,
+    name: &'static [u8],
+    what: What,
+    attributes: Attributes,
+}
+
+impl fmt::Debug for Item {
+    /// On one line, so that a failure can be read.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.name.escape_ascii();
+        let (what, attributes) = (&self.what, &self.attributes);
+        write!(f, "in {} \"{name}\" {what:?} {attributes:?}", self.parent)
+    }
+}
+
+#[derive(Clone, Debug)]
+enum What {
+    Dir,
+    File(usize),
+    /// A size, and where its data is (offset, length).
+    Sparse(usize, Vec<(usize, usize)>),
+    Symlink(&'static str),
+    /// To an earlier entry that is no directory, if there is one.
+    HardLink(usize),
+    Fifo,
+    Socket,
+}
+
+#[derive(Clone)]
+struct Attributes {
+    mode: u32,
+    owner: (u32, u32),
+    mtime: (i64, i64),
+    xattr: Option<usize>,
+    acl: bool,
+    default_acl: bool,
+}
+
+impl fmt::Debug for Attributes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            mode,
+            owner,
+            mtime,
+            xattr,
+            acl,
+            default_acl,
+        } = self;
+        write!(
+            f,
+            "{mode:04o} {owner:?} {mtime:?} xattr {xattr:?} ACLs {acl} {default_acl}"
+        )
+    }
+}
+
+fn what() -> impl Strategy<Value = What> {
+    let range = (0..2_000_000_usize, select(&SIZES[..11]));
+    prop_oneof![
+        4 => Just(What::Dir),
+        6 => select(&SIZES[..]).prop_map(What::File),
+        2 => (1..3_000_000_usize, prop::collection::vec(range, 0..4))
+            .prop_map(|(size, data)| What::Sparse(size, data)),
+        2 => select(&["a", "b/c", "..", "/", "nowhere", "two words"][..]).prop_map(What::Symlink),
+        3 => (0..16_usize).prop_map(What::HardLink),
+        1 => Just(What::Fifo),
+        1 => Just(What::Socket),
+    ]
+}
+
+fn attributes() -> impl Strategy<Value = Attributes> {
+    let owner = select(&[(0, 0), (0, 0), (1, 1), (NOBODY, 12), (1234, 0)][..]);
+    let seconds = select(&[0, 1, -1, 1_000_000_000, 1_700_000_000, 4_294_967_296][..]);
+    let nanoseconds = select(&[0, 1, 123_456_789, 999_999_999][..]);
+    let xattr = prop::option::weighted(0.2, select(&[0, 1, 200, 1000][..]));
+    let acl = prop::bool::weighted(0.1);
+    (
+        select(&MODES[..]),
+        owner,
+        (seconds, nanoseconds),
+        xattr,
+        acl,
+        acl,
+    )
+        .prop_map(|(mode, owner, mtime, xattr, acl, default_acl)| Attributes {
+            mode,
+            owner,
+            mtime,
+            xattr,
+            acl,
+            default_acl,
+        })
+}
+
+fn tree() -> impl Strategy<Value = Vec<Item>> {
+    let item = (0..8_usize, select(&NAMES[..]), what(), attributes());
+    let item = item.prop_map(|(parent, name, what, attributes)| Item {
+        parent,
+        name,
+        what,
+        attributes,
+    });
+    prop::collection::vec(item, 0..30)
+}
+
+fn workers() -> impl Strategy<Value = String> {
+    select(&["-j1", "-j2", "-j8", "-j32"][..]).prop_map(str::to_owned)
+}
+
+/// What this machine can make; what it cannot is left out of the trees, and said.
+struct Able {
+    xattrs: bool,
+    acls: bool,
+}
+
+static ABLE: LazyLock<Able> = LazyLock::new(|| {
+    let able = |need: Need, part: &str| {
+        let met = need.is_met();
+        if !met {
+            crate::harness::say_skipped(&format!("it::trees, {part}"), need);
+        }
+        met
+    };
+    able(Need::Root, "owners and unreadable files");
+    Able {
+        xattrs: able(Need::UserXattrs, "extended attributes"),
+        acls: able(Need::Acls, "ACLs"),
+    }
+});
+
+/// Makes the tree below `root`; names that are taken are left out.
+fn make(sandbox: &Sandbox, root: &str, items: &[Item]) {
+    let root = sandbox.dir(root);
+    let mut dirs = vec![root.clone()];
+    let mut others: Vec<PathBuf> = Vec::new();
+    let mut made: Vec<(PathBuf, &Attributes)> = Vec::new();
+    for item in items {
+        let path = dirs[item.parent % dirs.len()].join(OsStr::from_bytes(item.name));
+        if fs::symlink_metadata(&path).is_ok() {
+            continue;
+        }
+        match &item.what {
+            What::Dir => dirs.push(sandbox.dir(&path)),
+            What::File(size) => _ = sandbox.file(&path, *size),
+            What::Sparse(size, data) => {
+                let inside = data.iter().filter(|(offset, _)| offset < size);
+                let data: Vec<_> = inside
+                    .map(|&(offset, len)| (offset as u64, len.min(size - offset)))
+                    .collect();
+                sandbox.sparse(&path, *size as u64, &data);
+            }
+            What::Symlink(target) => _ = sandbox.symlink(&path, target),
+            What::Fifo => _ = sandbox.fifo(&path),
+            // A socket's own path may not be longer than 108 bytes.
+            What::Socket if path.as_os_str().len() < 100 => _ = sandbox.socket(&path),
+            What::HardLink(to) if !others.is_empty() => {
+                _ = sandbox.hard_link(&path, &others[to % others.len()]);
+            }
+            What::Socket | What::HardLink(_) => continue,
+        }
+        if !matches!(item.what, What::Dir) {
+            others.push(path.clone());
+        }
+        made.push((path, &item.attributes));
+    }
+    // A directory after all that is in it.
+    for (path, attributes) in made.iter().rev() {
+        give(path, attributes);
+    }
+    set_mtime(&root, 1_111_111_111, 111_111_111);
+}
+
+fn give(path: &Path, attributes: &Attributes) {
+    let meta = fs::symlink_metadata(path).expect("metadata");
+    if is_root() {
+        chown(path, attributes.owner.0, attributes.owner.1);
+    }
+    let has_data = meta.is_file() || meta.is_dir();
+    if let Some(len) = attributes.xattr
+        && has_data
+        && ABLE.xattrs
+    {
+        set_xattr(path, "user.poolcp", &vec![b'x'; len]);
+    }
+    if !meta.is_symlink() {
+        // Only root may copy what its owner may not read.
+        let at_least = if is_root() { 0 } else { 0o700 };
+        // Special bits mean nothing where there is nothing to run.
+        let bits = if has_data { 0o7777 } else { 0o777 };
+        chmod(path, attributes.mode & bits | at_least);
+        if attributes.acl && ABLE.acls {
+            set_xattr(path, ACCESS_ACL, &acl_for(1234));
+        }
+    }
+    if attributes.default_acl && meta.is_dir() && ABLE.acls {
+        set_xattr(path, DEFAULT_ACL, &acl_for(4321));
+    }
+    set_mtime(path, attributes.mtime.0, attributes.mtime.1);
+}
+
+/// Fails the case, and lets it shrink, if there is a difference.
+fn same(expected: &Snapshot, found: &Snapshot, what: &str) -> TestCaseResult {
+    match expected.difference(found) {
+        None => Ok(()),
+        Some(difference) => Err(TestCaseError::fail(format!("{what}:\n{difference}"))),
+    }
+}
+
+fn check<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> TestCaseResult) {
+    let mut config = Config::default();
+    if std::env::var_os("PROPTEST_CASES").is_none() {
+        config.cases = CASES;
+    }
+    config.max_shrink_iters = 400;
+    config.failure_persistence = None;
+    if let Err(error) = TestRunner::new(config).run(strategy, test) {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn an_archive_is_the_same_as_its_source() {
+    let rsync = Need::Rsync.is_met();
+    if !rsync {
+        crate::harness::say_skipped("it::trees, rsync's opinion", Need::Rsync);
+    }
+    check(&(tree(), workers()), |(items, workers)| {
+        let sandbox = Sandbox::new();
+        make(&sandbox, "source", &items);
+        let run = sandbox.poolcp(["-a", &workers, "source", "copy"]).run();
+        prop_assert!(run.code == 0 && run.stderr.is_empty(), "{:?}", run);
+        let source = Snapshot::of(&sandbox.path("source"));
+        let copy = Snapshot::of(&sandbox.path("copy"));
+        same(&source, &copy, "source and copy")?;
+        let expected = sandbox.cp(["-a", "source", "cp"]).run();
+        prop_assert_eq!(expected.code, 0);
+        same(
+            &Snapshot::of(&sandbox.path("cp")),
+            &copy,
+            "cp's copy and ours",
+        )?;
+        if rsync {
+            assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
+        }
+        Ok(())
+    });
+}
+
+/// What in a target gives the same whatever the order in which names are copied: the workers' is not `cp`'s.
+fn is_stable(item: &Item, source_has_links: bool) -> bool {
+    match item.what {
+        // Two names could be written through, one after the other.
+        What::HardLink(_) => false,
+        What::Symlink(".." | "/") => true,
+        // A file's first name is refused, its other names replace what is there.
+        What::Symlink(target) => target == "nowhere" && !source_has_links,
+        What::Socket => !source_has_links,
+        // cp would wait for a reader.
+        What::Fifo => false,
+        What::Dir | What::File(_) | What::Sparse(..) => true,
+    }
+}
+
+/// Merges a random tree into another with `cp` and with poolcp, on twins.
+fn check_merge(options: &'static str) {
+    check(
+        &(tree(), tree(), workers()),
+        |(source, mut target, workers)| {
+            let has_links = source
+                .iter()
+                .any(|item| matches!(item.what, What::HardLink(_)));
+            target.retain(|item| is_stable(item, has_links));
+            for item in &mut target {
+                // cp leaves those of a directory that is there.
+                item.attributes.mode &= 0o777;
+            }
+            let twins = [Sandbox::new(), Sandbox::new()];
+            for twin in &twins {
+                make(twin, "source", &source);
+                make(twin, "target", &target);
+            }
+            let [ours, theirs] = &twins;
+            let expected = theirs.cp([options, "source/.", "target"]).run();
+            let run = ours.poolcp([options, &workers, "source/.", "target"]).run();
+            // How names with quotes are quoted is another test's business.
+            let told = |run: &Run| (run.code, run.messages().join("\n").replace('\'', ""));
+            prop_assert_eq!(told(&run), told(&expected));
+            let theirs = Snapshot::of(&theirs.path("target")).blurred();
+            let ours = Snapshot::of(&ours.path("target")).blurred();
+            same(&theirs, &ours, "cp's merged tree and ours")
+        },
+    );
+}
+
+#[test]
+fn an_archive_merges_into_a_tree_as_with_cp() {
+    needs!(GnuCp9);
+    check_merge("-a");
+}
+
+#[test]
+fn a_plain_copy_merges_into_a_tree_as_with_cp() {
+    needs!(GnuCp9);
+    check_merge("-r");
+}
+
+#[test]
+fn every_name_of_one_or_two_bytes_is_copied() {
+    let sandbox = Sandbox::new();
+    let bytes = (1..=255_u8).filter(|&byte| byte != b'/');
+    for byte in bytes {
+        let names: [OsString; 2] = [
+            OsStr::from_bytes(&[byte]).to_owned(),
+            OsStr::from_bytes(&[byte, b'.']).to_owned(),
+        ];
+        for name in names.iter().filter(|name| *name != "." && *name != "..") {
+            sandbox.file(Path::new("source").join(name), 1);
+        }
+    }
+    sandbox.poolcp(["-a", "source", "copy"]).ok();
+    let source = Snapshot::of(&sandbox.path("source"));
+    assert_eq!(source.len(), 1 + 254 * 2 - 2);
+    crate::snapshot::assert_same(&source, &Snapshot::of(&sandbox.path("copy")), "-a");
+}
