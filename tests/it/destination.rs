@@ -306,6 +306,7 @@ fn two_sources_of_one_name_are_told_as_with_cp() {
 
 #[test]
 fn no_clobber_leaves_what_is_there() {
+    needs!(GnuCp9);
     needs!(SilentNoClobber);
     let setup = |sandbox: &Sandbox| {
         shop(sandbox);
@@ -339,6 +340,7 @@ fn no_clobber_leaves_what_is_there() {
 
 #[test]
 fn a_file_that_cannot_be_opened_is_replaced_only_by_force() {
+    needs!(GnuCp9);
     needs!(OrdinaryUser);
     let setup = |sandbox: &Sandbox| {
         shop(sandbox);

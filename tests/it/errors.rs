@@ -134,6 +134,7 @@ fn a_read_only_target_is_told() {
 
 #[test]
 fn output_that_cannot_be_written_is_a_failure() {
+    needs!(GnuCp9);
     let sandbox = Sandbox::new();
     sandbox.file("a", 10);
     let full = || {

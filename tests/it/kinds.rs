@@ -110,6 +110,7 @@ fn holes_of_a_source_are_zeros_in_a_file_that_had_data() {
 
 #[test]
 fn sparse_always_makes_holes_of_zeros() {
+    needs!(GnuCp9);
     let sandbox = Sandbox::new();
     let mut bytes = vec![0; 3 * MIB + 1000];
     bytes[MIB..MIB + 10_000].copy_from_slice(&content(10_000, 1));
@@ -232,6 +233,7 @@ fn make_links(sandbox: &Sandbox) {
 
 #[test]
 fn symbolic_links_are_copied_as_links() {
+    needs!(GnuCp9);
     let sandbox = Sandbox::new();
     make_links(&sandbox);
     sandbox.poolcp(["-a", "source", "copy"]).ok();
@@ -249,6 +251,7 @@ fn symbolic_links_are_copied_as_links() {
 
 #[test]
 fn symbolic_links_are_followed_as_asked() {
+    needs!(GnuCp9);
     let few = |sandbox: &Sandbox| {
         sandbox.file("source/dir/file", 100);
         sandbox.symlink("source/to-file", "dir/file");
@@ -279,6 +282,7 @@ fn symbolic_links_are_followed_as_asked() {
 
 #[test]
 fn a_link_to_an_ancestor_is_refused_when_links_are_followed() {
+    needs!(GnuCp9);
     let setup = |sandbox: &Sandbox| {
         sandbox.file("source/dir/file", 100);
         sandbox.symlink("source/dir/up", "..");
@@ -344,6 +348,7 @@ fn many_workers_copy_each_linked_file_once() {
 
 #[test]
 fn links_are_kept_between_operands_and_only_when_asked() {
+    needs!(GnuCp9);
     let setup = |sandbox: &Sandbox| {
         sandbox.file("a", 100);
         sandbox.hard_link("b", "a");
@@ -371,6 +376,7 @@ fn links_are_kept_between_operands_and_only_when_asked() {
 
 #[test]
 fn linked_files_merge_into_a_target_that_has_links_of_its_own() {
+    needs!(GnuCp9);
     let setup = |sandbox: &Sandbox| {
         sandbox.file("source/a", 100);
         sandbox.hard_link("source/b", "source/a");
@@ -394,6 +400,7 @@ fn linked_files_merge_into_a_target_that_has_links_of_its_own() {
 
 #[test]
 fn fifos_and_sockets_are_made_again_and_never_opened() {
+    needs!(GnuCp9);
     let sandbox = Sandbox::new();
     sandbox.fifo("source/fifo");
     sandbox.socket("source/socket");
@@ -414,6 +421,7 @@ fn fifos_and_sockets_are_made_again_and_never_opened() {
 
 #[test]
 fn devices_are_made_again_as_the_same_devices() {
+    needs!(GnuCp9);
     needs!(Root, Mknod);
     let sandbox = Sandbox::new();
     sandbox.device("source/null", FileType::CharacterDevice, 1, 3);

@@ -31,6 +31,7 @@ fn every_mode(sandbox: &Sandbox) {
 
 #[test]
 fn modes_follow_the_umask_as_with_cp() {
+    needs!(GnuCp9);
     for umask in [0o000, 0o022, 0o027, 0o077, 0o177, 0o777] {
         for options in ["-r", "-a", "-rp"] {
             let line = format!("{options} source copy");
@@ -43,6 +44,7 @@ fn modes_follow_the_umask_as_with_cp() {
 
 #[test]
 fn modes_follow_the_umask_as_with_cp_for_an_ordinary_user() {
+    needs!(GnuCp9);
     needs!(OrdinaryUser);
     let setup = |sandbox: &Sandbox| {
         every_mode(sandbox);
@@ -60,6 +62,7 @@ fn modes_follow_the_umask_as_with_cp_for_an_ordinary_user() {
 
 #[test]
 fn attributes_are_kept_as_listed() {
+    needs!(GnuCp9);
     let setup = |sandbox: &Sandbox| {
         every_mode(sandbox);
         for name in ["source/file-0644", "source/dir-0755", "source/fifo"] {
@@ -91,6 +94,7 @@ fn attributes_are_kept_as_listed() {
 
 #[test]
 fn special_bits_come_only_with_their_owner() {
+    needs!(GnuCp9);
     needs!(Root);
     let setup = |sandbox: &Sandbox| {
         for name in ["file", "dir/file"] {
@@ -125,6 +129,7 @@ fn special_bits_come_only_with_their_owner() {
 
 #[test]
 fn special_bits_are_dropped_when_the_owner_cannot_be_given() {
+    needs!(GnuCp9);
     needs!(Root, OrdinaryUser);
     let setup = |sandbox: &Sandbox| {
         let file = sandbox.file("source/file", 10);
@@ -139,6 +144,7 @@ fn special_bits_are_dropped_when_the_owner_cannot_be_given() {
 
 #[test]
 fn an_existing_file_and_directory_keep_their_mode_unless_modes_are_kept() {
+    needs!(GnuCp9);
     let setup = |sandbox: &Sandbox| {
         chmod(&sandbox.file("source/file", 10), 0o755);
         chmod(&sandbox.file("target/file", 5), 0o600);
@@ -160,6 +166,7 @@ fn an_existing_file_and_directory_keep_their_mode_unless_modes_are_kept() {
 
 #[test]
 fn a_set_group_id_directory_gives_its_group_but_to_archives() {
+    needs!(GnuCp9);
     needs!(Root);
     let setup = |sandbox: &Sandbox| {
         sandbox.file("source/dir/file", 10);
@@ -186,6 +193,7 @@ fn a_set_group_id_directory_gives_its_group_but_to_archives() {
 
 #[test]
 fn a_read_only_directory_is_copied_by_an_ordinary_user() {
+    needs!(GnuCp9);
     needs!(OrdinaryUser);
     let setup = |sandbox: &Sandbox| {
         sandbox.file("source/read-only/deep/file", 10);
@@ -206,6 +214,7 @@ fn a_read_only_directory_is_copied_by_an_ordinary_user() {
 
 #[test]
 fn what_an_ordinary_user_may_not_read_is_told_and_the_rest_copied() {
+    needs!(GnuCp9);
     needs!(OrdinaryUser);
     let setup = |sandbox: &Sandbox| {
         for name in [
@@ -254,6 +263,7 @@ fn what_is_in_a_directory_that_may_be_listed_but_not_searched_is_told() {
 
 #[test]
 fn a_directory_that_may_not_be_written_is_told() {
+    needs!(GnuCp9);
     needs!(OrdinaryUser);
     let setup = |sandbox: &Sandbox| {
         sandbox.file("source/dir/file", 10);
@@ -309,6 +319,7 @@ fn times_are_kept_to_the_nanosecond() {
 
 #[test]
 fn a_file_that_is_overwritten_is_changed_now_even_if_both_are_empty() {
+    needs!(GnuCp9);
     let setup = |sandbox: &Sandbox| {
         for name in ["empty", "full", "old-empty", "old-full"] {
             let len = if name.contains("full") { 10 } else { 0 };
@@ -339,6 +350,7 @@ fn the_superusers_copy_leaves_access_times_alone() {
 
 #[test]
 fn user_attributes_are_kept() {
+    needs!(GnuCp9);
     needs!(UserXattrs);
     let setup = |sandbox: &Sandbox| {
         let file = sandbox.file("source/dir/file", 10);
@@ -377,6 +389,7 @@ fn user_attributes_are_kept() {
 
 #[test]
 fn user_attributes_of_read_only_files_are_kept_by_an_ordinary_user() {
+    needs!(GnuCp9);
     needs!(UserXattrs, OrdinaryUser);
     let setup = |sandbox: &Sandbox| {
         let file = sandbox.file("source/file", 10);
@@ -413,6 +426,7 @@ fn trusted_attributes_are_kept_on_every_kind() {
 
 #[test]
 fn capabilities_are_kept_with_attributes_and_only_then() {
+    needs!(GnuCp9);
     needs!(Capabilities);
     let setup = |sandbox: &Sandbox| {
         let file = sandbox.file("source/file", 10);
@@ -441,6 +455,7 @@ fn with_acls(sandbox: &Sandbox) {
 
 #[test]
 fn acls_are_kept_with_the_mode() {
+    needs!(GnuCp9);
     needs!(Acls);
     let sandbox = Sandbox::new();
     with_acls(&sandbox);
@@ -462,6 +477,7 @@ fn acls_are_kept_with_the_mode() {
 
 #[test]
 fn a_target_with_a_default_acl_gives_what_it_gives_with_cp() {
+    needs!(GnuCp9);
     needs!(Acls);
     let setup = |sandbox: &Sandbox| {
         with_acls(sandbox);
@@ -490,6 +506,7 @@ fn a_target_with_a_default_acl_gives_what_it_gives_with_cp() {
 
 #[test]
 fn an_existing_acl_is_replaced_by_the_sources_mode_when_modes_are_kept() {
+    needs!(GnuCp9);
     needs!(Acls);
     let setup = |sandbox: &Sandbox| {
         chmod(&sandbox.file("source/file", 10), 0o640);

@@ -199,6 +199,7 @@ fn many_operands_are_copied() {
 
 #[test]
 fn a_tree_is_copied_where_there_is_no_proc() {
+    needs!(GnuCp9);
     needs!(NoProc);
     let sandbox = Sandbox::new();
     make_bush(&sandbox, 5, 5);

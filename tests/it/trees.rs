@@ -270,6 +270,7 @@ fn check<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> TestCaseResult) {
 
 #[test]
 fn an_archive_is_the_same_as_its_source() {
+    needs!(GnuCp9);
     let rsync = Need::Rsync.is_met();
     if !rsync {
         crate::harness::say_skipped("it::trees, rsync's opinion", Need::Rsync);
