@@ -437,10 +437,10 @@ pub(crate) fn set_times_at(dir: impl AsFd, name: &OsStr, times: Times) -> Result
     rustix::fs::utimensat(dir, name, &timestamps(times), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// The path by which the kernel offers a name in an open directory, for the calls that know paths only.
+/// The path by which the kernel offers a name in an open directory, for the calls that know paths only. It needs /proc.
 fn path_of(dir: impl AsFd, name: &OsStr) -> OsString {
     let fd = dir.as_fd().as_raw_fd();
-    if fd == rustix::fs::CWD.as_raw_fd() {
+    if fd == rustix::fs::CWD.as_raw_fd() || name.as_bytes().starts_with(b"/") {
         return name.to_owned();
     }
     let mut path = format!("/proc/thread-self/fd/{fd}/").into_bytes();

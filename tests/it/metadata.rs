@@ -422,6 +422,21 @@ fn trusted_attributes_are_kept_on_every_kind() {
     }
     sandbox.poolcp(["-a", "source", "copy"]).ok();
     assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "-a");
+    // Operands too, by relative and by absolute names.
+    let absolute = sandbox.path("source/link");
+    let line = [
+        "-a",
+        "source/fifo",
+        absolute.to_str().expect("UTF-8"),
+        "few",
+    ];
+    sandbox.dir("few");
+    sandbox.poolcp(line).ok();
+    for name in ["few/fifo", "few/link"] {
+        let mut value = [0; 64];
+        let len = rustix::fs::lgetxattr(sandbox.path(name), "trusted.poolcp", &mut value);
+        assert_eq!(len, Ok(b"trusted value".len()), "{name}");
+    }
 }
 
 #[test]
