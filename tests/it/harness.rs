@@ -11,6 +11,7 @@ use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -114,9 +115,12 @@ impl Need {
 }
 
 /// Straight to standard error: what goes through the print macros is hidden while a test passes.
+pub fn say(line: &str) {
+    let _ = io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
 pub fn say_skipped(test: &str, need: Need) {
-    let line = format!("skipped {test}: needs {need}\n");
-    let _ = io::stderr().write_all(line.as_bytes());
+    say(&format!("skipped {test}: needs {need}"));
 }
 
 pub fn is_root() -> bool {
@@ -141,6 +145,20 @@ pub fn poolcp() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_poolcp"))
 }
 
+/// poolcp by the name `cp`: its messages begin as `cp`'s do, and it makes no report.
+pub fn poolcp_as_cp() -> &'static Path {
+    static LINK: LazyLock<PathBuf> = LazyLock::new(|| {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("by-the-name-of-cp");
+        fs::create_dir_all(&dir).expect("make a directory");
+        // Several test processes may do this at once.
+        let new = dir.join(format!("cp-{}", std::process::id()));
+        symlink(poolcp(), &new).expect("make a symlink");
+        fs::rename(&new, dir.join("cp")).expect("rename a symlink");
+        dir.join("cp")
+    });
+    &LINK
+}
+
 // ---- Running programs ----
 
 /// A program that is going to be run in a sandbox.
@@ -152,7 +170,10 @@ pub struct Call {
     before: String,
     ordinary: bool,
     unshared: bool,
+    stdin: String,
+    environment: Vec<(OsString, OsString)>,
     stdout: Option<File>,
+    patience: Duration,
 }
 
 /// What came of it.
@@ -177,6 +198,30 @@ impl Call {
 
     pub fn by_ordinary_user(mut self) -> Self {
         self.ordinary = true;
+        self
+    }
+
+    /// In a directory of the sandbox instead of in its root.
+    pub fn inside(mut self, dir: &str) -> Self {
+        self.cwd.push(dir);
+        self
+    }
+
+    /// What it can read from standard input; without this, nothing.
+    pub fn stdin(mut self, text: &str) -> Self {
+        self.stdin += text;
+        self
+    }
+
+    pub fn env(mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> Self {
+        let pair = (name.as_ref().to_owned(), value.as_ref().to_owned());
+        self.environment.push(pair);
+        self
+    }
+
+    /// How long it may take, where that is known to be short.
+    pub fn patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
         self
     }
 
@@ -207,7 +252,12 @@ impl Call {
             .args(&line[1..])
             .current_dir(&self.cwd)
             .env("LC_ALL", "C")
-            .stdin(Stdio::null())
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
+            .stdin(if self.stdin.is_empty() {
+                Stdio::null()
+            } else {
+                Stdio::piped()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         command
@@ -220,13 +270,17 @@ impl Call {
         if let Some(stdout) = self.stdout {
             command.stdout(stdout);
         }
-        let child = command
+        let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program.display()));
+        if let Some(mut stdin) = child.stdin.take() {
+            // The program may end without reading it.
+            let _ = stdin.write_all(self.stdin.as_bytes());
+        }
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || sender.send(child.wait_with_output()));
-        let output = match receiver.recv_timeout(PATIENCE) {
+        let output = match receiver.recv_timeout(self.patience) {
             Ok(output) => output.expect("wait for a program"),
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 let pid = pid.expect("a child's pid");
@@ -387,14 +441,13 @@ impl Sandbox {
 
     pub fn hard_link(&self, name: impl AsRef<OsStr>, to: impl AsRef<OsStr>) -> PathBuf {
         let path = self.with_parent(name);
-        // The standard library's may follow a symbolic link.
-        rustix::fs::linkat(CWD, self.path(to), CWD, &path, AtFlags::empty()).expect("make a link");
+        hard_link(&self.path(to), &path);
         path
     }
 
     pub fn fifo(&self, name: impl AsRef<OsStr>) -> PathBuf {
         let path = self.with_parent(name);
-        mknod(&path, FileType::Fifo, 0).expect("make a fifo");
+        fifo(&path);
         path
     }
 
@@ -426,7 +479,7 @@ impl Sandbox {
         mknod(&path, kind, makedev(major, minor)).map(|()| path)
     }
 
-    fn can_set(&self, attribute: &str, value: &[u8]) -> bool {
+    pub fn can_set(&self, attribute: &str, value: &[u8]) -> bool {
         let file = self.file("probe", 1);
         rustix::fs::lsetxattr(file, attribute, value, XattrFlags::empty()).is_ok()
     }
@@ -460,7 +513,10 @@ impl Sandbox {
             before: String::new(),
             ordinary: false,
             unshared: false,
+            stdin: String::new(),
+            environment: Vec::new(),
             stdout: None,
+            patience: PATIENCE,
         }
     }
 
@@ -476,7 +532,7 @@ impl Sandbox {
     }
 
     /// Everything in it, for a comparison with a twin.
-    fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Snapshot {
         Snapshot::of(self.0.path()).blurred()
     }
 }
@@ -507,6 +563,15 @@ pub fn content(len: usize, seed: u64) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// The standard library's may follow a symbolic link.
+pub fn hard_link(to: &Path, path: &Path) {
+    rustix::fs::linkat(CWD, to, CWD, path, AtFlags::empty()).expect("make a link");
+}
+
+pub fn fifo(path: &Path) {
+    mknod(path, FileType::Fifo, 0).expect("make a fifo");
 }
 
 fn mknod(path: &Path, kind: FileType, device: u64) -> rustix::io::Result<()> {

@@ -16,12 +16,14 @@
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
 //! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
+//! | `differential` | random command lines on random files: poolcp and `cp` do and say the same |
 
 #[macro_use]
 mod harness;
 mod snapshot;
 
 mod destination;
+mod differential;
 mod errors;
 mod kinds;
 mod metadata;
