@@ -44,6 +44,9 @@ const CASES: u32 = 500;
 /// In how many orders `cp` is asked to do the same before it is believed.
 const ORDERS: u64 = 12;
 
+/// How deep no tree should become: `cp` has gone on and on, into what it was making.
+const DEPTH: usize = 40;
+
 /// The working directory, deep enough that names with `..` in them stay in the sandbox.
 const HERE: &str = "1/2/3";
 
@@ -119,6 +122,10 @@ const OWNERS: [u32; 3] = [0, NOBODY, 1234];
 const MODES: [u32; 13] = [
     0o644, 0o600, 0o444, 0o000, 0o755, 0o777, 0o700, 0o555, 0o666, 0o4755, 0o2755, 0o1777, 0o6711,
 ];
+/// A directory that nobody may enter hides all that would be tried in it, so there are few.
+const DIR_MODES: [u32; 12] = [
+    0o755, 0o700, 0o777, 0o750, 0o1777, 0o2755, 0o6755, 0o3777, 0o555, 0o711, 0o644, 0o000,
+];
 const DIR_NAMES: [&str; 8] = ["dir", "dir", "dir", "sub", "sub", "a", "x y", "b"];
 const NAMES: [&str; 16] = [
     "a", "a", "a", "a", "b", "b", "b", "c", "c", "d", "a~", "a.~1~", "x y", "it's", "dir", "sub",
@@ -131,6 +138,8 @@ struct Seed {
     area: usize,
     parent: Index,
     name: Index,
+    /// In the destination area: in the way of this source.
+    opposite: Option<Index>,
     kind: SeedKind,
     attributes: Attributes,
 }
@@ -153,11 +162,22 @@ enum SeedKind {
 enum Operand {
     /// Anything, or nothing, by its name.
     Fixed(&'static str),
-    /// Something that is to be copied, with what is before and behind its name.
-    Source(Index, (&'static str, &'static str)),
+    /// Something that is to be copied.
+    Source(Index, Dress),
     /// Something in the destination area.
-    Target(Index, (&'static str, &'static str)),
+    Target(Index, Dress),
+    /// A directory there.
     Directory(Index),
+}
+
+/// What is put around a name.
+#[derive(Clone, Copy, Debug)]
+struct Dress {
+    before: &'static str,
+    /// What only a directory can have behind its name.
+    behind: &'static str,
+    /// Not only a directory gets it.
+    insists: bool,
 }
 
 /// How a target is named.
@@ -187,138 +207,77 @@ struct Typed {
 }
 
 /// All options of GNU `cp` but the help: how often, a name, and how they may be spelled. A space separates two words.
-const OPTIONS: &[(usize, &str, &[&str])] = &[
-    (5, "b", &["-b"]),
+const OPTIONS: &[(usize, &str, &str)] = &[
+    (5, "b", "-b"),
     (
         5,
         "backup",
-        &[
-            "--backup",
-            "--backup=numbered",
-            "--backup=t",
-            "--backup=simple",
-            "--backup=never",
-            "--backup=existing",
-            "--backup=nil",
-            "--backup=none",
-            "--backup=off",
-            "--backup=num",
-            "--back",
-        ],
+        "--backup | --backup=numbered | --backup=t | --backup=simple | \
+         --backup=never | --backup=existing | --backup=nil | --backup=none | \
+         --backup=off | --backup=num | --back",
     ),
     (
         3,
         "S",
-        &[
-            "-S .bak",
-            "-S.old",
-            "--suffix=.bak",
-            "--suffix x",
-            "-S ~",
-            "--suff=",
-            "-S a/b",
-            "-bS .bak",
-        ],
+        "-S .bak | -S.old | --suffix=.bak | --suffix x | -S ~ | --suff= | -S a/b | \
+         -bS .bak",
     ),
-    (3, "attributes-only", &["--attributes-only", "--attr"]),
-    (1, "copy-contents", &["--copy-contents", "--copy"]),
-    (3, "d", &["-d"]),
-    (6, "f", &["-f", "--force", "--fo"]),
-    (5, "i", &["-i", "--interactive", "--int"]),
-    (2, "H", &["-H"]),
-    (5, "l", &["-l", "--link", "--li"]),
-    (4, "L", &["-L", "--dereference", "--deref"]),
-    (5, "n", &["-n", "--no-clobber", "--no-c"]),
-    (3, "P", &["-P", "--no-dereference", "--no-d"]),
-    (5, "p", &["-p"]),
+    (3, "attributes-only", "--attributes-only | --attr"),
+    (1, "copy-contents", "--copy-contents | --copy"),
+    (3, "d", "-d"),
+    (6, "f", "-f | --force | --fo"),
+    (9, "i", "-i | --interactive | --int"),
+    (2, "H", "-H"),
+    (5, "l", "-l | --link | --li"),
+    (4, "L", "-L | --dereference | --deref"),
+    (5, "n", "-n | --no-clobber | --no-c"),
+    (3, "P", "-P | --no-dereference | --no-d"),
+    (5, "p", "-p"),
     (
         6,
         "preserve",
-        &[
-            "--preserve",
-            "--preserve=mode",
-            "--preserve=ownership",
-            "--preserve=timestamps",
-            "--preserve=links",
-            "--preserve=xattr",
-            "--preserve=all",
-            "--preserve=mode,timestamps",
-            "--preserve=links,mode",
-            "--pres=own,time",
-            "--preserve=context",
-            "--preserve=xattr,ownership",
-        ],
+        "--preserve | --preserve=mode | --preserve=ownership | \
+         --preserve=timestamps | --preserve=links | --preserve=xattr | \
+         --preserve=all | --preserve=mode,timestamps | --preserve=links,mode | \
+         --pres=own,time | --preserve=context | --preserve=xattr,ownership",
     ),
     (
         4,
         "no-preserve",
-        &[
-            "--no-preserve=mode",
-            "--no-preserve=ownership",
-            "--no-preserve=timestamps",
-            "--no-preserve=links",
-            "--no-preserve=xattr",
-            "--no-preserve=all",
-            "--no-pres=mode,links",
-            "--no-preserve mode",
-        ],
+        "--no-preserve=mode | --no-preserve=ownership | --no-preserve=timestamps | \
+         --no-preserve=links | --no-preserve=xattr | --no-preserve=all | \
+         --no-pres=mode,links | --no-preserve mode",
     ),
-    (5, "parents", &["--parents", "--pa"]),
+    (5, "parents", "--parents | --pa"),
     (
         2,
         "reflink",
-        &[
-            "--reflink=auto",
-            "--reflink=never",
-            "--reflink=always",
-            "--reflink",
-        ],
+        "--reflink=auto | --reflink=never | --reflink=always | --reflink",
     ),
-    (5, "remove-destination", &["--remove-destination", "--rem"]),
+    (5, "remove-destination", "--remove-destination | --rem"),
     (
         3,
         "sparse",
-        &[
-            "--sparse=always",
-            "--sparse=never",
-            "--sparse=auto",
-            "--sparse always",
-        ],
+        "--sparse=always | --sparse=never | --sparse=auto | --sparse always",
     ),
     (
         3,
         "strip-trailing-slashes",
-        &["--strip-trailing-slashes", "--strip"],
+        "--strip-trailing-slashes | --strip",
     ),
-    (3, "s", &["-s", "--symbolic-link", "--sym"]),
-    (4, "T", &["-T", "--no-target-directory", "--no-t"]),
-    (6, "u", &["-u", "--update", "--up"]),
-    (5, "v", &["-v", "--verbose", "--verb"]),
-    (1, "x", &["-x", "--one-file-system", "--one"]),
-    (1, "Z", &["-Z", "--context", "--context=x"]),
+    (3, "s", "-s | --symbolic-link | --sym"),
+    (4, "T", "-T | --no-target-directory | --no-t"),
+    (6, "u", "-u | --update | --up"),
+    (5, "v", "-v | --verbose | --verb"),
+    (1, "x", "-x | --one-file-system | --one"),
+    (1, "Z", "-Z | --context | --context=x"),
     (
         1,
         "wrong",
-        &[
-            "--unknown",
-            "-y",
-            "--re",
-            "--no",
-            "--backup=wrong",
-            "--backup=n",
-            "--sparse=wrong",
-            "--reflink=wrong",
-            "--preserve=wrong",
-            "--preserve=mode,wrong",
-            "--no-preserve=wrong",
-            "--no-preserve",
-            "--sparse",
-            "--force=x",
-            "-t missing",
-            "-t d -T",
-            "-t d -t d",
-            "-t",
-        ],
+        "--unknown | -y | --re | --no | --backup=wrong | --backup=n | \
+         --sparse=wrong | --reflink=wrong | --preserve=wrong | \
+         --preserve=mode,wrong | --no-preserve=wrong | --no-preserve | --sparse | \
+         --force=x | -t missing | -t d -T | -t d -t d | -t",
     ),
 ];
 
@@ -341,11 +300,12 @@ fn is_wanted(name: &str) -> bool {
         || std::env::var_os("POOLCP_OPTIONS").is_none()
 }
 
-fn attributes() -> impl Strategy<Value = Attributes> {
+fn attributes(is_dir: bool) -> impl Strategy<Value = Attributes> {
+    let modes = if is_dir { &DIR_MODES[..] } else { &MODES[..] };
     let sometimes = prop::bool::weighted(0.06);
     (
-        prop::option::weighted(0.4, select(&MODES[..])),
-        prop::option::weighted(0.15, select(&OWNERS[..])),
+        prop::option::weighted(if is_dir { 0.3 } else { 0.4 }, select(modes)),
+        prop::option::weighted(0.12, select(&OWNERS[..])),
         select(&TIMES[..]),
         prop::bool::weighted(0.1),
         sometimes,
@@ -373,46 +333,59 @@ fn seed() -> impl Strategy<Value = Seed> {
         3 => any::<Index>().prop_map(SeedKind::HardLink),
         1 => Just(SeedKind::Fifo),
     ];
-    let area = prop_oneof![2 => Just(0_usize), 4 => Just(1), 4 => Just(2)];
-    (area, any::<Index>(), any::<Index>(), kind, attributes()).prop_map(
-        |(area, parent, name, kind, attributes)| Seed {
-            area,
-            parent,
-            name,
-            kind,
-            attributes,
+    let area = prop_oneof![3 => Just(0_usize), 5 => Just(1), 5 => Just(2)];
+    let place = (area, any::<Index>(), any::<Index>());
+    let opposite = prop::option::weighted(0.6, any::<Index>());
+    let both = (attributes(true), attributes(false));
+    (place, opposite, kind, both).prop_map(|((area, parent, name), opposite, kind, both)| Seed {
+        area,
+        parent,
+        name,
+        opposite,
+        attributes: if matches!(kind, SeedKind::Dir) {
+            both.0
+        } else {
+            both.1
         },
-    )
+        kind,
+    })
 }
 
-fn decoration() -> impl Strategy<Value = (&'static str, &'static str)> {
-    prop_oneof![
-        24 => Just(("", "")),
-        2 => Just(("./", "")),
-        3 => Just(("", "/")),
-        1 => Just(("", "//")),
-        3 => Just(("", "/.")),
+fn dress() -> impl Strategy<Value = Dress> {
+    let around = prop_oneof![
+        40 => Just(("", "")),
+        3 => Just(("./", "")),
+        6 => Just(("", "/")),
+        2 => Just(("", "//")),
+        5 => Just(("", "/.")),
         1 => Just(("", "/..")),
         1 => Just((".//", "/./")),
-    ]
+    ];
+    (around, prop::bool::weighted(0.2)).prop_map(|((before, behind), insists)| Dress {
+        before,
+        behind,
+        insists,
+    })
 }
 
 fn source() -> impl Strategy<Value = Operand> {
     prop_oneof![
-        22 => (any::<Index>(), decoration()).prop_map(|(index, dress)| Operand::Source(index, dress)),
-        2 => (any::<Index>(), decoration()).prop_map(|(index, dress)| Operand::Target(index, dress)),
+        26 => (any::<Index>(), dress()).prop_map(|(index, dress)| Operand::Source(index, dress)),
+        2 => (any::<Index>(), dress()).prop_map(|(index, dress)| Operand::Target(index, dress)),
         3 => select(&["s/.", "s", "s/"][..]).prop_map(Operand::Fixed),
         1 => select(&["missing", ".", "s/missing", ""][..]).prop_map(Operand::Fixed),
     ]
 }
 
-fn target() -> impl Strategy<Value = Operand> {
+/// The target; mostly an existing directory if there `is_need` of one.
+fn target(is_need: bool) -> impl Strategy<Value = Operand> {
+    let other = if is_need { 1 } else { 12 };
     prop_oneof![
-        9 => select(&["d", "d", "d", "d/", "d/.", "./d"][..]).prop_map(Operand::Fixed),
-        5 => any::<Index>().prop_map(Operand::Directory),
-        4 => select(&["new", "new", "d/new", "new/", "."][..]).prop_map(Operand::Fixed),
-        6 => (any::<Index>(), decoration()).prop_map(|(index, dress)| Operand::Target(index, dress)),
-        2 => (any::<Index>(), decoration()).prop_map(|(index, dress)| Operand::Source(index, dress)),
+        30 => select(&["d", "d", "d", "d/", "d/.", "./d"][..]).prop_map(Operand::Fixed),
+        12 => any::<Index>().prop_map(Operand::Directory),
+        other => select(&["new", "new", "d/new", "new/", "."][..]).prop_map(Operand::Fixed),
+        other => (any::<Index>(), dress()).prop_map(|(index, dress)| Operand::Target(index, dress)),
+        2 => (any::<Index>(), dress()).prop_map(|(index, dress)| Operand::Source(index, dress)),
         1 => select(&["s", "missing/new", "", "new/."][..]).prop_map(Operand::Fixed),
     ]
 }
@@ -436,8 +409,12 @@ fn typed() -> impl Strategy<Value = Typed> {
         prop::bool::weighted(0.1),
     );
     let count = prop_oneof![6 => Just(1_usize), 3 => Just(2), 1 => Just(3)];
-    let sources = count.prop_flat_map(|count| prop::collection::vec(source(), count));
-    let operands = (sources, prop::bool::weighted(0.06), target(), form);
+    let operands =
+        (count, form, prop::bool::weighted(0.06)).prop_flat_map(|(count, form, twice)| {
+            let is_need = count > 1 || twice || !matches!(form, Form::Last);
+            let sources = prop::collection::vec(source(), count);
+            (sources, Just(twice), target(is_need), Just(form))
+        });
     (options, operands).prop_map(
         |((options, recursive, clustered, late, dashes), (sources, twice, target, form))| Typed {
             options,
@@ -470,14 +447,16 @@ fn environment() -> impl Strategy<Value = Vec<(&'static str, &'static str)>> {
 }
 
 fn case(ordinary: bool) -> impl Strategy<Value = Case> {
-    let roots = [attributes(), attributes()];
+    // What hides everything is not tried often.
+    let root = prop_oneof![9 => Just(Attributes::PLAIN), 1 => attributes(true)];
+    let roots = [root.clone(), root];
     let world = prop::collection::vec(seed(), 0..16);
     let umask = prop::option::weighted(0.2, select(&[0o077, 0o000, 0o027][..]));
     let answers = select(&["", "y\n", "n\n", "y\ny\ny\ny\n", "n\ny\n\nyes\n", "Y\nno\n"][..]);
     let workers = select(&["-j1", "-j2", "-j16"][..]);
     let around = (umask, environment(), answers, workers);
     (roots, world, typed(), around).prop_map(move |(roots, world, typed, around)| {
-        let mut things = settle(roots, &world);
+        let mut things = settle(roots, world);
         let (words, options) = spell(&typed, &things);
         let (umask, environment, answers, workers) = around;
         if typed.recursive.is_none() || options.contains(&"copy-contents") {
@@ -505,7 +484,7 @@ fn make_harmless(thing: &mut Thing) {
 }
 
 /// Gives each entry its path; those whose path is taken are left out.
-fn settle(roots: [Attributes; 2], seeds: &[Seed]) -> Vec<Thing> {
+fn settle(roots: [Attributes; 2], mut seeds: Vec<Seed>) -> Vec<Thing> {
     let mut things = Vec::new();
     for (path, attributes) in ["s", "d"].into_iter().zip(roots) {
         things.push(Thing {
@@ -514,33 +493,25 @@ fn settle(roots: [Attributes; 2], seeds: &[Seed]) -> Vec<Thing> {
             attributes,
         });
     }
-    let mut dirs = [
-        vec![String::new()],
-        vec!["s/".to_owned()],
-        vec!["d/".to_owned()],
-    ];
+    let mut dirs = ["", "s/", "d/"].map(|root| vec![root.to_owned()]);
     let mut links = Vec::new();
-    for seed in seeds {
-        let parent = seed.parent.get(&dirs[seed.area]).clone();
-        let is_dir = matches!(seed.kind, SeedKind::Dir);
-        let name = if is_dir {
-            seed.name.get(&DIR_NAMES)
-        } else {
-            seed.name.get(&NAMES)
-        };
-        let path = parent + name;
+    seeds.sort_by_key(|seed| seed.area);
+    for mut seed in seeds {
+        let path = seed.place(&things, &dirs);
         if things.iter().any(|thing| thing.path == path) {
             continue;
-        }
-        if is_dir && path.matches('/').count() < 3 {
-            dirs[seed.area].push(format!("{path}/"));
         }
         let files: Vec<&Thing> = things
             .iter()
             .filter(|thing| !matches!(thing.kind, Kind::Dir | Kind::HardLink(_)))
             .collect();
         let kind = match &seed.kind {
-            SeedKind::Dir => Kind::Dir,
+            SeedKind::Dir => {
+                if path.matches('/').count() < 3 {
+                    dirs[seed.area].push(format!("{path}/"));
+                }
+                Kind::Dir
+            }
             SeedKind::File(size) => Kind::File(*size),
             SeedKind::HardLink(_) if files.is_empty() => Kind::File(SIZES[0]),
             SeedKind::HardLink(to) => Kind::HardLink(to.get(&files).path.clone()),
@@ -548,7 +519,7 @@ fn settle(roots: [Attributes; 2], seeds: &[Seed]) -> Vec<Thing> {
             SeedKind::Hole => Kind::Hole,
             SeedKind::Fifo => Kind::Fifo,
             SeedKind::Dangling => Kind::Symlink("nowhere".to_owned()),
-            SeedKind::ToItself => Kind::Symlink((*name).to_owned()),
+            SeedKind::ToItself => Kind::Symlink(last_name(&path).to_owned()),
             SeedKind::SymlinkTo(to) => {
                 links.push((things.len(), *to));
                 Kind::Symlink(String::new())
@@ -566,6 +537,46 @@ fn settle(roots: [Attributes; 2], seeds: &[Seed]) -> Vec<Thing> {
         things[index].kind = Kind::Symlink(target);
     }
     things
+}
+
+impl Seed {
+    /// Its path; in the way of a source it mostly becomes of the same kind as that.
+    fn place(&mut self, things: &[Thing], dirs: &[Vec<String>; 3]) -> String {
+        let sources: Vec<&Thing> = things.iter().filter(|thing| !thing.is_target()).collect();
+        if let (2, Some(index)) = (self.area, self.opposite) {
+            let source = index.get(&sources);
+            let below = source.path.strip_prefix("s/").unwrap_or(&source.path);
+            let path = format!("d/{below}");
+            let parent = path.strip_suffix(last_name(&path)).unwrap_or_default();
+            match (&source.kind, &self.kind) {
+                (Kind::Dir, SeedKind::File(_)) => self.kind = SeedKind::Dir,
+                (Kind::Dir, _) => {}
+                (_, SeedKind::Dir) => self.kind = SeedKind::File(SIZES[0]),
+                _ => {}
+            }
+            if dirs[2].iter().any(|dir| dir == parent) {
+                return path;
+            }
+            return format!("d/{}", last_name(&path));
+        }
+        let is_dir = matches!(self.kind, SeedKind::Dir);
+        let name = if is_dir {
+            self.name.get(&DIR_NAMES)
+        } else {
+            self.name.get(&NAMES)
+        };
+        self.parent.get(&dirs[self.area]).clone() + name
+    }
+}
+
+impl Thing {
+    fn is_target(&self) -> bool {
+        self.path == "d" || self.path.starts_with("d/")
+    }
+}
+
+fn last_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
 }
 
 /// What a link at `from` says to lead to `to`.
@@ -592,17 +603,19 @@ fn spell(typed: &Typed, things: &[Thing]) -> (Vec<String>, Vec<&'static str>) {
     }
     for (name, index) in &typed.options {
         let row = OPTIONS.iter().find(|row| row.1 == *name);
-        spelled.push(*index.get(row.expect("an option").2));
+        let spellings: Vec<_> = row.expect("an option").2.split(" | ").collect();
+        spelled.push(*index.get(&spellings));
         options.push(*name);
     }
     let split = spelled.len() - typed.late.min(typed.options.len());
     let late = spelled.split_off(split);
     let mut words = separate(&spelled, typed.clustered);
-    let target = name(&typed.target, things);
+    let recursive = typed.recursive.is_some();
+    let target = name(&typed.target, things, recursive);
     let mut operands: Vec<String> = typed
         .sources
         .iter()
-        .map(|source| name(source, things))
+        .map(|source| name(source, things, recursive))
         .collect();
     if typed.twice {
         operands.push(operands[0].clone());
@@ -637,25 +650,28 @@ fn separate(spelled: &[&str], clustered: bool) -> Vec<String> {
     words
 }
 
-fn name(operand: &Operand, things: &[Thing]) -> String {
-    let is_target = |path: &str| path == "d" || path.starts_with("d/");
-    let among = |index: &Index, wanted: &dyn Fn(&Thing) -> bool| {
-        let paths: Vec<&Thing> = things.iter().filter(|thing| wanted(thing)).collect();
-        index.get(&paths).path.clone()
+/// An operand as it is typed. What is not copied without `-r` is not often a source without it.
+fn name(operand: &Operand, things: &[Thing], recursive: bool) -> String {
+    let pick = |index: &Index, wanted: &dyn Fn(&Thing) -> bool| {
+        let found: Vec<&Thing> = things.iter().filter(|thing| wanted(thing)).collect();
+        *index.get(&found)
     };
-    let dressed = |path: String, dress: &(&str, &str)| format!("{}{path}{}", dress.0, dress.1);
-    match operand {
-        Operand::Fixed(name) => (*name).to_owned(),
-        Operand::Source(index, dress) => {
-            dressed(among(index, &|thing| !is_target(&thing.path)), dress)
+    let is_copied = |thing: &Thing| !thing.is_target() && (recursive || thing.kind != Kind::Dir);
+    let (thing, dress) = match operand {
+        Operand::Fixed(name) => return (*name).to_owned(),
+        Operand::Source(index, dress) if things.iter().any(is_copied) => {
+            (pick(index, &is_copied), dress)
         }
-        Operand::Target(index, dress) => {
-            dressed(among(index, &|thing| is_target(&thing.path)), dress)
+        Operand::Source(index, dress) => (pick(index, &|thing| !thing.is_target()), dress),
+        Operand::Target(index, dress) => (pick(index, &Thing::is_target), dress),
+        Operand::Directory(index) => {
+            let is_wanted = |thing: &Thing| thing.kind == Kind::Dir && thing.is_target();
+            return pick(index, &is_wanted).path.clone();
         }
-        Operand::Directory(index) => among(index, &|thing| {
-            thing.kind == Kind::Dir && is_target(&thing.path)
-        }),
-    }
+    };
+    let may_end_so = matches!(thing.kind, Kind::Dir | Kind::Symlink(_)) || dress.insists;
+    let behind = if may_end_so { dress.behind } else { "" };
+    format!("{}{}{behind}", dress.before, thing.path)
 }
 
 // ---- A case as a shell script ----
@@ -1050,6 +1066,10 @@ fn disagreement(case: &Case, statistics: &Statistics) -> Option<String> {
     let (referee, subject) = (Program::referee(), Program::subject());
     let quiet = Statistics::default();
     let theirs = case.run(&referee, 0, statistics);
+    if theirs.tree.depth() > DEPTH {
+        statistics.count("cp went on and on");
+        return None;
+    }
     let ours = case.run(&subject, u64::from(reversed), &quiet);
     let mut differences = theirs.differences(&ours);
     differences.retain(
@@ -1119,6 +1139,14 @@ impl Statistics {
         }
         if outcome.messages.iter().any(|line| line.ends_with('?')) {
             self.count("something was asked");
+        }
+        // One message of each kind, without the names in it.
+        let kinds = outcome
+            .messages
+            .iter()
+            .map(|line| line.split('\'').step_by(2).collect());
+        for kind in kinds.collect::<BTreeSet<String>>() {
+            self.count(&kind);
         }
     }
 

@@ -50,7 +50,7 @@ impl Snapshot {
                     }
                     Entry::of(&path, &meta)
                 }
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Entry::default(),
+                Err(error) if cannot_be_seen(&error) => Entry::default(),
                 Err(error) => panic!("cannot look at {}: {error}", path.display()),
             };
             snapshot.0.insert(relative, entry);
@@ -86,6 +86,12 @@ impl Snapshot {
             }
         }
         self
+    }
+
+    /// How many directories are in each other at most.
+    pub fn depth(&self) -> usize {
+        let depths = self.0.keys().map(|path| path.components().count());
+        depths.max().unwrap_or(0)
     }
 
     /// How many entries there are, the root included.
@@ -179,6 +185,12 @@ impl Entry {
             _ = writeln!(text, "{path}: {left} allocated bytes became {right}");
         }
     }
+}
+
+/// Because it is not allowed, or because the whole path is too long for the kernel.
+fn cannot_be_seen(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, PermissionDenied};
+    matches!(error.kind(), PermissionDenied | InvalidFilename)
 }
 
 /// Whether holes were kept: at most 5 % more or less is allocated.
