@@ -10,6 +10,7 @@
 //! | `POOLCP_CASES` | how many cases each test tries |
 //! | `POOLCP_SEED` | which ones; the default is fixed, so that a plain test run is always the same |
 //! | `POOLCP_OPTIONS` | only these options, by their names in [`OPTIONS`], with spaces between them |
+//! | `POOLCP_IGNORE` | while something known is still wrong: no case in whose differences one of these texts (with `;` between them) occurs |
 //! | `POOLCP_STATISTICS` | if set: what the cases were like, on standard error |
 //! | `POOLCP_REFEREE` | another program instead of `cp` |
 //! | `POOLCP_SUBJECT` | another program instead of poolcp: with `cp` the generator itself is tested |
@@ -42,7 +43,7 @@ use crate::snapshot::Snapshot;
 const CASES: u32 = 500;
 
 /// In how many orders `cp` is asked to do the same before it is believed.
-const ORDERS: u64 = 12;
+const ORDERS: u64 = 6;
 
 /// How deep no tree should become: `cp` has gone on and on, into what it was making.
 const DEPTH: usize = 40;
@@ -1094,11 +1095,11 @@ fn disagreement(case: &Case, statistics: &Statistics) -> Option<String> {
             statistics.count("what cp does depends on the order of names");
         }
     }
-    let lines: Vec<String> = differences
-        .into_iter()
-        .map(|it| format!("  {}", it.text))
-        .collect();
-    (!lines.is_empty()).then(|| lines.join("\n"))
+    let lines = differences.iter().map(|it| format!("  {}", it.text));
+    let text = lines.collect::<Vec<_>>().join("\n");
+    let ignored = std::env::var("POOLCP_IGNORE").unwrap_or_default();
+    let mut ignored = ignored.split(';').filter(|part| !part.is_empty());
+    (!text.is_empty() && !ignored.any(|part| text.contains(part))).then_some(text)
 }
 
 // ---- Statistics ----
