@@ -1,21 +1,61 @@
 //! The command line: what may be typed, and what it means as [`Options`] and operands.
 //!
-//! The shape is `cp`'s, with poolcp's own options in a group of their own. Two steps:
-//! 1. clap parses into [`Args`], whose doc comments are the help.
-//! 2. [`Command::from_env`] decides. Where options contradict each other the last one wins, as in `cp`, so those are
+//! The shape is `cp`'s, with poolcp's own options in groups of their own. Three steps:
+//! 1. `getopt.rs` reads the words by GNU's rules.
+//! 2. clap parses into [`Args`], whose doc comments are the help.
+//! 3. [`Command::from_env`] decides. Where options contradict each other the last one wins, as in `cp`, so those are
 //!    gone through in the order in which they were typed.
 //!
 //! Only the binary has a command line; the library never sees clap.
 
+use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
-use poolcp::{Follow, Options, Overwrite, Preserve, Reflink, Sparse, Target, Xattrs, quote};
+use poolcp::{
+    Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target, quote,
+    quote_argument,
+};
+
+use crate::getopt;
 
 /// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
 const MAX_THREADS: usize = 1024;
+
+/// `cp`'s long options, which may be abbreviated, in the order in which `cp` lists them when it is in doubt.
+const CP_NAMES: [&str; 30] = [
+    "archive",
+    "attributes-only",
+    "backup",
+    "copy-contents",
+    "debug",
+    "dereference",
+    "force",
+    "interactive",
+    "link",
+    "no-clobber",
+    "no-dereference",
+    "no-preserve",
+    "no-target-directory",
+    "one-file-system",
+    "parents",
+    "preserve",
+    "recursive",
+    "remove-destination",
+    "sparse",
+    "reflink",
+    "strip-trailing-slashes",
+    "suffix",
+    "symbolic-link",
+    "target-directory",
+    "update",
+    "verbose",
+    "keep-directory-symlink",
+    "context",
+    "help",
+    "version",
+];
 
 /// Copy files and directories with a pool of workers.
 #[derive(Debug, Parser)]
@@ -26,8 +66,10 @@ const MAX_THREADS: usize = 1024;
                       poolcp [OPTION]... SOURCE... DIRECTORY\n       \
                       poolcp [OPTION]... -t DIRECTORY SOURCE...",
     args_override_self = true,
-    infer_long_args = true,
-    after_help = "SOURCE is copied to DEST or, if that is a directory or there are several, into it.",
+    disable_help_flag = true,
+    disable_version_flag = true,
+    after_help = "SOURCE is copied to DEST or, if that is a directory or there are several, into it. \
+                  The options are those of GNU cp, and --threads, --quiet and --report.",
     max_term_width = 100
 )]
 struct Args {
@@ -59,6 +101,26 @@ struct Args {
     #[arg(short = 'x', long, help_heading = "What is copied")]
     one_file_system: bool,
 
+    /// Copy attributes and no data
+    #[arg(long, help_heading = "What is copied")]
+    attributes_only: bool,
+
+    /// With -r, read FIFOs and devices as if they were files
+    #[arg(long, help_heading = "What is copied")]
+    copy_contents: bool,
+
+    /// Remove slashes at the end of each SOURCE
+    #[arg(long, help_heading = "What is copied")]
+    strip_trailing_slashes: bool,
+
+    /// Make hard links instead of copies
+    #[arg(short, long, help_heading = "What is copied")]
+    link: bool,
+
+    /// Make symbolic links instead of copies
+    #[arg(short, long, help_heading = "What is copied")]
+    symbolic_link: bool,
+
     /// Same as -P --preserve=links
     #[arg(short = 'd', help_heading = "What is kept")]
     links: bool,
@@ -83,21 +145,98 @@ struct Args {
     #[arg(long, value_name = "LIST", action = ArgAction::Append, help_heading = "What is kept")]
     no_preserve: Vec<String>,
 
-    /// Remove a destination file that cannot be opened, and try again
-    #[arg(short, long, help_heading = "Where it goes")]
-    force: bool,
+    /// Set the security context to the default type
+    #[arg(short = 'Z', help_heading = "What is kept")]
+    default_context: bool,
 
-    /// Do not overwrite existing files
-    #[arg(short, long, help_heading = "Where it goes")]
-    no_clobber: bool,
+    /// Set the security context to CONTEXT (SELinux), or like -Z
+    #[arg(
+        long,
+        value_name = "CONTEXT",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        help_heading = "What is kept"
+    )]
+    context: Option<OsString>,
 
     /// Copy all SOURCEs into DIRECTORY
-    #[arg(short, long, value_name = "DIRECTORY", help_heading = "Where it goes")]
-    target_directory: Option<OsString>,
+    #[arg(
+        short,
+        long,
+        value_name = "DIRECTORY",
+        action = ArgAction::Append,
+        help_heading = "Where it goes"
+    )]
+    target_directory: Vec<OsString>,
 
     /// Treat DEST as a name of its own, even if it is a directory
     #[arg(short = 'T', long, help_heading = "Where it goes")]
     no_target_directory: bool,
+
+    /// Make the leading directories of each SOURCE in the target directory
+    #[arg(long, alias = "path", help_heading = "Where it goes")]
+    parents: bool,
+
+    /// Go into existing symbolic links to directories
+    #[arg(long, help_heading = "Where it goes")]
+    keep_directory_symlink: bool,
+
+    /// Remove a destination file that cannot be opened, and try again
+    #[arg(short, long, help_heading = "What is there already")]
+    force: bool,
+
+    /// Ask before each file that would be replaced
+    #[arg(short, long, help_heading = "What is there already")]
+    interactive: bool,
+
+    /// Leave existing files alone
+    #[arg(short, long, help_heading = "What is there already")]
+    no_clobber: bool,
+
+    /// Remove each existing destination file first
+    #[arg(long, help_heading = "What is there already")]
+    remove_destination: bool,
+
+    /// Same as --update=older
+    #[arg(short = 'u', help_heading = "What is there already")]
+    update_older: bool,
+
+    /// Replace: all, older (also if no WHICH is given), none, none-fail (which is an error)
+    #[arg(
+        long,
+        value_name = "WHICH",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "older",
+        action = ArgAction::Append,
+        help_heading = "What is there already"
+    )]
+    update: Vec<String>,
+
+    /// Same as --backup
+    #[arg(short = 'b', help_heading = "What is there already")]
+    make_backups: bool,
+
+    /// Keep what is replaced: numbered (t), simple (never), existing (nil: numbered if there are such), none (off)
+    #[arg(
+        long,
+        value_name = "CONTROL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        help_heading = "What is there already"
+    )]
+    backup: Option<String>,
+
+    /// What a simple backup's name ends in [default: ~]
+    #[arg(
+        short = 'S',
+        long,
+        value_name = "SUFFIX",
+        help_heading = "What is there already"
+    )]
+    suffix: Option<OsString>,
 
     /// Share data with the source: auto (where possible), always (or fail), never
     #[arg(
@@ -128,6 +267,10 @@ struct Args {
     #[arg(short, long, help_heading = "What is shown")]
     verbose: bool,
 
+    /// Say how each file is copied; implies -v
+    #[arg(long, help_heading = "What is shown")]
+    debug: bool,
+
     /// Show errors only
     #[arg(short, long, help_heading = "What is shown")]
     quiet: bool,
@@ -135,6 +278,14 @@ struct Args {
     /// The summary at the end: text (on standard error), json (on standard output), none
     #[arg(long, value_name = "FORMAT", help_heading = "What is shown")]
     report: Option<String>,
+
+    /// Show this help
+    #[arg(long, action = ArgAction::Help, help_heading = "What is shown")]
+    help: Option<bool>,
+
+    /// Show the version
+    #[arg(long, action = ArgAction::Version, help_heading = "What is shown")]
+    version: Option<bool>,
 }
 
 /// How the summary is shown.
@@ -148,6 +299,17 @@ pub enum ReportFormat {
     None,
 }
 
+/// How much is said about each entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verbosity {
+    /// Nothing.
+    None,
+    /// What is made (`-v`).
+    Entries,
+    /// And how, and what is not (`--debug`).
+    Ways,
+}
+
 /// A command line, understood.
 #[derive(Debug)]
 pub struct Command {
@@ -159,8 +321,10 @@ pub struct Command {
     pub options: Options,
     /// Workers; 0 lets the program choose.
     pub threads: usize,
-    /// Each entry is shown.
-    pub verbose: bool,
+    /// How much is said about each entry.
+    pub verbosity: Verbosity,
+    /// Something that was asked for and cannot be, but does no harm.
+    pub warning: Option<&'static str>,
     /// Nothing but errors is shown.
     pub quiet: bool,
     /// How the summary is shown.
@@ -182,6 +346,10 @@ fn usage(message: impl Into<String>) -> Stop {
     Stop::Usage(message.into())
 }
 
+fn impossible(message: impl Into<String>) -> Stop {
+    Stop::Impossible(message.into())
+}
+
 /// The name that the program was called by: `cp` if a link of that name was used.
 pub fn program_name() -> String {
     let first = std::env::args_os().next().unwrap_or_default();
@@ -194,15 +362,24 @@ pub fn program_name() -> String {
 impl Command {
     /// Understands the process's own command line.
     pub fn from_env(program: &str) -> Result<Self, Stop> {
-        Self::parse(std::env::args_os(), program)
+        let words = env::args_os().skip(1);
+        Self::parse(words, program, &Environment::of_the_process())
     }
 
-    fn parse(line: impl IntoIterator<Item = OsString>, program: &str) -> Result<Self, Stop> {
-        let matches = Args::command()
-            .try_get_matches_from(line)
-            .map_err(|error| explain(&error))?;
-        let args = Args::from_arg_matches(&matches).map_err(|error| explain(&error))?;
-        let options = options(&args, &matches)?;
+    fn parse(
+        words: impl IntoIterator<Item = OsString>,
+        program: &str,
+        environment: &Environment,
+    ) -> Result<Self, Stop> {
+        let definition = Args::command();
+        let posix = environment.posixly_correct;
+        let words = getopt::canonical(words, &definition, &CP_NAMES, posix).map_err(usage)?;
+        let line = std::iter::once(OsString::from("poolcp")).chain(words);
+        let matches = definition.try_get_matches_from(line).map_err(explain)?;
+        let args = Args::from_arg_matches(&matches).map_err(explain)?;
+        let typed = in_order(&matches);
+        let options = options(&args, &typed, environment)?;
+        let warning = check_context(&args, &typed)?;
         let threads = threads(&args.threads)?;
         let report = match &args.report {
             Some(format) => choose(
@@ -218,52 +395,94 @@ impl Command {
             None if args.quiet || program == "cp" => ReportFormat::None,
             None => ReportFormat::Text,
         };
-        let (sources, target) = operands(
-            args.operands,
-            args.target_directory,
-            args.no_target_directory,
-        )?;
+        let verbosity = match (args.verbose, args.debug) {
+            (_, true) => Verbosity::Ways,
+            (true, false) => Verbosity::Entries,
+            (false, false) => Verbosity::None,
+        };
+        let quiet = args.quiet || program == "cp";
+        let (sources, target) = operands(args)?;
         Ok(Self {
             sources,
             target,
             options,
             threads,
-            verbose: args.verbose,
-            quiet: args.quiet || program == "cp",
+            verbosity,
+            warning,
+            quiet,
             report,
         })
     }
 }
 
+/// What the environment says about a copy.
+#[derive(Debug, Default)]
+struct Environment {
+    posixly_correct: bool,
+    /// `VERSION_CONTROL`: the kind of backup.
+    version_control: Option<String>,
+    /// `SIMPLE_BACKUP_SUFFIX`.
+    suffix: Option<OsString>,
+}
+
+impl Environment {
+    fn of_the_process() -> Self {
+        let control = env::var_os("VERSION_CONTROL");
+        Self {
+            posixly_correct: env::var_os("POSIXLY_CORRECT").is_some(),
+            version_control: control.map(|control| control.to_string_lossy().into_owned()),
+            suffix: env::var_os("SIMPLE_BACKUP_SUFFIX"),
+        }
+    }
+}
+
 /// Which operands are sources, and which is the target.
-fn operands(
-    operands: Vec<OsString>,
-    directory: Option<OsString>,
-    exactly: bool,
-) -> Result<(Vec<PathBuf>, Target), Stop> {
-    let mut operands: Vec<PathBuf> = operands.into_iter().map(PathBuf::from).collect();
+fn operands(args: Args) -> Result<(Vec<PathBuf>, Target), Stop> {
+    let mut operands: Vec<PathBuf> = args.operands.into_iter().map(PathBuf::from).collect();
+    let mut directories = args.target_directory.into_iter();
+    let directory = directories.next();
+    if directories.next().is_some() {
+        return Err(impossible("multiple target directories specified"));
+    }
     if operands.is_empty() {
         return Err(usage("missing file operand"));
     }
-    if let Some(directory) = directory {
+    let exactly = args.no_target_directory;
+    let target = if let Some(directory) = directory {
         if exactly {
-            let message = "cannot combine --target-directory (-t) and --no-target-directory (-T)";
-            return Err(Stop::Impossible(message.to_owned()));
+            return Err(impossible(
+                "cannot combine --target-directory (-t) and --no-target-directory (-T)",
+            ));
         }
-        return Ok((operands, Target::Directory(directory.into())));
+        Target::Directory(directory.into())
+    } else {
+        if exactly && operands.len() > 2 {
+            return Err(usage(format!("extra operand {}", quote(&operands[2]))));
+        }
+        match operands.pop() {
+            Some(last) if !operands.is_empty() && exactly => Target::Exactly(last),
+            Some(last) if !operands.is_empty() => Target::Path(last),
+            last => {
+                let only = quote(last.unwrap_or_default());
+                return Err(usage(format!(
+                    "missing destination file operand after {only}"
+                )));
+            }
+        }
+    };
+    if args.strip_trailing_slashes {
+        let strip = |path: &mut PathBuf| *path = without_slashes(path).to_owned();
+        operands.iter_mut().for_each(strip);
     }
-    if exactly && operands.len() > 2 {
-        return Err(usage(format!("extra operand {}", quote(&operands[2]))));
-    }
-    match operands.pop() {
-        Some(last) if operands.is_empty() => Err(usage(format!(
-            "missing destination file operand after {}",
-            quote(last)
-        ))),
-        Some(last) if exactly => Ok((operands, Target::Exactly(last))),
-        Some(last) => Ok((operands, Target::Path(last))),
-        None => Err(usage("missing file operand")),
-    }
+    Ok((operands, target))
+}
+
+fn without_slashes(path: &Path) -> &Path {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    // The first one may be the whole path.
+    let end = bytes.iter().rposition(|&byte| byte != b'/').unwrap_or(0);
+    Path::new(OsStr::from_bytes(bytes.get(..=end).unwrap_or_default()))
 }
 
 fn threads(text: &str) -> Result<usize, Stop> {
@@ -280,13 +499,19 @@ fn threads(text: &str) -> Result<usize, Stop> {
 }
 
 /// The options, the contradicting ones in the order in which they were typed.
-fn options(args: &Args, matches: &ArgMatches) -> Result<Options, Stop> {
+fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Options, Stop> {
     let mut preserve = Preserve::default();
     let mut follow = None;
-    for (id, value) in in_order(matches) {
-        match id {
+    let mut update = Overwrite::Always;
+    // -i and -n take each other back, and nothing else.
+    let mut asks = None;
+    for (id, value) in typed {
+        match *id {
             "archive" => {
-                preserve = Preserve::all();
+                preserve = Preserve {
+                    default_mode: preserve.default_mode,
+                    ..Preserve::all()
+                };
                 follow = Some(Follow::Never);
             }
             "links" => {
@@ -299,23 +524,53 @@ fn options(args: &Args, matches: &ArgMatches) -> Result<Options, Stop> {
             "dereference" => follow = Some(Follow::Always),
             "no_dereference" => follow = Some(Follow::Never),
             "follow_operands" => follow = Some(Follow::Operands),
+            "interactive" => asks = Some(true),
+            "no_clobber" => asks = Some(false),
+            "update_older" => update = Overwrite::IfOlder,
+            "update" => update = updated(value)?,
             _ => {}
         }
     }
+    if args.link && args.symbolic_link {
+        return Err(usage("cannot make both hard and symbolic links"));
+    }
     let mut options = Options::default();
+    options.make = match (args.link, args.symbolic_link) {
+        (true, _) => Make::HardLinks,
+        (_, true) => Make::Symlinks,
+        _ => Make::Copies,
+    };
     options.recursive = args.recursive || args.archive;
-    options.copy_contents = !options.recursive;
+    options.copy_contents = !options.recursive || args.copy_contents;
     // Without -r a link is followed, so that `cp link file` copies what people see.
-    options.follow = follow.unwrap_or(if options.recursive {
+    options.follow = follow.unwrap_or(if options.recursive && !args.link {
         Follow::Never
     } else {
         Follow::Always
     });
     options.preserve = preserve;
     options.one_file_system = args.one_file_system;
+    options.attributes_only = args.attributes_only;
     options.force = args.force;
-    if args.no_clobber {
-        options.overwrite = Overwrite::Never;
+    options.remove_destination = args.remove_destination;
+    options.parents = args.parents;
+    options.keep_directory_symlink = args.keep_directory_symlink;
+    options.write_through_dangling = environment.posixly_correct;
+    options.overwrite = if asks == Some(false) {
+        Overwrite::Never
+    } else {
+        update
+    };
+    let keeps_all = matches!(options.overwrite, Overwrite::Never | Overwrite::Refuse);
+    options.ask = asks == Some(true) && !keeps_all;
+    if args.make_backups || args.backup.is_some() || args.suffix.is_some() {
+        if keeps_all {
+            return Err(usage(
+                "--backup is mutually exclusive with -n or --update=none-fail",
+            ));
+        }
+        options.backup = backup(args.backup.as_deref(), environment)?;
+        options.suffix = suffix(args.suffix.as_ref(), environment);
     }
     if let Some(when) = &args.reflink {
         options.reflink = choose(
@@ -345,15 +600,96 @@ fn options(args: &Args, matches: &ArgMatches) -> Result<Options, Stop> {
     Ok(options)
 }
 
+fn updated(which: &str) -> Result<Overwrite, Stop> {
+    choose(
+        "--update",
+        which,
+        &[
+            ("all", Overwrite::Always),
+            ("none", Overwrite::Never),
+            ("none-fail", Overwrite::Refuse),
+            ("older", Overwrite::IfOlder),
+        ],
+    )
+}
+
+/// The kind of backup: as the option says or, if it does not, the environment.
+fn backup(control: Option<&str>, environment: &Environment) -> Result<Backup, Stop> {
+    let given = |text: &&str| !text.is_empty();
+    let (context, control) = match (
+        control.filter(given),
+        environment.version_control.as_deref().filter(given),
+    ) {
+        (Some(control), _) => ("backup type", control),
+        (None, Some(control)) => ("$VERSION_CONTROL", control),
+        (None, None) => return Ok(Backup::Existing),
+    };
+    choose(
+        context,
+        control,
+        &[
+            ("none", Backup::No),
+            ("off", Backup::No),
+            ("simple", Backup::Simple),
+            ("never", Backup::Simple),
+            ("existing", Backup::Existing),
+            ("nil", Backup::Existing),
+            ("numbered", Backup::Numbered),
+            ("t", Backup::Numbered),
+        ],
+    )
+}
+
+/// What a simple backup's name ends in. One that would lead to another directory, or to no other name, is not taken.
+fn suffix(typed: Option<&OsString>, environment: &Environment) -> OsString {
+    let is_sane =
+        |suffix: &&OsString| !suffix.is_empty() && !suffix.as_encoded_bytes().contains(&b'/');
+    let suffix = typed.or(environment.suffix.as_ref());
+    suffix
+        .filter(is_sane)
+        .cloned()
+        .unwrap_or_else(|| "~".into())
+}
+
+/// What can be said about security contexts without SELinux, and with it.
+fn check_context(args: &Args, typed: &[Typed]) -> Result<Option<&'static str>, Stop> {
+    let is_enabled = Path::new("/sys/fs/selinux/enforce").exists();
+    let names_context = |list: &str| list.split(',').any(|word| word == "context");
+    let required = typed
+        .iter()
+        .any(|(id, list)| *id == "preserve" && names_context(list));
+    if required && !is_enabled {
+        return Err(impossible(
+            "cannot preserve security context without an SELinux-enabled kernel",
+        ));
+    }
+    if is_enabled && (args.default_context || args.context.is_some()) {
+        return Err(impossible(
+            "setting a security context (-Z, --context) is not supported",
+        ));
+    }
+    let names_one = args
+        .context
+        .as_ref()
+        .is_some_and(|context| !context.is_empty());
+    Ok(names_one.then_some("ignoring --context; it requires an SELinux-enabled kernel"))
+}
+
+/// An option's name in [`Args`], and its value.
+type Typed<'a> = (&'static str, &'a str);
+
 /// The options that may contradict each other, with their values, in the order in which they were typed.
-fn in_order(matches: &ArgMatches) -> Vec<(&'static str, &str)> {
-    const FLAGS: [&str; 6] = [
+fn in_order(matches: &ArgMatches) -> Vec<Typed<'_>> {
+    const FLAGS: [&str; 9] = [
         "archive",
         "links",
         "attributes",
         "dereference",
         "no_dereference",
         "follow_operands",
+        "interactive",
+        "no_clobber",
+        "update_older",
     ];
     let mut typed = Vec::new();
     for id in FLAGS {
@@ -363,7 +699,7 @@ fn in_order(matches: &ArgMatches) -> Vec<(&'static str, &str)> {
             typed.push((index, id, ""));
         }
     }
-    for id in ["preserve", "no_preserve"] {
+    for id in ["preserve", "no_preserve", "update"] {
         let values = matches.get_many::<String>(id).unwrap_or_default();
         let indices = matches.indices_of(id).unwrap_or_default();
         for (index, value) in indices.zip(values) {
@@ -379,7 +715,7 @@ fn in_order(matches: &ArgMatches) -> Vec<(&'static str, &str)> {
 
 const DEFAULT_ATTRIBUTES: &str = "mode,ownership,timestamps";
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 enum Attribute {
     Mode,
     Timestamps,
@@ -392,7 +728,11 @@ enum Attribute {
 
 /// Sets (or, if not `keep`, clears) the attributes in a comma-separated list.
 fn set_attributes(preserve: &mut Preserve, list: &str, keep: bool) -> Result<(), Stop> {
-    let option = if keep { "--preserve" } else { "--no-preserve" };
+    let (option, effort) = if keep {
+        ("--preserve", Effort::Required)
+    } else {
+        ("--no-preserve", Effort::No)
+    };
     for word in list.split(',') {
         let attribute = choose(
             option,
@@ -415,11 +755,8 @@ fn set_attributes(preserve: &mut Preserve, list: &str, keep: bool) -> Result<(),
             Attribute::Timestamps => preserve.timestamps = keep,
             Attribute::Ownership => preserve.ownership = keep,
             Attribute::Links => preserve.links = keep,
-            // A security context is the extended attribute security.selinux, which xattr keeps.
-            Attribute::Context => {}
-            Attribute::Xattr => {
-                preserve.xattrs = if keep { Xattrs::Required } else { Xattrs::No };
-            }
+            Attribute::Context => preserve.context = effort,
+            Attribute::Xattr => preserve.xattrs = effort,
             Attribute::All if keep => *preserve = Preserve::all(),
             Attribute::All => {
                 *preserve = Preserve {
@@ -432,66 +769,53 @@ fn set_attributes(preserve: &mut Preserve, list: &str, keep: bool) -> Result<(),
     Ok(())
 }
 
-/// The choice that `word` names, in full or by the beginning of one only; refused in `cp`'s words.
-fn choose<T: Copy>(option: &str, word: &str, choices: &[(&str, T)]) -> Result<T, Stop> {
+/// The choice that `word` names, in full or by a beginning that only its names have; refused in `cp`'s words.
+fn choose<T: Copy + PartialEq>(option: &str, word: &str, choices: &[(&str, T)]) -> Result<T, Stop> {
     if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == word) {
         return Ok(*choice);
     }
     let mut found = choices.iter().filter(|(name, _)| name.starts_with(word));
-    let problem = match (found.next(), found.next()) {
-        (Some((_, choice)), None) => return Ok(*choice),
-        (Some(_), Some(_)) => "ambiguous",
-        (None, _) => "invalid",
+    let problem = match found.next() {
+        Some((_, choice)) if found.all(|(_, other)| other == choice) => return Ok(*choice),
+        Some(_) => "ambiguous",
+        None => "invalid",
     };
-    let names: String = choices
-        .iter()
-        .map(|(name, _)| format!("\n  - \u{2018}{name}\u{2019}"))
-        .collect();
-    Err(usage(format!(
-        "{problem} argument \u{2018}{word}\u{2019} for \u{2018}{option}\u{2019}\nValid arguments are:{names}"
-    )))
+    let mut message = format!(
+        "{problem} argument {} for {}\nValid arguments are:",
+        quote_argument(word),
+        quote_argument(option)
+    );
+    let mut last = None;
+    for (name, choice) in choices {
+        // Names of one choice share a line.
+        message += if last == Some(choice) { ", " } else { "\n  - " };
+        message += &quote_argument(name);
+        last = Some(choice);
+    }
+    Err(usage(message))
 }
 
-/// clap's complaint in `cp`'s words, where `cp` has words.
-fn explain(error: &clap::Error) -> Stop {
-    let context = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let option = context(ContextKind::InvalidArg);
-    let message = match (error.kind(), option) {
-        (ErrorKind::DisplayHelp | ErrorKind::DisplayVersion, _) => {
-            return Stop::Answer(error.render().to_string());
-        }
-        (ErrorKind::UnknownArgument, Some(option)) => match option.strip_prefix("--") {
-            Some(_) => format!("unrecognized option {}", quote(option)),
-            None => format!(
-                "invalid option -- {}",
-                quote(option.trim_start_matches('-'))
-            ),
-        },
-        (ErrorKind::InvalidValue, Some(option))
-            if context(ContextKind::InvalidValue).is_some_and(str::is_empty) =>
-        {
-            let option = option.split([' ', '=']).next().unwrap_or_default();
-            format!("option {} requires an argument", quote(option))
-        }
-        _ => {
-            let text = error.render().to_string();
-            let line = text.lines().next().unwrap_or_default();
-            line.trim_start_matches("error: ").to_owned()
-        }
-    };
-    usage(message)
+/// clap's answer, or its complaint about what `getopt.rs` let through.
+fn explain(error: clap::Error) -> Stop {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        let line = text.lines().next().unwrap_or_default();
+        return usage(line.trim_start_matches("error: "));
+    }
+    Stop::Answer(text)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn parse_in(environment: &Environment, line: &str) -> Result<Command, Stop> {
+        let words = line.split_whitespace().map(OsString::from);
+        Command::parse(words, "poolcp", environment)
+    }
+
     fn parse(line: &str) -> Result<Command, Stop> {
-        let words = std::iter::once("poolcp").chain(line.split_whitespace());
-        Command::parse(words.map(OsString::from), "poolcp")
+        parse_in(&Environment::default(), line)
     }
 
     fn parsed(line: &str) -> Command {
@@ -518,7 +842,7 @@ mod tests {
         assert_eq!(options.follow, Follow::Never);
         let options = parsed("-a --no-preserve=ownership,xattr -L a b").options;
         assert!(!options.preserve.ownership);
-        assert_eq!(options.preserve.xattrs, Xattrs::No);
+        assert_eq!(options.preserve.xattrs, Effort::No);
         assert_eq!(options.follow, Follow::Always);
         let options = parsed("--no-preserve=ownership -a a b").options;
         assert!(options.preserve.ownership, "the last one wins");
@@ -540,7 +864,7 @@ mod tests {
         let preserve = parsed("--preserve a b").options.preserve;
         assert!(preserve.mode && preserve.ownership && preserve.timestamps && !preserve.links);
         assert!(parsed("--preserve=link a b").options.preserve.links);
-        assert!(complaint("--sparse=a a b").starts_with("ambiguous argument \u{2018}a\u{2019}"));
+        assert!(complaint("--sparse=a a b").starts_with("ambiguous argument "));
     }
 
     #[test]

@@ -4,11 +4,11 @@
 //! into rayon.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::data::Ladder;
+use crate::data::{How, Ladder};
 use crate::error::{Error, Operation};
 use crate::handles::{Handles, Tables};
 use crate::links::Links;
@@ -29,20 +29,96 @@ pub trait Observer: Send + Sync {
         let _ = warning;
     }
 
-    /// Whether [`Observer::copying`] and [`Observer::removed`] are called. Building the paths costs time that few want to pay.
-    fn wants_entries(&self) -> bool {
+    /// What [`Observer::entry`] is called for. Building the paths costs time that few want to pay.
+    fn interest(&self) -> Interest {
+        Interest::Nothing
+    }
+
+    /// Something is about to be done, or has been, as `cp -v` says it.
+    fn entry(&self, event: &Event) {
+        let _ = event;
+    }
+
+    /// Asked with [`Options::ask`]: whether a destination may be replaced. The worker that asks waits for the answer; only
+    /// one asks at a time, in `cp`'s order. "No" unless the observer says otherwise.
+    fn may_overwrite(&self, question: &Question) -> bool {
+        let _ = question;
         false
     }
+}
 
-    /// An entry is about to be made, as `cp -v` says it.
-    fn copying(&self, source: &Path, dest: &Path) {
-        let _ = (source, dest);
-    }
+/// What an [`Observer`] wants to hear about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interest {
+    /// Errors and warnings only.
+    #[default]
+    Nothing,
+    /// Each entry.
+    Entries,
+    /// Each entry and, once a file is there, how its data came: [`Event::Copied`] instead of [`Event::Copying`].
+    Ways,
+}
 
+/// What happens to one entry.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// It is about to be made.
+    Copying {
+        /// What is copied.
+        source: PathBuf,
+        /// What its copy is called.
+        dest: PathBuf,
+        /// What the destination that was there is called now.
+        backup: Option<PathBuf>,
+    },
+    /// A leading directory has been made (`--parents`).
+    MadeParent {
+        /// The source's leading directory.
+        source: PathBuf,
+        /// Its copy.
+        dest: PathBuf,
+    },
+    /// A regular file has been made, and its data came like this.
+    Copied {
+        /// What was copied.
+        source: PathBuf,
+        /// What its copy is called.
+        dest: PathBuf,
+        /// What the destination that was there is called now.
+        backup: Option<PathBuf>,
+        /// The ways that were tried.
+        how: How,
+    },
     /// A destination that was in the way has been removed.
-    fn removed(&self, dest: &Path) {
-        let _ = dest;
-    }
+    Removed {
+        /// What it was called.
+        dest: PathBuf,
+    },
+    /// A destination has its name back, because its copy could not be made.
+    Restored {
+        /// What it is called.
+        dest: PathBuf,
+        /// What it was called meanwhile.
+        backup: PathBuf,
+    },
+    /// A destination is left alone.
+    Skipped {
+        /// What it is called.
+        dest: PathBuf,
+    },
+}
+
+/// A destination that exists, to be replaced or not.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Question {
+    /// What is there.
+    pub dest: PathBuf,
+    /// Its permission bits, if the process may not write it.
+    pub unwritable: Option<u32>,
+    /// An unwritable destination would be removed, not opened.
+    pub removes: bool,
 }
 
 /// Watches nothing.
@@ -174,19 +250,21 @@ impl Context {
             .is_some_and(|made| lock(made).contains(&id))
     }
 
-    /// Shows an entry that is about to be made, to an observer that wants to know.
-    pub(crate) fn copying(&self, paths: impl FnOnce() -> (PathBuf, PathBuf)) {
-        if self.observer.wants_entries() {
-            let (source, dest) = paths();
-            self.observer.copying(&source, &dest);
+    /// What the observer wants to hear about.
+    pub(crate) fn interest(&self) -> Interest {
+        self.observer.interest()
+    }
+
+    /// Tells an observer that wants to know.
+    pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
+        if self.interest() > Interest::Nothing {
+            self.observer.entry(&event());
         }
     }
 
-    /// Shows that a destination was removed, to an observer that wants to know.
-    pub(crate) fn removed(&self, path: impl FnOnce() -> PathBuf) {
-        if self.observer.wants_entries() {
-            self.observer.removed(&path());
-        }
+    /// Asks whether a destination may be replaced.
+    pub(crate) fn may_overwrite(&self, question: &Question) -> bool {
+        self.observer.may_overwrite(question)
     }
 
     /// The ladder for copies from one device to another.

@@ -175,19 +175,66 @@ impl End {
     }
 }
 
+/// Which ways were tried for one file's data, and with what success.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct How {
+    /// Copying inside the kernel.
+    pub offload: Tried,
+    /// Sharing blocks.
+    pub reflink: Tried,
+    /// How holes were found.
+    pub holes: Holes,
+}
+
+/// What came of one way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tried {
+    /// It was not tried.
+    #[default]
+    Unknown,
+    /// It was forbidden, or not needed.
+    No,
+    /// It was not worth trying.
+    Avoided,
+    /// The kernel refused it.
+    Unsupported,
+    /// It carried the data.
+    Yes,
+}
+
+/// How holes were found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Holes {
+    /// They were not looked for.
+    #[default]
+    No,
+    /// The filesystem was asked (`SEEK_HOLE`).
+    Seek,
+    /// Blocks of zeros became holes.
+    Zeros,
+}
+
 impl Transfer<'_> {
     /// Copies the data, by the highest rung that takes it. [`End::Early`] says that the source is smaller than it was.
-    pub(crate) fn run(&self) -> Result<End, Failure> {
+    pub(crate) fn run(&self) -> Result<(End, How), Failure> {
         let size = self.stat.size;
-        if self.share()? {
+        let mut how = How {
+            reflink: self.share()?,
+            ..How::default()
+        };
+        if how.reflink == Tried::Yes {
             self.counters.add_bytes(Method::Reflink, size);
-            return Ok(End::AsExpected);
+            return Ok((End::AsExpected, how));
         }
+        how.offload = Tried::Avoided;
         let end = if self.sparse == Sparse::Always {
+            how.holes = Holes::Zeros;
             self.copy_without_zeros()?
         } else if self.sparse == Sparse::Auto && self.has_holes() {
+            how.holes = Holes::Seek;
             let data = self.data_ranges().map_err(failed(Operation::Read))?;
-            match self.copy_ranges(&data)? {
+            match self.copy_ranges(&data, &mut how)? {
                 End::AsExpected => {
                     sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
                     End::AsExpected
@@ -198,33 +245,30 @@ impl Transfer<'_> {
         } else if size < KERNEL_FROM {
             self.copy_to_end()?
         } else {
-            self.copy_ranges(std::slice::from_ref(&(0..size)))?
+            self.copy_ranges(std::slice::from_ref(&(0..size)), &mut how)?
         };
         // An early end is a lie about the size (sysfs claims 4096 for everything) or a file that was cut meanwhile.
         match end {
             End::Early if sys::fstat(self.source).is_ok_and(|now| now.size >= size) => {
-                Ok(End::AsExpected)
+                Ok((End::AsExpected, how))
             }
-            end => Ok(end),
+            end => Ok((end, how)),
         }
     }
 
     /// Tries the first rung.
-    fn share(&self) -> Result<bool, Failure> {
-        let wanted = match self.reflink {
-            Reflink::Never => false,
-            Reflink::Always => true,
-            Reflink::Auto => {
-                self.stat.size > 0
-                    && self.sparse == Sparse::Auto
-                    && self.ladder.reflink.load(Ordering::Relaxed)
+    fn share(&self) -> Result<Tried, Failure> {
+        match self.reflink {
+            Reflink::Never => return Ok(Tried::No),
+            Reflink::Auto if self.sparse != Sparse::Auto => return Ok(Tried::No),
+            Reflink::Auto if self.stat.size == 0 => return Ok(Tried::Unknown),
+            Reflink::Auto if !self.ladder.reflink.load(Ordering::Relaxed) => {
+                return Ok(Tried::Unsupported);
             }
-        };
-        if !wanted {
-            return Ok(false);
+            Reflink::Auto | Reflink::Always => {}
         }
         match sys::clone_file(self.source, self.dest) {
-            Ok(()) => return Ok(true),
+            Ok(()) => return Ok(Tried::Yes),
             Err(errno) if self.reflink == Reflink::Always => {
                 return Err(failed(Operation::Clone)(errno));
             }
@@ -234,7 +278,7 @@ impl Transfer<'_> {
                 StepDown::Fail => return Err(failed(Operation::Clone)(errno)),
             },
         }
-        Ok(false)
+        Ok(Tried::Unsupported)
     }
 
     /// Fewer blocks than the size needs; a file that is less than a block short may have its end inside its inode.
@@ -270,42 +314,60 @@ impl Transfer<'_> {
     }
 
     /// Copies ranges, in chunks by several workers if they are large.
-    fn copy_ranges(&self, ranges: &[Range<u64>]) -> Result<End, Failure> {
+    fn copy_ranges(&self, ranges: &[Range<u64>], how: &mut How) -> Result<End, Failure> {
+        let in_kernel = AtomicBool::new(false);
+        let copy = |source: BorrowedFd, dest: BorrowedFd, range: Range<u64>| {
+            let transfer = Transfer {
+                source,
+                dest,
+                ..*self
+            };
+            transfer.copy_range(range, &in_kernel)
+        };
         let serial = || {
             ranges.iter().try_fold(End::AsExpected, |end, range| {
-                Ok(end.and(self.copy_range(range.clone())?))
+                Ok(end.and(copy(self.source, self.dest, range.clone())?))
             })
         };
-        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        if bytes < PARALLEL_FROM {
-            return serial();
-        }
         let parallel = || {
             let chunks: Vec<Range<u64>> = ranges.iter().flat_map(chunks).collect();
             chunks
                 .into_par_iter()
                 .map_init(self.reopen, |own, chunk| match own {
-                    Ok(None) => self.copy_range(chunk),
-                    Ok(Some(Ends { source, dest })) => Transfer {
-                        source: source.as_fd(),
-                        dest: dest.as_fd(),
-                        ..*self
-                    }
-                    .copy_range(chunk),
+                    Ok(None) => copy(self.source, self.dest, chunk),
+                    Ok(Some(Ends { source, dest })) => copy(source.as_fd(), dest.as_fd(), chunk),
                     Err(failure) => Err(*failure),
                 })
                 .try_reduce(|| End::AsExpected, |a, b| Ok(a.and(b)))
         };
-        in_parallel(self.max_nested, parallel, serial)
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        let end = if bytes < PARALLEL_FROM {
+            serial()
+        } else {
+            in_parallel(self.max_nested, parallel, serial)
+        };
+        if in_kernel.into_inner() {
+            how.offload = Tried::Yes;
+        } else if self.may_use_kernel() && bytes > 0 {
+            how.offload = Tried::Unsupported;
+        }
+        end
+    }
+
+    /// Whether the second rung is wanted at all: a copy that is to have blocks of its own, and no holes, must not get a
+    /// filesystem to share them.
+    fn may_use_kernel(&self) -> bool {
+        self.sparse == Sparse::Auto && self.reflink != Reflink::Never
     }
 
     /// Copies one range: inside the kernel for as long as that goes, then by reading and writing.
-    fn copy_range(&self, range: Range<u64>) -> Result<End, Failure> {
+    fn copy_range(&self, range: Range<u64>, in_kernel: &AtomicBool) -> Result<End, Failure> {
         let mut offset = range.start;
-        // A copy that is to have blocks of its own, and no holes, must not get a filesystem to share them.
-        let allowed = self.sparse == Sparse::Auto && self.reflink != Reflink::Never;
-        if allowed && self.ladder.kernel.load(Ordering::Relaxed) {
+        if self.may_use_kernel() && self.ladder.kernel.load(Ordering::Relaxed) {
             offset += self.copy_range_in_kernel(&range)?;
+            if offset > range.start {
+                in_kernel.store(true, Ordering::Relaxed);
+            }
         }
         while offset < range.end {
             let count = with_buffer(|buffer| self.copy_piece(buffer, offset, range.end))?;

@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::quote::quote;
+use crate::quote::{quote, quote_if_needed};
 
 /// What was being done, or what forbade it. Its text is `cp`'s, with the paths put in by [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,7 +39,9 @@ pub enum Operation {
     CreateDir,
     /// Making a symbolic link.
     CreateSymlink,
-    /// Giving a copy another name.
+    /// Making a symbolic link to a source.
+    CreateSymlinkTo,
+    /// Giving a copy, or a source, another name.
     CreateLink,
     /// Making a FIFO.
     CreateFifo,
@@ -47,6 +49,22 @@ pub enum Operation {
     CreateSpecial,
     /// Removing a destination that is in the way.
     Remove,
+    /// Giving a destination its backup's name.
+    Backup,
+    /// Giving a backup its destination's name back.
+    Unbackup,
+    /// Asking for the facts about a source's leading directory (`--parents`).
+    ParentFacts,
+    /// Making a leading directory.
+    CreateParent,
+    /// Setting a leading directory's mode.
+    ParentPermissions,
+    /// Setting a leading directory's times.
+    ParentTimes,
+    /// Making a leading directory its owner's to write.
+    SetPermissions,
+    /// A leading directory is something else.
+    NotADirectory,
     /// Setting owner and group.
     Ownership,
     /// Setting permission bits, special bits or an ACL that the source has.
@@ -59,6 +77,8 @@ pub enum Operation {
     Target,
     /// A target that must be a directory (`-t`).
     TargetDirectory,
+    /// A target that must be a directory (`--parents`).
+    ParentsTarget,
     /// A directory without `-r`.
     OmitDirectory,
     /// Source and destination are one file.
@@ -69,6 +89,12 @@ pub enum Operation {
     DirOverOther,
     /// Something else would replace a directory.
     OtherOverDir,
+    /// A destination is there already (`--update=none-fail`).
+    NotReplacing,
+    /// A destination's backup would replace the source.
+    BackupIsSource,
+    /// A relative symbolic link would be made outside of the working directory (`-s`).
+    RelativeSymlink,
     /// A destination is a symbolic link to nothing.
     DanglingSymlink,
     /// A destination was made a moment ago, from another source.
@@ -106,16 +132,33 @@ impl Operation {
             Self::CreateFile => format!("cannot create regular file {path}"),
             Self::CreateDir => format!("cannot create directory {path}"),
             Self::CreateSymlink => format!("cannot create symbolic link {path}"),
+            Self::CreateSymlinkTo => format!("cannot create symbolic link {path} to {other}"),
             Self::CreateLink => format!("cannot create hard link {path} to {other}"),
             Self::CreateFifo => format!("cannot create fifo {path}"),
             Self::CreateSpecial => format!("cannot create special file {path}"),
             Self::Remove => format!("cannot remove {path}"),
+            Self::Backup => format!("cannot backup {path}"),
+            Self::Unbackup => format!("cannot un-backup {path}"),
+            Self::ParentFacts => format!("failed to get attributes of {path}"),
+            Self::CreateParent => format!("cannot make directory {path}"),
+            Self::ParentPermissions => format!("failed to preserve permissions for {path}"),
+            Self::ParentTimes => format!("failed to preserve times for {path}"),
+            Self::SetPermissions => format!("setting permissions for {path}"),
+            Self::NotADirectory => format!("{path} exists but is not a directory"),
+            Self::NotReplacing => format!("not replacing {path}"),
+            Self::BackupIsSource => {
+                format!("backing up {path} might destroy source;  {other} not copied")
+            }
+            Self::RelativeSymlink => {
+                format!("{path}: can make relative symbolic links only in current directory")
+            }
             Self::Ownership => format!("failed to preserve ownership for {path}"),
             Self::Permissions => format!("preserving permissions for {path}"),
             Self::Xattr => format!("setting attributes for {path}"),
             Self::Times => format!("preserving times for {path}"),
             Self::Target => format!("target {path}"),
             Self::TargetDirectory => format!("target directory {path}"),
+            Self::ParentsTarget => "with --parents, the destination must be a directory".to_owned(),
             Self::OmitDirectory => format!("-r not specified; omitting directory {path}"),
             Self::SameFile => format!("{other} and {path} are the same file"),
             Self::IntoItself => format!("cannot copy a directory, {other}, into itself, {path}"),
@@ -209,7 +252,11 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let other = self.other.as_ref().map(quote).unwrap_or_default();
-        f.write_str(&self.operation.describe(&quote(&self.path), &other))?;
+        let path = match self.operation {
+            Operation::RelativeSymlink => quote_if_needed(&self.path),
+            _ => quote(&self.path),
+        };
+        f.write_str(&self.operation.describe(&path, &other))?;
         if let Some(errno) = self.errno {
             // The standard library adds "(os error N)", which cp does not say.
             let text = io::Error::from_raw_os_error(errno).to_string();

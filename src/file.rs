@@ -1,111 +1,39 @@
-//! One entry that is not a directory: decide, make, fill, dress, commit.
+//! One entry that is not a directory: decide, clear, make, fill, dress, commit.
 //!
-//! 1. **Decide**: [`decide`], a pure function from the options and the facts about both ends to a [`FilePlan`]. Nothing has
-//!    been touched by then.
-//! 2. **Make** the name, with no more permission than it will have at the end.
-//! 3. **Fill** it (`data.rs`; symbolic links and special files have nothing to fill).
-//! 4. **Dress** it (`meta.rs`).
-//! 5. **Commit**: only now is the file kept. Until then it is a [`Staged`] file, which is removed if anything before fails.
+//! 1. **Decide** (`decide.rs`): from the options and the facts about both ends to a [`FilePlan`]. Nothing has been touched by
+//!    then.
+//! 2. **Clear** the name, as planned: what has it is removed, or becomes a backup.
+//! 3. **Make** the name, with no more permission than it will have at the end.
+//! 4. **Fill** it (`data.rs`; links and special files have nothing to fill).
+//! 5. **Dress** it (`meta.rs`).
+//! 6. **Commit**: only now is the file kept. Until then it is a [`Staged`] file, which is removed if anything before fails;
+//!    a backup then gets its name back.
 //!
-//! Names of one inode go through the registry in `links.rs` between 1 and 2.
+//! Names of one inode go through the registry in `links.rs` between 2 and 3.
 
-use std::ffi::OsStr;
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::context::Context;
-use crate::data::{self, End, Ends, Failure, Ladder, Transfer};
+use crate::backup::{Saved, simple_name};
+use crate::context::{Context, Event, Interest, Question};
+use crate::data::{self, End, Ends, Failure, How, Ladder, Transfer};
+use crate::decide::{
+    Decision, DestFacts, FilePlan, Reason, Seen, SourceFacts, decide, decide_dir, has_data,
+    looks_through,
+};
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
 use crate::handles::{Pair, Tables};
 use crate::links::{Claim, Name};
 use crate::meta::{Attributes, Has, Subject};
-use crate::options::{Options, Overwrite, Xattrs};
+use crate::options::{Backup, Effort, Follow, Make, Overwrite};
+use crate::path::split;
 use crate::report::Count;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
-
-/// The facts about a source.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct SourceFacts {
-    pub stat: Stat,
-    /// What a symbolic link that is copied as a link leads to, where that is known and something.
-    pub target: Option<FileId>,
-}
-
-/// The facts about a destination name that is taken.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct DestFacts {
-    /// What the name itself is.
-    pub itself: Stat,
-    /// What it leads to, if it is a symbolic link: `None` if that is nothing.
-    pub target: Option<Stat>,
-    /// This very run made it.
-    pub made_here: bool,
-}
-
-/// What is going to be done about an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FilePlan {
-    /// The name is free: make it.
-    Create,
-    /// Write the new data into the file that is there.
-    Overwrite,
-    /// Remove what is there, then make it.
-    Replace,
-    /// Leave it alone.
-    Skip,
-    /// Leave it alone and say so.
-    Refuse(Operation),
-}
-
-/// Whether an entry's data is copied, and not just what it is.
-fn has_data(options: &Options, kind: Kind) -> bool {
-    match kind {
-        Kind::File => true,
-        Kind::Dir | Kind::Symlink => false,
-        _ => options.copy_contents,
-    }
-}
-
-/// The decision for an entry that is not a directory. `dest` is `None` if the name is free.
-pub(crate) fn decide(
-    options: &Options,
-    source: &SourceFacts,
-    dest: Option<&DestFacts>,
-) -> FilePlan {
-    let Some(dest) = dest else {
-        return FilePlan::Create;
-    };
-    let is_link = dest.itself.kind == Kind::Symlink;
-    // cp looks through a destination link only to write data.
-    let data = has_data(options, source.stat.kind);
-    if data && is_link && dest.target.is_none() {
-        return FilePlan::Refuse(Operation::DanglingSymlink);
-    }
-    if options.overwrite == Overwrite::Never {
-        return FilePlan::Skip;
-    }
-    let seen = if data { dest.target } else { None }.unwrap_or(dest.itself);
-    if seen.kind == Kind::Dir {
-        return FilePlan::Refuse(Operation::OtherOverDir);
-    }
-    // A link must not replace the file that it leads to, either: that would be the end of the data.
-    if seen.id == source.stat.id || (!is_link && source.target == Some(seen.id)) {
-        return FilePlan::Refuse(Operation::SameFile);
-    }
-    if dest.made_here {
-        return FilePlan::Refuse(if data && is_link {
-            Operation::JustCreatedLink
-        } else {
-            Operation::JustCreated
-        });
-    }
-    if !data || (options.preserve.links && seen.nlink > 1) {
-        return FilePlan::Replace;
-    }
-    FilePlan::Overwrite
-}
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
 /// followed, if it is a symbolic link, to find that kind.
@@ -128,43 +56,143 @@ fn try_copy(
 ) -> Result<(), Error> {
     let (mut entry, plan) = if place.dir.is_fresh() {
         // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
-        let entry = if kind == Kind::File {
+        let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
+        let entry = if opened_first && cx.interest() == Interest::Nothing {
             Entry::open(cx, place, kind, follow)?
         } else {
             Entry::look(place, follow)?
         };
         (entry, FilePlan::Create)
     } else {
-        let mut entry = Entry::look(place, follow)?;
-        let plan = entry.plan(cx, place)?;
-        (entry, plan)
+        let entry = Entry::look(place, follow)?;
+        let Decision { ask, plan } = entry.decide(cx, place)?;
+        let may = !ask || cx.may_overwrite(&question(cx, place, entry.stat.kind));
+        (
+            entry,
+            if may {
+                plan
+            } else {
+                FilePlan::Skip(Reason::Exists)
+            },
+        )
     };
+    let is_tracked = entry.is_tracked(cx);
     match plan {
-        FilePlan::Skip => {
-            cx.counters.add(Count::Skipped, 1);
+        FilePlan::Refuse(operation) => return Err(place.refused(operation)),
+        FilePlan::Unreachable(errno) => {
+            return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno));
+        }
+        // Further names of the source are still linked to a destination that is up to date.
+        FilePlan::Skip(Reason::UpToDate) if is_tracked => {}
+        FilePlan::Skip(_) => {
+            skip(cx, place);
             return Ok(());
         }
-        FilePlan::Refuse(operation) => return Err(place.refused(operation)),
-        FilePlan::Create | FilePlan::Overwrite | FilePlan::Replace => {}
+        FilePlan::Create | FilePlan::Overwrite | FilePlan::Replace | FilePlan::Backup => {}
     }
-    if entry.stat.nlink < 2 || !cx.options.preserve.links {
-        return entry.make(cx, place, plan);
+    let saved = clear(cx, place, plan)?;
+    let announcement = Announcement {
+        place,
+        saved: saved.as_ref(),
+        is_late: cx.interest() == Interest::Ways && has_data(&cx.options, entry.stat.kind),
+    };
+    let is_made = !matches!(plan, FilePlan::Skip(_));
+    if is_made && !announcement.is_late {
+        announcement.make(cx, None);
     }
-    let claim = cx.links.claim(entry.stat.id, entry.stat.nlink, || {
-        let Names { source, dest } = place.names;
-        Name {
-            dir: Arc::clone(place.dir),
-            source: source.to_owned(),
-            dest: dest.to_owned(),
+    let done = if is_tracked {
+        entry.make_once(cx, place, plan, ended)
+    } else {
+        entry.make(cx, place, plan)
+    };
+    if is_made && announcement.is_late {
+        announcement.make(cx, done.as_ref().ok().copied().flatten());
+    }
+    match (done, saved) {
+        (Err(error), Some(saved)) => {
+            restore(cx, place, &saved);
+            Err(error)
         }
+        (done, _) => done.map(drop),
+    }
+}
+
+/// What is said about an entry that is made: at the beginning or, if it is to say how, at the end.
+struct Announcement<'a> {
+    place: Place<'a>,
+    saved: Option<&'a Saved<'a>>,
+    is_late: bool,
+}
+
+impl Announcement<'_> {
+    fn make(&self, cx: &Context, how: Option<How>) {
+        let place = self.place;
+        cx.tell(|| {
+            let backup = self.saved.map(|saved| place.dir.dest_path(saved.backup()));
+            let (source, dest) = (place.source_path(), place.dest_path());
+            match how {
+                Some(how) => Event::Copied {
+                    source,
+                    dest,
+                    backup,
+                    how,
+                },
+                None => Event::Copying {
+                    source,
+                    dest,
+                    backup,
+                },
+            }
+        });
+    }
+}
+
+fn skip(cx: &Context, place: Place<'_>) {
+    cx.counters.add(Count::Skipped, 1);
+    cx.tell(|| Event::Skipped {
+        dest: place.dest_path(),
     });
-    match claim {
-        Claim::Copy => {
-            let made = entry.make(cx, place, plan);
-            settle(cx, &entry, place, made, ended)
+}
+
+/// What is asked before a destination is replaced by something of this kind.
+fn question(cx: &Context, place: Place<'_>, kind: Kind) -> Question {
+    let (dir, name) = (place.pair.dest(), place.names.dest);
+    let seen = sys::stat_at(dir, name, looks_through(&cx.options, kind));
+    let unwritable = match seen {
+        Ok(stat) if stat.kind != Kind::Symlink && !sys::may_write(dir, name) => Some(stat.mode),
+        _ => None,
+    };
+    Question {
+        dest: place.dest_path(),
+        unwritable,
+        removes: cx.options.force || cx.options.remove_destination,
+    }
+}
+
+/// Takes what has the name out of the way, as planned.
+fn clear<'a>(cx: &Context, place: Place<'a>, plan: FilePlan) -> Result<Option<Saved<'a>>, Error> {
+    match plan {
+        FilePlan::Replace => remove_dest(cx, place).map(|()| None),
+        FilePlan::Backup => {
+            let (dir, name) = (place.pair.dest(), place.names.dest);
+            Saved::save(dir, name, cx.options.backup, &cx.options.suffix)
+                .map_err(|errno| Error::new(Operation::Backup, place.dest_path()).with_errno(errno))
         }
-        Claim::LinkTo(first) => link(cx, &first, place, entry.stat.id),
-        Claim::Left => Ok(()),
+        _ => Ok(None),
+    }
+}
+
+/// The copy has failed: what was there gets its name back.
+fn restore(cx: &Context, place: Place<'_>, saved: &Saved<'_>) {
+    match saved.restore() {
+        Ok(()) => cx.tell(|| Event::Restored {
+            dest: place.dest_path(),
+            backup: place.dir.dest_path(saved.backup()),
+        }),
+        Err(errno) => {
+            let error = Error::new(Operation::Unbackup, place.dest_path());
+            cx.error(error.with_errno(errno));
+        }
     }
 }
 
@@ -173,9 +201,9 @@ fn settle(
     cx: &Context,
     entry: &Entry,
     place: Place<'_>,
-    made: Result<(), Error>,
+    made: Result<Option<How>, Error>,
     ended: &mut Vec<Arc<Dir>>,
-) -> Result<(), Error> {
+) -> Result<Option<How>, Error> {
     let id = entry.stat.id;
     let mut first = Name {
         dir: Arc::clone(place.dir),
@@ -215,9 +243,10 @@ fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
     let pair = cx.handles.open(&name.dir)?;
     let place = name.place(&pair);
     let mut entry = Entry::look(place, follow)?;
-    match entry.plan(cx, place)? {
+    // Whoever left it has asked, and cleared the name.
+    match entry.decide(cx, place)?.plan {
         FilePlan::Refuse(operation) => Err(place.refused(operation)),
-        plan => entry.make(cx, place, plan),
+        plan => entry.make(cx, place, plan).map(drop),
     }
 }
 
@@ -242,37 +271,71 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
             .with_other(first.dir.dest_path(&first.dest))
             .with_errno(errno)
     };
-    cx.copying(|| (place.source_path(), place.dest_path()));
-    let make = || {
-        sys::make_link(
-            from.dest(),
-            &first.dest,
-            place.pair.dest(),
-            place.names.dest,
-        )
-    };
-    let mut made = make();
-    if made == Err(Errno::EXIST) {
-        let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
-        let there = sys::stat_at(place.pair.dest(), place.names.dest, false).map_err(error)?;
-        if there.id == copy.id {
-            made = Ok(());
-        } else if there.id == id {
-            return Err(place.refused(Operation::SameFile));
-        } else {
-            remove_dest(cx, place)?;
-            made = make();
+    let (dir, name) = (place.pair.dest(), place.names.dest);
+    match sys::make_link(from.dest(), &first.dest, dir, name, false) {
+        Err(Errno::EXIST) => {
+            let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
+            let there = sys::stat_at(dir, name, false).map_err(error)?;
+            if there.id == id && there.id != copy.id {
+                return Err(place.refused(Operation::SameFile));
+            }
+            if there.id != copy.id {
+                let make = |temporary: &OsStr| {
+                    sys::make_link(from.dest(), &first.dest, dir, temporary, false)
+                };
+                replace(cx, place, make).map_err(error)?;
+            }
         }
+        made => made.map_err(error)?,
     }
-    made.map_err(error)?;
     cx.counters.add(Count::HardLinks, 1);
     Ok(())
+}
+
+/// Puts something that `make` makes in the place of what has the name, with no moment in which the name is free.
+fn replace(
+    cx: &Context,
+    place: Place<'_>,
+    make: impl Fn(&OsStr) -> sys::Result<()>,
+) -> sys::Result<()> {
+    let (dir, name) = (place.pair.dest(), place.names.dest);
+    let temporary = make_temporary(name, make)?;
+    let renamed = sys::rename(dir, &temporary, name, true);
+    // Two names of one file are left as they are by rename(2), and so is anything after an error.
+    match (sys::unlink(dir, &temporary), renamed) {
+        (Ok(()) | Err(Errno::NOENT), Ok(())) => {
+            cx.tell(|| Event::Removed {
+                dest: place.dest_path(),
+            });
+            Ok(())
+        }
+        (_, Err(errno)) | (Err(errno), _) => Err(errno),
+    }
+}
+
+/// Makes something under a name that is free, next to `name`, and returns that name.
+fn make_temporary(name: &OsStr, make: impl Fn(&OsStr) -> sys::Result<()>) -> sys::Result<OsString> {
+    let (parent, _) = split(name);
+    // The process's number keeps two runs apart; the count keeps workers apart, and what is left of a run that was killed.
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let base = format!(".poolcp-{}-{count}", std::process::id());
+        let temporary = Path::new(parent).join(base).into_os_string();
+        match make(&temporary) {
+            Ok(()) => return Ok(temporary),
+            Err(Errno::EXIST) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
 }
 
 fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
     match sys::unlink(place.pair.dest(), place.names.dest) {
         Ok(()) => {
-            cx.removed(|| place.dest_path());
+            cx.tell(|| Event::Removed {
+                dest: place.dest_path(),
+            });
             Ok(())
         }
         Err(Errno::NOENT) => Ok(()),
@@ -280,26 +343,83 @@ fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
     }
 }
 
-/// What has the destination's name, if anything.
-fn look_at_dest(cx: &Context, place: Place<'_>) -> Result<Option<DestFacts>, Error> {
+/// What has a name: itself, and what it leads to if it is a symbolic link.
+fn see(dir: BorrowedFd<'_>, name: &OsStr) -> sys::Result<Seen> {
+    let itself = sys::stat_at(dir, name, false)?;
+    let is_link = itself.kind == Kind::Symlink;
+    Ok(Seen {
+        itself,
+        target: is_link.then(|| sys::stat_at(dir, name, true)),
+    })
+}
+
+/// The facts about the destination's name, if it is taken.
+fn look_at_dest(
+    cx: &Context,
+    place: Place<'_>,
+    source: &SourceFacts,
+) -> Result<Option<DestFacts>, Error> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
-    let itself = match sys::stat_at(dir, name, false) {
-        Ok(stat) => stat,
+    let seen = match see(dir, name) {
+        Ok(seen) => seen,
         Err(Errno::NOENT) => return Ok(None),
         Err(errno) => {
             return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno));
         }
     };
-    let target = if itself.kind == Kind::Symlink {
-        sys::stat_at(dir, name, true).ok()
-    } else {
-        None
-    };
+    let (_, base) = split(name);
+    let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
     Ok(Some(DestFacts {
-        itself,
-        target,
-        made_here: cx.made(itself.id),
+        seen,
+        made_here: cx.made(seen.itself.id),
+        is_source_name: is_same_name(place),
+        backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
+        is_dot: base == "." || base == "..",
     }))
+}
+
+/// Whether a directory may be merged with what has its destination's name.
+pub(crate) fn check_merge(
+    cx: &Context,
+    place: Place<'_>,
+    stat: &Stat,
+    follow: bool,
+) -> Result<(), Error> {
+    let entry = Entry {
+        stat: *stat,
+        file: None,
+        followed: follow,
+    };
+    match entry.facts(cx, place)? {
+        (source, Some(dest)) => match decide_dir(&cx.options, &source, &dest) {
+            FilePlan::Refuse(operation) => Err(place.refused(operation)),
+            FilePlan::Unreachable(errno) => {
+                Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno))
+            }
+            _ => Ok(()),
+        },
+        // It is gone again: opening it will say so.
+        (_, None) => Ok(()),
+    }
+}
+
+/// Whether the two names are one directory entry.
+fn is_same_name(place: Place<'_>) -> bool {
+    let Names { source, dest } = place.names;
+    let ((source_dir, source_base), (dest_dir, dest_base)) = (split(source), split(dest));
+    let same_dir = || {
+        let source = sys::stat_at(place.pair.source(), source_dir, true);
+        let dest = sys::stat_at(place.pair.dest(), dest_dir, true);
+        matches!((source, dest), (Ok(source), Ok(dest)) if source.id == dest.id)
+    };
+    source_base == dest_base && same_dir()
+}
+
+/// Whether the source is what a simple backup of the destination would replace.
+fn backup_is_source(cx: &Context, place: Place<'_>, source: FileId) -> bool {
+    let backup = simple_name(place.names.dest, &cx.options.suffix);
+    split(place.names.source).1 == split(&backup).1
+        && sys::stat_at(place.pair.dest(), &backup, true).is_ok_and(|stat| stat.id == source)
 }
 
 /// A source that has been looked at and may be open.
@@ -347,34 +467,109 @@ impl Entry {
     }
 
     /// What is going to be done, given what has the destination's name now.
-    fn plan(&mut self, cx: &Context, place: Place<'_>) -> Result<FilePlan, Error> {
-        let dest = look_at_dest(cx, place)?;
-        let target = if self.stat.kind == Kind::Symlink && dest.is_some() {
-            sys::stat_at(place.pair.source(), place.names.source, true).ok()
-        } else {
-            None
-        };
-        let source = SourceFacts {
-            stat: self.stat,
-            target: target.map(|target| target.id),
-        };
+    fn decide(&self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
+        let (source, dest) = self.facts(cx, place)?;
         Ok(decide(&cx.options, &source, dest.as_ref()))
     }
 
-    /// Makes the copy, as planned.
-    fn make(&mut self, cx: &Context, place: Place<'_>, plan: FilePlan) -> Result<(), Error> {
-        match self.stat.kind {
-            Kind::Symlink => self.make_symlink(cx, place, plan),
-            // Its kind has changed since it was listed.
-            Kind::Dir => Err(Error::new(Operation::Replaced, place.source_path())),
-            kind if has_data(&cx.options, kind) => self.make_file(cx, place, plan),
-            _ => self.make_special(cx, place, plan),
+    /// The facts about both ends.
+    fn facts(
+        &self,
+        cx: &Context,
+        place: Place<'_>,
+    ) -> Result<(SourceFacts, Option<DestFacts>), Error> {
+        let mut source = SourceFacts {
+            seen: Seen {
+                itself: self.stat,
+                target: None,
+            },
+            stat: self.stat,
+        };
+        let dest = look_at_dest(cx, place, &source)?;
+        // Both are needed only where something may be lost.
+        if dest.is_some() && (self.followed || self.stat.kind == Kind::Symlink) {
+            source.seen = see(place.pair.source(), place.names.source)
+                .map_err(|errno| place.source_error(Operation::Stat, errno))?;
         }
+        Ok((source, dest))
+    }
+
+    /// Whether further names of this file are to become links to its copy: it has others, or links to it are followed.
+    fn is_tracked(&self, cx: &Context) -> bool {
+        let by_links = match cx.options.follow {
+            Follow::Never => false,
+            Follow::Operands => self.followed,
+            Follow::Always => true,
+        };
+        let options = &cx.options;
+        let copies = options.preserve.links && options.make != Make::HardLinks;
+        copies && (self.stat.nlink > 1 || by_links)
+    }
+
+    /// Makes the copy, or links it to the one that another name of the same file has.
+    fn make_once(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+        plan: FilePlan,
+        ended: &mut Vec<Arc<Dir>>,
+    ) -> Result<Option<How>, Error> {
+        // A link that is followed is a name of the file that no count has.
+        let names = match cx.options.follow {
+            Follow::Never => self.stat.nlink,
+            _ => u64::MAX,
+        };
+        let claim = cx.links.claim(self.stat.id, names, || {
+            let Names { source, dest } = place.names;
+            Name {
+                dir: Arc::clone(place.dir),
+                source: source.to_owned(),
+                dest: dest.to_owned(),
+            }
+        });
+        match claim {
+            Claim::Copy => {
+                let made = self.make(cx, place, plan);
+                settle(cx, self, place, made, ended)
+            }
+            Claim::LinkTo(first) => link(cx, &first, place, self.stat.id).map(|()| None),
+            Claim::Left => Ok(None),
+        }
+    }
+
+    /// Makes the copy, as planned, and says how its data came.
+    fn make(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+        plan: FilePlan,
+    ) -> Result<Option<How>, Error> {
+        if matches!(plan, FilePlan::Skip(_)) {
+            skip(cx, place);
+            return Ok(None);
+        }
+        match (cx.options.make, self.stat.kind) {
+            (Make::Copies, kind) if has_data(&cx.options, kind) => {
+                return self.make_file(cx, place, plan);
+            }
+            // Its kind has changed since it was listed.
+            (_, Kind::Dir) => Err(Error::new(Operation::Replaced, place.source_path())),
+            (Make::HardLinks, _) => self.make_hard_link(cx, place),
+            (Make::Symlinks, _) => self.make_link_to_source(cx, place),
+            (Make::Copies, Kind::Symlink) => self.make_symlink(cx, place),
+            (Make::Copies, _) => self.make_special(cx, place),
+        }
+        .map(|()| None)
     }
 
     // ---- Regular files ----
 
-    fn make_file(&mut self, cx: &Context, place: Place<'_>, plan: FilePlan) -> Result<(), Error> {
+    fn make_file(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+        plan: FilePlan,
+    ) -> Result<Option<How>, Error> {
         let source = match self.file.take() {
             Some(file) => file,
             None => {
@@ -389,7 +584,6 @@ impl Entry {
                 })?
             }
         };
-        cx.copying(|| (place.source_path(), place.dest_path()));
         let (dest, has) = self.open_dest(cx, place, plan)?;
         // Borrowed where it can be: all workers would count references to one ladder otherwise, at every file.
         let own;
@@ -400,22 +594,27 @@ impl Entry {
                 &*own
             }
         };
-        let reopen = self.reopener(cx, place, &dest)?;
-        let transfer = Transfer {
-            source: source.as_fd(),
-            dest: dest.file.as_fd(),
-            stat: &self.stat,
-            reflink: cx.options.reflink,
-            sparse: cx.options.sparse,
-            ladder,
-            counters: &cx.counters,
-            max_nested: cx.max_nested,
-            reopen: &reopen,
-        };
         if place.dir.facts().is_none() {
             cx.remember(|| sys::fstat(&dest.file));
         }
-        let end = transfer.run().map_err(|failure| explain(place, failure))?;
+        let (end, how) = if cx.options.attributes_only {
+            (End::AsExpected, None)
+        } else {
+            let reopen = self.reopener(cx, place, &dest)?;
+            let transfer = Transfer {
+                source: source.as_fd(),
+                dest: dest.file.as_fd(),
+                stat: &self.stat,
+                reflink: cx.options.reflink,
+                sparse: cx.options.sparse,
+                ladder,
+                counters: &cx.counters,
+                max_nested: cx.max_nested,
+                reopen: &reopen,
+            };
+            let (end, how) = transfer.run().map_err(|failure| explain(place, failure))?;
+            (end, Some(how))
+        };
         self.dress(
             cx,
             place,
@@ -426,11 +625,13 @@ impl Entry {
         dest.commit()
             .map_err(|errno| place.dest_error(Operation::Close, errno))?;
         cx.counters.add(Count::Files, 1);
-        cx.counters.add(Count::Bytes, self.stat.size);
+        if !cx.options.attributes_only {
+            cx.counters.add(Count::Bytes, self.stat.size);
+        }
         if end == End::Early {
             return Err(Error::new(Operation::Changed, place.source_path()));
         }
-        Ok(())
+        Ok(how)
     }
 
     /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's
@@ -496,27 +697,40 @@ impl Entry {
             };
             return Ok((dest, mode));
         }
-        if plan == FilePlan::Replace {
-            remove_dest(cx, place)?;
-        }
         let (mode, has) = self.new_mode(cx, place.dir);
         let (dir, name) = (place.pair.dest(), place.names.dest);
         match Staged::create(dir, name, mode) {
             Ok(dest) => Ok((dest, has)),
-            Err(Errno::EXIST) => {
-                // Something has got the name since the decision. In a directory that this run made that can only be what
-                // this run made, too: case does not count there.
-                Err(if place.dir.is_fresh() {
-                    place.refused(Operation::JustCreated)
-                } else {
-                    place.dest_error(Operation::CreateFile, Errno::EXIST)
-                })
-            }
+            Err(Errno::EXIST) => self.open_taken(cx, place, mode).map(|dest| (dest, has)),
             Err(errno) => Err(create_error(place, errno)),
         }
     }
 
-    /// Opens and empties a file that is there; `None` if it had to be removed (`-f`).
+    /// The name of a new file is taken after all.
+    fn open_taken<'a>(
+        &self,
+        cx: &Context,
+        place: Place<'a>,
+        mode: u32,
+    ) -> Result<Staged<'a>, Error> {
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        // In a directory that this run made that can only be what this run made, too: case does not count there.
+        if place.dir.is_fresh() {
+            return Err(place.refused(Operation::JustCreated));
+        }
+        let is_link = sys::stat_at(dir, name, false).is_ok_and(|stat| stat.kind == Kind::Symlink);
+        if !is_link {
+            return Err(place.dest_error(Operation::CreateFile, Errno::EXIST));
+        }
+        if !cx.options.write_through_dangling {
+            return Err(place.refused(Operation::DanglingSymlink));
+        }
+        let file = sys::create_through_link(dir, name, mode);
+        let file = file.map_err(|errno| create_error(place, errno))?;
+        Ok(Staged::existing(file))
+    }
+
+    /// Opens and empties a file that is there; `None` if it is gone or had to be removed (`-f`).
     fn open_existing<'a>(
         &self,
         cx: &Context,
@@ -524,6 +738,8 @@ impl Entry {
     ) -> Result<Option<Staged<'a>>, Error> {
         let file = match sys::open_dest(place.pair.dest(), place.names.dest) {
             Ok(file) => file,
+            // Gone since the decision.
+            Err(Errno::NOENT) => return Ok(None),
             Err(_) if cx.options.force => {
                 remove_dest(cx, place)?;
                 return Ok(None);
@@ -535,7 +751,7 @@ impl Entry {
         if stat.id == self.stat.id {
             return Err(place.refused(Operation::SameFile));
         }
-        if stat.kind == Kind::File {
+        if stat.kind == Kind::File && !cx.options.attributes_only {
             let emptied = if stat.size > 0 {
                 sys::set_size(&file, 0)
             } else {
@@ -566,7 +782,7 @@ impl Entry {
         let right_owner = has.owner == Some((self.stat.uid, self.stat.gid));
         // A large file is opened again by the workers that take a part of it, and who sets attributes must be allowed to
         // write: neither asks the superuser.
-        let written_later = data::is_large(&self.stat) || preserve.xattrs != Xattrs::No;
+        let written_later = data::is_large(&self.stat) || preserve.xattrs != Effort::No;
         let read_only = wanted & 0o200 == 0 && written_later && !cx.process.superuser;
         if read_only || (preserve.ownership && !right_owner) {
             // Its group and others must not read it before it is theirs.
@@ -576,32 +792,85 @@ impl Entry {
         }
         if !has.acl {
             has.mode = cx.process.umask.map(|umask| wanted & !umask);
+        } else if preserve.default_mode {
+            has.private_until = Some(wanted & !cx.process.umask.unwrap_or(0o022));
         }
         (wanted, has)
     }
 
     // ---- Others ----
 
-    fn make_symlink(&self, cx: &Context, place: Place<'_>, plan: FilePlan) -> Result<(), Error> {
+    fn make_symlink(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let text = sys::read_link(place.pair.source(), place.names.source)
             .map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
-        cx.copying(|| (place.source_path(), place.dest_path()));
-        if plan == FilePlan::Replace {
-            remove_dest(cx, place)?;
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        // As with cp, a link that is there already and older only has to say the same.
+        let is_there = || {
+            cx.options.overwrite == Overwrite::IfOlder
+                && sys::read_link(dir, name).is_ok_and(|there| there == text)
+        };
+        let make = |name: &OsStr| sys::make_symlink(&text, dir, name);
+        match make(name) {
+            Err(Errno::EXIST) if cx.options.force => replace(cx, place, make),
+            Err(Errno::EXIST) if is_there() => Ok(()),
+            made => made,
         }
-        sys::make_symlink(&text, place.pair.dest(), place.names.dest)
-            .map_err(|errno| place.dest_error(Operation::CreateSymlink, errno))?;
+        .map_err(|errno| {
+            Error::new(Operation::CreateSymlink, place.dest_path()).with_errno(errno)
+        })?;
         self.dress_name(cx, place, Has::default());
-        cx.remember(|| sys::stat_at(place.pair.dest(), place.names.dest, false));
+        self.remember_name(cx, place);
         cx.counters.add(Count::Symlinks, 1);
         Ok(())
     }
 
-    fn make_special(&self, cx: &Context, place: Place<'_>, plan: FilePlan) -> Result<(), Error> {
-        cx.copying(|| (place.source_path(), place.dest_path()));
-        if plan == FilePlan::Replace {
-            remove_dest(cx, place)?;
+    /// Makes a symbolic link to the source itself (`-s`).
+    fn make_link_to_source(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let source = place.source_path();
+        let dest = place.dest_path();
+        if source.is_relative() && !is_in_working_dir(&dest) {
+            return Err(Error::new(Operation::RelativeSymlink, dest));
         }
+        let error = |errno| place.dest_error(Operation::CreateSymlinkTo, errno);
+        let text = CString::new(source.into_os_string().into_vec())
+            // Not reachable: a path that was looked at has no NUL.
+            .map_err(|_| error(Errno::INVAL))?;
+        let make = |name: &OsStr| sys::make_symlink(&text, place.pair.dest(), name);
+        match make(place.names.dest) {
+            Err(Errno::EXIST) if cx.options.force => replace(cx, place, make),
+            made => made,
+        }
+        .map_err(error)?;
+        let preserve = &cx.options.preserve;
+        if preserve.timestamps
+            && let Err(errno) =
+                sys::set_times_at(place.pair.dest(), place.names.dest, self.stat.times)
+        {
+            cx.error(place.dest_error(Operation::Times, errno));
+        }
+        self.remember_name(cx, place);
+        cx.counters.add(Count::Symlinks, 1);
+        Ok(())
+    }
+
+    /// Makes another name of the source (`-l`).
+    fn make_hard_link(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let Names { source, dest } = place.names;
+        let make = |name: &OsStr| {
+            let (from, to) = (place.pair.source(), place.pair.dest());
+            sys::make_link(from, source, to, name, self.followed)
+        };
+        match make(dest) {
+            Err(Errno::EXIST) if cx.options.force || cx.options.ask => replace(cx, place, make),
+            made => made,
+        }
+        .map_err(|errno| place.dest_error(Operation::CreateLink, errno))?;
+        self.remember_name(cx, place);
+        cx.counters.add(Count::HardLinks, 1);
+        Ok(())
+    }
+
+    fn make_special(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let operation = if self.stat.kind == Kind::Fifo {
             Operation::CreateFifo
         } else {
@@ -612,11 +881,18 @@ impl Entry {
         sys::make_special(dir, name, self.stat.kind, mode, self.stat.rdev)
             .map_err(|errno| place.dest_error(operation, errno))?;
         self.dress_name(cx, place, has);
-        if place.dir.facts().is_none() {
-            cx.remember(|| sys::stat_at(place.pair.dest(), place.names.dest, false));
-        }
+        self.remember_name(cx, place);
         cx.counters.add(Count::Specials, 1);
         Ok(())
+    }
+
+    /// Another operand must not replace what this one made.
+    fn remember_name(&self, cx: &Context, place: Place<'_>) {
+        let is_operand = place.dir.facts().is_none();
+        // A symbolic link may be written through from anywhere.
+        if is_operand || self.stat.kind == Kind::Symlink {
+            cx.remember(|| sys::stat_at(place.pair.dest(), place.names.dest, false));
+        }
     }
 
     fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {
@@ -646,6 +922,13 @@ impl Entry {
             &mut failed,
         );
     }
+}
+
+/// Whether a path names something in the working directory.
+fn is_in_working_dir(path: &Path) -> bool {
+    let (parent, _) = split(path.as_os_str());
+    let there = |name: &OsStr| sys::stat_at(sys::cwd(), name, true).map(|stat| stat.id);
+    parent == "." || (there(parent).is_ok() && there(parent) == there(OsStr::new(".")))
 }
 
 /// Makes sure that a name still leads to the file that it led to.

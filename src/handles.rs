@@ -182,16 +182,14 @@ impl Drop for Handles {
 
 /// Opens a directory below its parent.
 fn below(dir: &Dir, parent: &Pair) -> Result<Pair, Error> {
-    // Its source may have been a symbolic link that was followed the first time, and so may an operand's destination; the
-    // inode numbers decide.
-    let is_operand = matches!(parent, Pair::Cwd);
+    // Either may have been a symbolic link that was followed the first time; the inode numbers decide.
     let flags = SourceFlags {
         follow: true,
         wait: false,
         no_atime: dir.facts().is_some_and(|facts| facts.no_atime),
     };
     let source = sys::open_source_dir(parent.source(), dir.source_name(), flags);
-    let dest = sys::open_dest_dir(parent.dest(), dir.dest_name(), is_operand);
+    let dest = sys::open_dest_dir(parent.dest(), dir.dest_name(), true);
     checked(dir, source, dest)
 }
 

@@ -78,8 +78,10 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod backup;
 mod context;
 mod data;
+mod decide;
 mod dir;
 mod error;
 mod file;
@@ -88,6 +90,8 @@ mod links;
 mod meta;
 mod nest;
 mod options;
+mod parents;
+mod path;
 mod plan;
 pub mod pool;
 mod quote;
@@ -95,10 +99,11 @@ pub mod report;
 mod sys;
 mod tree;
 
-pub use context::Observer;
+pub use context::{Event, Interest, Observer, Question};
+pub use data::{Holes, How, Tried};
 pub use error::{Error, Operation};
-pub use options::{Follow, Options, Overwrite, Preserve, Reflink, Sparse, Xattrs};
+pub use options::{Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse};
 pub use plan::{Plan, Progress, Root, Target};
 pub use pool::{BuildError, Closed, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
-pub use quote::quote;
+pub use quote::{quote, quote_argument};
 pub use report::{Method, Report, Stats};

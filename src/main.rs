@@ -4,16 +4,22 @@
 //! copied, 1 if anything was not.
 
 mod cli;
+mod getopt;
 mod progress;
 
-use std::io::{self, Write};
+use std::io::{self, BufRead, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use cli::{Command, ReportFormat, Stop};
-use poolcp::{Error, Observer, Plan, Report, quote};
+use cli::{Command, ReportFormat, Stop, Verbosity};
+use poolcp::{
+    Error, Event, Holes, How, Interest, Observer, Operation, Plan, Question, Report, Task, Tried,
+    quote,
+};
 use progress::Display;
 
 /// How often the main thread looks up from waiting.
@@ -36,33 +42,56 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         say(program, message);
         ExitCode::FAILURE
     };
-    let display = Display::new(!command.quiet);
-    let terminal = Arc::new(Terminal {
-        program: program.to_owned(),
-        verbose: command.verbose,
-        display: display.clone(),
-        failed_write: Mutex::default(),
-    });
-    let plan = Plan::resolve(command.sources, command.target, command.options)
-        .map_err(|error| fail(&error))?
-        .observer(Arc::clone(&terminal) as Arc<dyn Observer>);
-    let progress = plan.progress();
-    let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
-    while !job.join_timeout(TICK) {
-        display.update(&progress.stats());
+    if let Some(warning) = command.warning {
+        say(program, &format!("warning: {warning}"));
     }
-    display.clear();
-    let report = job.join().map_err(|error| fail(&error))?;
-    pool.join();
+    let terminal = Arc::new(Terminal::new(program, &command));
+    let (questions, asked) = mpsc::channel();
+    let observer = Asking {
+        terminal: Arc::clone(&terminal),
+        questions,
+    };
+    let plan = Plan::resolve(command.sources, command.target, command.options)
+        .map_err(|error| refuse(program, &error))?
+        .observer(Arc::new(observer));
+    let report = if plan.needs_pool() {
+        let progress = plan.progress();
+        let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
+        // The observer goes with the job, and the questions with the observer.
+        loop {
+            match asked.recv_timeout(TICK) {
+                Ok(question) => terminal.answer(&question),
+                Err(RecvTimeoutError::Timeout) => terminal.display.update(&progress.stats()),
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+        }
+        terminal.display.clear();
+        let report = job.join().map_err(|error| fail(&error))?;
+        pool.join();
+        report
+    } else {
+        plan.run()
+    };
     let shown = terminal
         .written()
         .and_then(|()| show(&report, command.report));
     shown.map_err(|error| fail(&write_error(&error)))?;
-    if report.is_success() {
+    if report.is_success() && !terminal.has_declined() {
         Ok(())
     } else {
         Err(ExitCode::FAILURE)
     }
+}
+
+/// Says why the operands make no copy.
+fn refuse(program: &str, error: &Error) -> ExitCode {
+    answer(
+        program,
+        match error.operation() {
+            Operation::ParentsTarget => Stop::Usage(error.to_string()),
+            _ => Stop::Impossible(error.to_string()),
+        },
+    )
 }
 
 fn show(report: &Report, format: ReportFormat) -> io::Result<()> {
@@ -127,14 +156,26 @@ fn say(program: &str, message: &dyn std::fmt::Display) {
 /// Shows what the workers report.
 struct Terminal {
     program: String,
-    verbose: bool,
+    verbosity: Verbosity,
     display: Display,
     /// The first failure to write to standard output. It does not stop the copy, but is told at its end.
     failed_write: Mutex<Option<io::Error>>,
+    /// Somebody said no to a question. What was asked for is then not done, which the exit code says (POSIX, cp).
+    declined: AtomicBool,
 }
 
 impl Terminal {
-    fn failed_write(&self) -> std::sync::MutexGuard<'_, Option<io::Error>> {
+    fn new(program: &str, command: &Command) -> Self {
+        Self {
+            program: program.to_owned(),
+            verbosity: command.verbosity,
+            display: Display::new(!command.quiet),
+            failed_write: Mutex::default(),
+            declined: AtomicBool::new(false),
+        }
+    }
+
+    fn failed_write(&self) -> MutexGuard<'_, Option<io::Error>> {
         self.failed_write
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -154,27 +195,188 @@ impl Terminal {
         let failed = self.failed_write().take();
         failed.map_or_else(|| io::stdout().flush(), Err)
     }
+
+    fn has_declined(&self) -> bool {
+        self.declined.load(Ordering::Relaxed)
+    }
+
+    /// Asks what a worker wants to know, on standard error, and hands it the answer from standard input. Only the main
+    /// thread does this.
+    fn answer(&self, asked: &Asked) {
+        self.display.aside(|| {
+            let text = prompt(&asked.question);
+            // Standard error is where a failure would be told; without an answer nothing is overwritten.
+            let _ = write!(io::stderr(), "{}: {text}", self.program);
+            let mut line = Vec::new();
+            let read = io::stdin().lock().read_until(b'\n', &mut line);
+            let yes = read.is_ok() && matches!(line.first(), Some(b'y' | b'Y'));
+            if !yes {
+                self.declined.store(true, Ordering::Relaxed);
+            }
+            // A worker that does not wait any more has no use for it.
+            let _ = asked.answer.send(yes);
+        });
+    }
 }
 
-impl Observer for Terminal {
+/// A question, and where its answer goes.
+struct Asked {
+    question: Question,
+    answer: Sender<bool>,
+}
+
+/// What the copy sees of the terminal. It goes with the copy, which tells the main thread that no more questions come.
+struct Asking {
+    terminal: Arc<Terminal>,
+    questions: Sender<Asked>,
+}
+
+impl Observer for Asking {
     fn error(&self, error: &Error) {
-        self.display.aside(|| say(&self.program, error));
+        let terminal = &self.terminal;
+        terminal.display.aside(|| say(&terminal.program, error));
     }
 
     fn warning(&self, warning: &Error) {
+        let terminal = &self.terminal;
         let message = format!("warning: {warning}");
-        self.display.aside(|| say(&self.program, &message));
+        terminal.display.aside(|| say(&terminal.program, &message));
     }
 
-    fn wants_entries(&self) -> bool {
-        self.verbose
+    fn interest(&self) -> Interest {
+        match self.terminal.verbosity {
+            Verbosity::None => Interest::Nothing,
+            Verbosity::Entries => Interest::Entries,
+            Verbosity::Ways => Interest::Ways,
+        }
     }
 
-    fn copying(&self, source: &Path, dest: &Path) {
-        self.tell(&format!("{} -> {}\n", quote(source), quote(dest)));
+    fn entry(&self, event: &Event) {
+        let is_skipped = matches!(event, Event::Skipped { .. });
+        if !is_skipped || self.terminal.verbosity == Verbosity::Ways {
+            self.terminal.tell(&lines(event));
+        }
     }
 
-    fn removed(&self, dest: &Path) {
-        self.tell(&format!("removed {}\n", quote(dest)));
+    fn may_overwrite(&self, question: &Question) -> bool {
+        let (answer, answered) = mpsc::channel();
+        let question = question.clone();
+        let asked = self.questions.send(Asked { question, answer });
+        // A main thread that is gone has not said yes.
+        asked.is_ok() && answered.recv().unwrap_or(false)
+    }
+}
+
+/// What `cp -v` and `cp --debug` print for an event.
+fn lines(event: &Event) -> String {
+    match event {
+        Event::Copying {
+            source,
+            dest,
+            backup,
+        } => arrow(source, dest, backup.as_deref()),
+        Event::Copied {
+            source,
+            dest,
+            backup,
+            how,
+        } => arrow(source, dest, backup.as_deref()) + &ways(how),
+        // Here cp does not quote.
+        Event::MadeParent { source, dest } => {
+            format!("{} -> {}\n", source.display(), dest.display())
+        }
+        Event::Removed { dest } => format!("removed {}\n", quote(dest)),
+        Event::Restored { dest, backup } => {
+            format!("{} -> {} (unbackup)\n", quote(backup), quote(dest))
+        }
+        Event::Skipped { dest } => format!("skipped {}\n", quote(dest)),
+        // Whatever the library may tell one day that this program does not know.
+        _ => String::new(),
+    }
+}
+
+fn arrow(source: &Path, dest: &Path, backup: Option<&Path>) -> String {
+    let backup = backup.map(|backup| format!(" (backup: {})", quote(backup)));
+    let backup = backup.unwrap_or_default();
+    format!("{} -> {}{backup}\n", quote(source), quote(dest))
+}
+
+fn ways(how: &How) -> String {
+    let tried = |tried| match tried {
+        Tried::Unknown => "unknown",
+        Tried::No => "no",
+        Tried::Avoided => "avoided",
+        Tried::Unsupported => "unsupported",
+        Tried::Yes => "yes",
+    };
+    let holes = match how.holes {
+        Holes::No => "no",
+        Holes::Seek => "SEEK_HOLE",
+        Holes::Zeros => "zeros",
+    };
+    format!(
+        "copy offload: {}, reflink: {}, sparse detection: {holes}\n",
+        tried(how.offload),
+        tried(how.reflink)
+    )
+}
+
+/// A question in `cp`'s words, to be answered on the same line.
+fn prompt(question: &Question) -> String {
+    let dest = quote(&question.dest);
+    let Some(mode) = question.unwritable else {
+        return format!("overwrite {dest}? ");
+    };
+    let letters = permissions(mode);
+    if question.removes {
+        format!("replace {dest}, overriding mode {mode:04o} ({letters})? ")
+    } else {
+        format!("unwritable {dest} (mode {mode:04o}, {letters}); try anyway? ")
+    }
+}
+
+/// A mode as `ls` shows it: `rwsr-xr-t`.
+fn permissions(mode: u32) -> String {
+    let class = |shift: u32, special: u32, letter: char| {
+        let bit = |bit: u32, letter| {
+            if mode >> shift & bit != 0 {
+                letter
+            } else {
+                '-'
+            }
+        };
+        let execute = match (mode >> shift & 1 != 0, mode & special != 0) {
+            (true, true) => letter,
+            (false, true) => letter.to_ascii_uppercase(),
+            (true, false) => 'x',
+            (false, false) => '-',
+        };
+        [bit(4, 'r'), bit(2, 'w'), execute]
+    };
+    [
+        class(6, 0o4000, 's'),
+        class(3, 0o2000, 's'),
+        class(0, 0o1000, 't'),
+    ]
+    .concat()
+    .into_iter()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permissions;
+
+    #[test]
+    fn modes_are_shown_as_by_ls() {
+        for (mode, shown) in [
+            (0o644, "rw-r--r--"),
+            (0o4755, "rwsr-xr-x"),
+            (0o2640, "rw-r-S---"),
+            (0o1777, "rwxrwxrwt"),
+            (0o1000, "--------T"),
+        ] {
+            assert_eq!(permissions(mode), shown);
+        }
     }
 }

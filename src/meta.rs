@@ -16,11 +16,12 @@ use std::os::fd::BorrowedFd;
 use crate::context::Process;
 use crate::data::Failure;
 use crate::error::Operation;
-use crate::options::{Preserve, Xattrs};
+use crate::options::{Effort, Preserve};
 use crate::sys::{self, Errno, Kind, Result, Stat, Times};
 
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
+const CONTEXT: &CStr = c"security.selinux";
 
 /// A file whose attributes are read or set.
 #[derive(Clone, Copy)]
@@ -59,7 +60,11 @@ pub(crate) struct Has {
 impl Preserve {
     /// Whether a copy gets anything from its source but data and the permission bits that it was made with.
     pub(crate) fn any(&self) -> bool {
-        self.mode || self.ownership || self.timestamps || self.xattrs != Xattrs::No
+        self.mode || self.default_mode || self.ownership || self.timestamps || self.any_xattrs()
+    }
+
+    fn any_xattrs(&self) -> bool {
+        self.xattrs != Effort::No || self.context != Effort::No
     }
 }
 
@@ -82,7 +87,7 @@ impl Attributes {
             // Gone since it was listed, or never there.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(errno) => {
-                if preserve.xattrs == Xattrs::Required || is_acl(&name) {
+                if is_required(&name, preserve) {
                     failed(Failure {
                         operation: operation_on(&name),
                         errno,
@@ -90,14 +95,14 @@ impl Attributes {
                 }
             }
         };
-        if preserve.xattrs != Xattrs::No {
+        if preserve.any_xattrs() {
             match list(source) {
                 Ok(names) => names
                     .into_iter()
                     .filter(|name| is_kept(name, preserve))
                     .for_each(keep),
                 Err(Errno::OPNOTSUPP) => {}
-                Err(errno) if preserve.xattrs == Xattrs::Required => failed(Failure {
+                Err(errno) if preserve.xattrs == Effort::Required => failed(Failure {
                     operation: Operation::Xattr,
                     errno,
                 }),
@@ -199,7 +204,7 @@ impl Attributes {
     ) {
         for (name, value) in &self.xattrs {
             if let Err(errno) = set(dest, name, value)
-                && (preserve.xattrs == Xattrs::Required || is_acl(name))
+                && is_required(name, preserve)
             {
                 failed(Failure {
                     operation: operation_on(name),
@@ -207,7 +212,9 @@ impl Attributes {
                 });
             }
         }
-        if has.acl && preserve.mode && self.kind != Kind::Symlink {
+        // A new file that is to have the default mode does not keep an ACL that it has inherited.
+        let plain = preserve.default_mode && has.private_until.is_some() && self.kind != Kind::Dir;
+        if has.acl && (preserve.mode || plain) && self.kind != Kind::Symlink {
             for name in [ACCESS_ACL, DEFAULT_ACL] {
                 let wanted = self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == name);
                 if !wanted {
@@ -216,6 +223,22 @@ impl Attributes {
                 }
             }
         }
+    }
+}
+
+/// Whether an attribute that cannot be kept is an error.
+fn is_required(name: &CStr, preserve: &Preserve) -> bool {
+    match effort(name, preserve) {
+        Effort::Required => true,
+        Effort::IfPossible | Effort::No => is_acl(name),
+    }
+}
+
+fn effort(name: &CStr, preserve: &Preserve) -> Effort {
+    if name == CONTEXT {
+        preserve.context
+    } else {
+        preserve.xattrs
     }
 }
 
@@ -237,7 +260,7 @@ fn is_kept(name: &CStr, preserve: &Preserve) -> bool {
     if is_acl(name) {
         return preserve.mode;
     }
-    !name.to_bytes().starts_with(b"system.")
+    effort(name, preserve) != Effort::No && !name.to_bytes().starts_with(b"system.")
 }
 
 fn list(subject: Subject) -> Result<Vec<CString>> {

@@ -2,7 +2,9 @@
 //!
 //! These are decisions, already made: the command line (or a library's caller) fills them in once, and from then on nobody
 //! changes them. There is no parsing here and no rule about files; those live in the binary's `cli.rs` and in
-//! [`crate::plan`] and `file.rs`.
+//! [`crate::plan`] and `decide.rs`.
+
+use std::ffi::OsString;
 
 /// Which symbolic links in the source are followed, as `cp`'s `-P`, `-H` and `-L`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -16,15 +18,15 @@ pub enum Follow {
     Always,
 }
 
-/// How hard to try to keep extended attributes.
+/// How hard to try to keep something.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Xattrs {
+pub enum Effort {
     /// Not kept.
     #[default]
     No,
     /// Kept where that is possible; silent where it is not (`-a`).
     IfPossible,
-    /// Kept, and an attribute that cannot be is an error (`--preserve=xattr`).
+    /// Kept, and what cannot be is an error (`--preserve=xattr`).
     Required,
 }
 
@@ -41,8 +43,10 @@ pub struct Preserve {
     pub timestamps: bool,
     /// Names that are one inode in the source are one inode in the copy.
     pub links: bool,
-    /// Extended attributes other than ACLs.
-    pub xattrs: Xattrs,
+    /// Extended attributes other than ACLs and the security context.
+    pub xattrs: Effort,
+    /// The SELinux security context.
+    pub context: Effort,
 }
 
 impl Preserve {
@@ -55,19 +59,51 @@ impl Preserve {
             ownership: true,
             timestamps: true,
             links: true,
-            xattrs: Xattrs::IfPossible,
+            xattrs: Effort::IfPossible,
+            context: Effort::IfPossible,
         }
     }
 }
 
 /// What happens when a destination file is there already.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Overwrite {
     /// It is overwritten.
     #[default]
     Always,
-    /// It is left alone and counted as skipped (`-n`).
+    /// It is overwritten if it was modified before the source, and else left alone and counted as skipped (`-u`).
+    IfOlder,
+    /// It is left alone and counted as skipped (`-n`, `--update=none`).
     Never,
+    /// It is left alone, and that is an error (`--update=none-fail`).
+    Refuse,
+}
+
+/// What an entry's copy is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Make {
+    /// A copy.
+    #[default]
+    Copies,
+    /// Another name of the same file (`-l`).
+    HardLinks,
+    /// A symbolic link that says the source's name (`-s`).
+    Symlinks,
+}
+
+/// Whether a destination that is going to be replaced is kept under another name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backup {
+    /// It is not.
+    #[default]
+    No,
+    /// Its name gets a suffix ([`Options::suffix`]); what had that name is lost.
+    Simple,
+    /// Its name gets a number that is free: `name.~1~`.
+    Numbered,
+    /// Numbered if there are numbered backups of it already, else simple.
+    Existing,
 }
 
 /// Whether data may be shared with the source instead of being moved.
@@ -110,16 +146,34 @@ pub enum Sparse {
 pub struct Options {
     /// Copy directories and what is below them (`-r`).
     pub recursive: bool,
-    /// Devices, FIFOs and the like are read as if they were regular files (what `cp` does without `-r`).
+    /// Devices, FIFOs and the like are read as if they were regular files (`--copy-contents`; what `cp` does without `-r`).
     pub copy_contents: bool,
     /// Which symbolic links are followed.
     pub follow: Follow,
     /// Which attributes are kept.
     pub preserve: Preserve,
+    /// Whether the copy is a copy, or a link.
+    pub make: Make,
+    /// Attributes are copied, data is not: new files are empty, old ones keep what they have (`--attributes-only`).
+    pub attributes_only: bool,
     /// What happens to destination files that exist.
     pub overwrite: Overwrite,
+    /// [`crate::Observer::may_overwrite`] is asked before a destination that exists is touched (`-i`).
+    pub ask: bool,
+    /// Whether destinations that are replaced are kept.
+    pub backup: Backup,
+    /// What a simple backup's name ends in; not empty, and without a slash.
+    pub suffix: OsString,
     /// A destination file that cannot be opened for writing is removed and made anew (`-f`).
     pub force: bool,
+    /// A destination that is no directory is removed before its copy is made (`--remove-destination`).
+    pub remove_destination: bool,
+    /// A source's leading directories are made in the target as well (`--parents`).
+    pub parents: bool,
+    /// A directory may go into an existing destination that is a symbolic link to one (`--keep-directory-symlink`).
+    pub keep_directory_symlink: bool,
+    /// A new file may be made through a destination that is a symbolic link to nothing (`POSIXLY_CORRECT`).
+    pub write_through_dangling: bool,
     /// Directories on other filesystems than their operand's are made but not entered (`-x`).
     pub one_file_system: bool,
     /// Whether data may be shared with the source.
@@ -135,8 +189,17 @@ impl Default for Options {
             copy_contents: true,
             follow: Follow::Always,
             preserve: Preserve::default(),
+            make: Make::default(),
+            attributes_only: false,
             overwrite: Overwrite::default(),
+            ask: false,
+            backup: Backup::default(),
+            suffix: "~".into(),
             force: false,
+            remove_destination: false,
+            parents: false,
+            keep_directory_symlink: false,
+            write_through_dangling: false,
             one_file_system: false,
             reflink: Reflink::default(),
             sparse: Sparse::default(),

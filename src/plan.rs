@@ -9,15 +9,16 @@
 //! `/`) is the directory's own contents and merges with the target. After this, nobody asks again where something goes.
 
 use std::collections::HashSet;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::backup::backup_name;
 use crate::context::{Context, Observer, Silent};
+use crate::data;
 use crate::error::{Error, Operation};
 use crate::handles::Tables;
-use crate::options::Options;
+use crate::options::{Backup, Options};
+use crate::path::{join, split, strip_slashes};
 use crate::pool::{BuildError, Closed, Job, Pool, Task};
 use crate::report::{Counters, Report, Stats};
 use crate::sys::{self, Errno, Kind};
@@ -41,6 +42,8 @@ pub struct Root {
     pub source: PathBuf,
     /// What its copy is called.
     pub dest: PathBuf,
+    /// The target directory in which the source's leading directories are made, with [`Options::parents`].
+    pub within: Option<PathBuf>,
 }
 
 /// A copy, ready to be started: what goes where, and how. It is a [`Task`] for a [`crate::Pool`].
@@ -100,7 +103,8 @@ impl Plan {
     ///
     /// # Errors
     ///
-    /// [`Operation::TargetDirectory`] or [`Operation::Target`] if a target must be a directory and is not. A source that
+    /// [`Operation::TargetDirectory`], [`Operation::Target`] or [`Operation::ParentsTarget`] if a target must be a directory and
+    /// is not. A source that
     /// does not exist is no error yet: it becomes one, among the others, when it is copied.
     pub fn resolve(
         sources: impl IntoIterator<Item = impl Into<PathBuf>>,
@@ -115,15 +119,15 @@ impl Plan {
                     .map_err(|errno| {
                         Error::new(Operation::TargetDirectory, &dir).with_errno(errno)
                     })?;
-                into_dir(sources, &dir)
+                into_dir(sources, &dir, &options)
             }
-            Target::Exactly(dest) => exactly(sources, dest)?,
+            Target::Exactly(dest) => exactly(sources, dest, &options)?,
             Target::Path(dest) => match is_dir(&dest) {
-                Ok(true) => into_dir(sources, &dest),
+                Ok(true) => into_dir(sources, &dest, &options),
                 Err(errno) if sources.len() > 1 => {
                     return Err(Error::new(Operation::Target, dest).with_errno(errno));
                 }
-                _ => exactly(sources, dest)?,
+                _ => exactly(sources, dest, &options)?,
             },
         };
         Ok(Self {
@@ -154,13 +158,15 @@ impl Plan {
     }
 
     /// Whether one operand may meet what another one's copy made: two have the same destination, or one merges with the
-    /// directory that the others go into. Then they are copied one after the other, as `cp` does.
+    /// directory that the others go into, or their leading directories are made. Then they are copied one after the other,
+    /// as `cp` does.
     fn operands_may_meet(&self) -> bool {
         let mut seen = HashSet::new();
         self.roots.len() > 1
             && self.roots.iter().any(|root| {
-                let merges = matches!(last_component(root.source.as_os_str()), b"" | b"." | b"..");
-                merges || !seen.insert(&root.dest)
+                let (_, name) = split(root.source.as_os_str());
+                let merges = name.is_empty() || name == "." || name == "..";
+                merges || root.within.is_some() || !seen.insert(&root.dest)
             })
     }
 }
@@ -204,6 +210,17 @@ impl Plan {
         Ok((pool, job))
     }
 
+    /// Whether a pool would help. Where all that is to be done is to copy one small file, starting workers takes longer than
+    /// the copy: [`Task::run`] does it on the calling thread.
+    #[must_use]
+    pub fn needs_pool(&self) -> bool {
+        let is_small = |root: &Root| {
+            let looked = sys::stat_at(sys::cwd(), root.source.as_os_str(), true);
+            looked.is_ok_and(|stat| stat.kind == Kind::File && !data::is_large(&stat))
+        };
+        self.options.ask || !matches!(&self.roots[..], [only] if is_small(only))
+    }
+
     fn copy(self, tables: Tables) -> Report {
         let in_order = self.operands_may_meet();
         let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
@@ -235,52 +252,57 @@ fn is_dir(path: &Path) -> sys::Result<bool> {
 }
 
 /// Each becomes the target itself, which makes sense for one only.
-fn exactly(sources: Vec<PathBuf>, dest: PathBuf) -> Result<Vec<Root>, Error> {
+fn exactly(sources: Vec<PathBuf>, dest: PathBuf, options: &Options) -> Result<Vec<Root>, Error> {
     if sources.len() > 1 {
         return Err(Error::new(Operation::Target, dest).with_errno(Errno::NOTDIR));
     }
-    Ok(sources
-        .into_iter()
-        .map(|source| Root {
-            source,
-            dest: dest.clone(),
-        })
-        .collect())
-}
-
-fn into_dir(sources: Vec<PathBuf>, dir: &Path) -> Vec<Root> {
-    sources
-        .into_iter()
-        .map(|source| {
-            let dest = match last_component(source.as_os_str()) {
-                b"" | b".." => dir.to_owned(),
-                name => join(dir, name),
-            };
-            Root { source, dest }
-        })
-        .collect()
-}
-
-/// `dir/name`, with one slash; unlike [`Path::join`] it keeps a name of `.`, which messages show.
-fn join(dir: &Path, name: &[u8]) -> PathBuf {
-    let mut path = dir.as_os_str().as_bytes().to_vec();
-    while path.ends_with(b"/") {
-        path.pop();
+    if options.parents {
+        return Err(Error::new(Operation::ParentsTarget, dest));
     }
-    path.push(b'/');
-    path.extend_from_slice(name);
-    PathBuf::from(OsStr::from_bytes(&path))
+    let root = |source: PathBuf| {
+        let dest = if source == dest {
+            onto_itself(&dest, options)?
+        } else {
+            dest.clone()
+        };
+        Ok(Root {
+            source,
+            dest,
+            within: None,
+        })
+    };
+    sources.into_iter().map(root).collect()
 }
 
-/// The last component, without the slashes after it; empty for `/`. [`Path::file_name`] would skip a `.`.
-fn last_component(path: &OsStr) -> &[u8] {
-    let bytes = path.as_bytes();
-    let end = bytes.iter().rposition(|&b| b != b'/').map_or(0, |i| i + 1);
-    let start = bytes[..end]
-        .iter()
-        .rposition(|&b| b == b'/')
-        .map_or(0, |i| i + 1);
-    &bytes[start..end]
+/// Where the copy of a file onto itself goes: forced, and with a backup wanted, that backup is all that is made.
+fn onto_itself(dest: &Path, options: &Options) -> Result<PathBuf, Error> {
+    let name = dest.as_os_str();
+    let is_file = || sys::stat_at(sys::cwd(), name, true).is_ok_and(|stat| stat.kind == Kind::File);
+    if !options.force || options.backup == Backup::No || !is_file() {
+        return Ok(dest.to_owned());
+    }
+    backup_name(sys::cwd(), name, options.backup, &options.suffix)
+        .map(PathBuf::from)
+        .map_err(|errno| Error::new(Operation::Backup, dest).with_errno(errno))
+}
+
+fn into_dir(sources: Vec<PathBuf>, dir: &Path, options: &Options) -> Vec<Root> {
+    let root = |source: PathBuf| {
+        let dest = if options.parents {
+            join(dir, strip_slashes(&source).as_os_str())
+        } else {
+            match split(source.as_os_str()).1 {
+                name if name.is_empty() || name == ".." => dir.to_owned(),
+                name => join(dir, name),
+            }
+        };
+        Root {
+            source,
+            dest,
+            within: options.parents.then(|| dir.to_owned()),
+        }
+    };
+    sources.into_iter().map(root).collect()
 }
 
 #[cfg(test)]
@@ -289,7 +311,7 @@ mod tests {
 
     fn dests(sources: &[&str], dir: &str) -> Vec<String> {
         let sources = sources.iter().map(PathBuf::from).collect();
-        let roots = into_dir(sources, Path::new(dir));
+        let roots = into_dir(sources, Path::new(dir), &Options::default());
         let shown = |root: &Root| root.dest.display().to_string();
         roots.iter().map(shown).collect()
     }

@@ -32,6 +32,33 @@ pub fn quote(name: impl AsRef<OsStr>) -> String {
     quote_in(name.as_ref().as_bytes(), *UTF8)
 }
 
+/// An argument's value, in the quotation marks of the process's locale, as coreutils quotes what is no file name.
+#[must_use]
+pub fn quote_argument(value: &str) -> String {
+    if *UTF8 {
+        format!("\u{2018}{value}\u{2019}")
+    } else {
+        format!("'{value}'")
+    }
+}
+
+/// The same as [`quote`], without quotes where a shell would not need them ("shell-escape" in coreutils).
+pub(crate) fn quote_if_needed(name: impl AsRef<OsStr>) -> String {
+    let name = name.as_ref().as_bytes();
+    // Some characters mean something at the beginning only.
+    let at_start = name.first().is_none_or(|first| b"~#".contains(first));
+    let plain = |piece| match piece {
+        Piece::Shown(c) => {
+            !c.is_ascii() || c.is_ascii_alphanumeric() || "%+,-./:@_]{}~#".contains(c)
+        }
+        Piece::Escaped(_) => false,
+    };
+    if !at_start && pieces(name, *UTF8).all(plain) {
+        return String::from_utf8_lossy(name).into_owned();
+    }
+    quote_in(name, *UTF8)
+}
+
 fn quote_in(name: &[u8], utf8: bool) -> String {
     let chunks: Vec<Piece> = pieces(name, utf8).collect();
     let printable = chunks.iter().all(|piece| matches!(piece, Piece::Shown(_)));

@@ -81,11 +81,13 @@ pub(crate) struct Stat {
     pub times: Times,
 }
 
-/// Access and modification time.
+/// Access, modification and change time, in seconds and nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Times {
     pub accessed: (i64, u32),
     pub modified: (i64, u32),
+    /// Of the inode; it cannot be set.
+    pub changed: (i64, u32),
 }
 
 impl From<rustix::fs::Stat> for Stat {
@@ -108,6 +110,7 @@ impl From<rustix::fs::Stat> for Stat {
             times: Times {
                 accessed: (stat.st_atime as i64, stat.st_atime_nsec as u32),
                 modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),
+                changed: (stat.st_ctime as i64, stat.st_ctime_nsec as u32),
             },
         }
     }
@@ -128,6 +131,12 @@ pub(crate) fn stat_at(dir: impl AsFd, name: &OsStr, follow: bool) -> Result<Stat
         AtFlags::SYMLINK_NOFOLLOW
     };
     rustix::fs::statat(dir, name, flags).map(Stat::from)
+}
+
+/// Whether the process may write what has the name.
+pub(crate) fn may_write(dir: impl AsFd, name: &OsStr) -> bool {
+    let access = rustix::fs::Access::WRITE_OK;
+    rustix::fs::accessat(dir, name, access, AtFlags::EACCESS).is_ok()
 }
 
 /// What a symbolic link says.
@@ -224,6 +233,16 @@ pub(crate) fn create_file(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<Own
     )
 }
 
+/// Makes a file where a symbolic link to nothing leads, or opens what has got there meanwhile.
+pub(crate) fn create_through_link(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<OwnedFd> {
+    rustix::fs::openat(
+        dir,
+        name,
+        OFlags::WRONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOCTTY,
+        Mode::from_raw_mode(mode),
+    )
+}
+
 /// Opens a file that is there for writing, following a symbolic link as `cp` does, without touching its data.
 pub(crate) fn open_dest(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     rustix::fs::openat(
@@ -274,14 +293,37 @@ pub(crate) fn make_special(
     rustix::fs::mknodat(dir, name, file_type, Mode::from_raw_mode(mode), rdev)
 }
 
-/// Gives the file at `old` another name; a symbolic link is linked itself.
+/// Gives the file at `old` another name; a symbolic link is linked itself unless `follow`.
 pub(crate) fn make_link(
     old_dir: impl AsFd,
     old: &OsStr,
     new_dir: impl AsFd,
     new: &OsStr,
+    follow: bool,
 ) -> Result<()> {
-    rustix::fs::linkat(old_dir, old, new_dir, new, AtFlags::empty())
+    let flags = if follow {
+        AtFlags::SYMLINK_FOLLOW
+    } else {
+        AtFlags::empty()
+    };
+    rustix::fs::linkat(old_dir, old, new_dir, new, flags)
+}
+
+/// Gives a name in an open directory another one there. If that is taken, what has it goes, or (not to `replace`) the answer
+/// is `EEXIST`.
+pub(crate) fn rename(dir: impl AsFd, from: &OsStr, to: &OsStr, replace: bool) -> Result<()> {
+    use rustix::fs::{RenameFlags, renameat, renameat_with};
+    if replace {
+        return renameat(&dir, from, &dir, to);
+    }
+    match renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE) {
+        // A filesystem that does not know the flag (rename(2), "ERRORS"): look, then rename.
+        Err(Errno::INVAL) => match stat_at(&dir, to, false) {
+            Ok(_) => Err(Errno::EXIST),
+            Err(_) => renameat(&dir, from, &dir, to),
+        },
+        renamed => renamed,
+    }
 }
 
 /// Removes a name that is not a directory's.

@@ -18,13 +18,15 @@
 use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use std::vec;
 
 use rayon::Scope;
 use rayon::prelude::*;
 
-use crate::context::{Context, lock};
+use crate::context::{Context, Event, lock};
 use crate::data::Failure;
 use crate::dir::{Dir, DirFacts, Names, Place};
 use crate::error::{Error, Operation};
@@ -32,7 +34,8 @@ use crate::file;
 use crate::handles::Pair;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
-use crate::options::Follow;
+use crate::options::{Backup, Follow};
+use crate::parents::Parents;
 use crate::plan::Root;
 use crate::report::Count;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -41,13 +44,17 @@ use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 /// gains, since other directories are there to be taken as well.
 const MIN_FILES_PER_TASK: usize = 8;
 
-/// Copies the operands.
+/// Copies the operands; one after the other if they may meet, or if questions are to come in their order.
 pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
     let top = Dir::operands();
-    let one = |root: &Root| {
-        if let Some(task) = copy_root(cx, &top, root) {
-            rayon::scope(|scope| task.spawn(cx, scope));
+    let one = |root: &Root| match Parents::make(cx, root) {
+        Ok(parents) => {
+            if let Some(task) = copy_root(cx, &top, root) {
+                rayon::scope(|scope| task.start(cx, scope));
+            }
+            parents.dress(cx);
         }
+        Err(error) => cx.error(error),
     };
     let serial = || roots.iter().for_each(one);
     if in_order {
@@ -124,14 +131,18 @@ struct DirTask {
 }
 
 impl DirTask {
+    /// Starts an operand's copy.
+    fn start<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
+        if cx.options.ask {
+            walk(cx, scope, self);
+        } else {
+            self.spawn(cx, scope);
+        }
+    }
+
     fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         scope.spawn(move |scope| match self.enter(cx) {
-            Ok(Entered { dir, pair, listed }) => {
-                if listed {
-                    copy_entries(cx, scope, &dir, &pair);
-                }
-                end(cx, dir);
-            }
+            Ok(entered) => entered.copy(cx, scope),
             Err(error) => {
                 cx.error(error);
                 end(cx, self.parent);
@@ -176,7 +187,7 @@ impl DirTask {
         if self.follow && self.parent.is_below(stat.id) {
             return Err(Error::new(Operation::Cycle, place.source_path()));
         }
-        let made = make_dest(cx, place, &stat)?;
+        let made = make_dest(cx, place, &stat, self.follow)?;
         if above.is_none() {
             cx.add_dest_root(made.stat.id, place.source_path(), place.dest_path());
         }
@@ -225,7 +236,7 @@ fn make_unlisted(cx: &Context, place: Place<'_>, follow: bool) -> Result<(), Err
     let (dir, name) = (place.pair.source(), place.names.source);
     let stat = sys::stat_at(dir, name, follow)
         .map_err(|errno| place.source_error(Operation::Stat, errno))?;
-    let made = make_dest(cx, place, &stat)?;
+    let made = make_dest(cx, place, &stat, follow)?;
     cx.counters.add(Count::Directories, 1);
     let has = Has {
         acl: !made.fresh,
@@ -248,6 +259,59 @@ struct Entered {
     listed: bool,
 }
 
+impl Entered {
+    fn copy<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
+        if self.listed {
+            copy_entries(cx, scope, &self.dir, &self.pair);
+        }
+        end(cx, self.dir);
+    }
+}
+
+/// Copies a directory in `cp`'s order, one entry after the other, so that questions are asked as `cp` asks them. A directory
+/// whose destination is new has nothing that a question could be about: it is left to all workers.
+fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
+    let mut open: Vec<(Arc<Dir>, vec::IntoIter<Listed>)> = Vec::new();
+    let mut next = Some(task);
+    loop {
+        if let Some(task) = next.take() {
+            match task.enter(cx) {
+                Ok(entered) if entered.dir.is_fresh() => {
+                    scope.spawn(move |scope| entered.copy(cx, scope));
+                }
+                Ok(Entered { dir, pair, listed }) => {
+                    let mut entries = if listed {
+                        list_known(cx, &dir, &pair)
+                    } else {
+                        Vec::new()
+                    };
+                    sort_by_inode(&pair, &mut entries);
+                    open.push((dir, entries.into_iter()));
+                }
+                Err(error) => {
+                    cx.error(error);
+                    end(cx, task.parent);
+                }
+            }
+        }
+        let Some((dir, entries)) = open.last_mut() else {
+            return;
+        };
+        match entries.next() {
+            Some(listed) if listed.kind == Kind::Dir => next = Some(listed.into_task(dir)),
+            Some(listed) => match cx.handles.open(dir) {
+                Ok(pair) => copy_file(cx, dir, &pair, &listed),
+                Err(error) => cx.error(error),
+            },
+            None => {
+                if let Some((dir, _)) = open.pop() {
+                    end(cx, dir);
+                }
+            }
+        }
+    }
+}
+
 /// A destination directory, made or found.
 struct MadeDir {
     fd: OwnedFd,
@@ -259,7 +323,12 @@ struct MadeDir {
 
 /// Makes the destination, or opens the one that is there. While it is worked in, a new one is its owner's to read, write
 /// and search, whatever the source's mode; and if ownership or an ACL is to come, nobody else's to enter.
-fn make_dest(cx: &Context, place: Place<'_>, source: &Stat) -> Result<MadeDir, Error> {
+fn make_dest(
+    cx: &Context,
+    place: Place<'_>,
+    source: &Stat,
+    follow: bool,
+) -> Result<MadeDir, Error> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let preserve = &cx.options.preserve;
     let umask = cx.process.umask.unwrap_or(0o022);
@@ -280,22 +349,17 @@ fn make_dest(cx: &Context, place: Place<'_>, source: &Stat) -> Result<MadeDir, E
         Err(errno) => return Err(place.dest_error(Operation::CreateDir, errno)),
     };
     let error = |errno| place.dest_error(Operation::CreateDir, errno);
-    if !fresh {
-        let there = sys::stat_at(dir, name, false).map_err(error)?;
-        let target = match there.kind {
-            Kind::Symlink => sys::stat_at(dir, name, true).map_or(there.id, |stat| stat.id),
-            _ => there.id,
-        };
-        if target == source.id {
-            return Err(place.refused(Operation::SameFile));
-        }
-        if there.kind != Kind::Dir {
-            return Err(place.refused(Operation::DirOverOther));
-        }
+    if fresh {
+        cx.tell(|| Event::Copying {
+            source: place.source_path(),
+            dest: place.dest_path(),
+            backup: None,
+        });
     } else {
-        cx.copying(|| (place.source_path(), place.dest_path()));
+        file::check_merge(cx, place, source, follow)?;
     }
-    let fd = match sys::open_dest_dir(dir, name, false) {
+    let through = cx.options.keep_directory_symlink;
+    let fd = match sys::open_dest_dir(dir, name, through) {
         // A umask may forbid the owner, too.
         Err(Errno::ACCESS) if fresh => {
             sys::set_mode_at(dir, name, 0o700).map_err(error)?;
@@ -334,39 +398,34 @@ struct Listed {
     follow: bool,
 }
 
-/// Copies what is in a directory: spawns its subdirectories, then works on its files.
-fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &Arc<Pair>) {
-    let listing = list(pair);
-    if let Some(errno) = listing.failed {
-        let path = dir.source_path("".as_ref());
-        cx.error(Error::new(Operation::List, path).with_errno(errno));
-    }
-    let mut files = Vec::with_capacity(listing.names.len());
-    for (name, kind) in listing.names {
-        let Some(listed) = look(cx, dir, pair, name, kind) else {
-            continue;
-        };
-        if listed.kind == Kind::Dir {
-            dir.add_pending();
-            let task = DirTask {
-                parent: Arc::clone(dir),
-                source: listed.name,
-                dest: None,
-                follow: listed.follow,
-            };
-            task.spawn(cx, scope);
-        } else {
-            files.push(listed);
+impl Listed {
+    /// The task for a subdirectory of `dir`, which has one thing more pending.
+    fn into_task(self, dir: &Arc<Dir>) -> DirTask {
+        dir.add_pending();
+        DirTask {
+            parent: Arc::clone(dir),
+            source: self.name,
+            dest: None,
+            follow: self.follow,
         }
     }
-    let copy = |pair: &Pair, listed: &Listed| {
-        let place = Place {
-            dir,
-            pair,
-            names: Names::same(&listed.name),
-        };
-        end_all(cx, file::copy(cx, place, listed.kind, listed.follow));
-    };
+}
+
+/// Copies what is in a directory: spawns its subdirectories, then works on its files.
+fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &Arc<Pair>) {
+    let (dirs, mut files): (Vec<Listed>, Vec<Listed>) = list_known(cx, dir, pair)
+        .into_iter()
+        .partition(|listed| listed.kind == Kind::Dir);
+    for listed in dirs {
+        listed.into_task(dir).spawn(cx, scope);
+    }
+    if backups_may_collide(cx, dir, &files) {
+        sort_by_inode(pair, &mut files);
+        files
+            .iter()
+            .for_each(|listed| copy_file(cx, dir, pair, listed));
+        return;
+    }
     in_parallel(
         cx.max_nested,
         || {
@@ -377,13 +436,59 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
                 .for_each_init(
                     || cx.handles.open(dir),
                     |opened, listed| match opened {
-                        Ok(pair) => copy(pair, listed),
+                        Ok(pair) => copy_file(cx, dir, pair, listed),
                         Err(error) => cx.error(error.clone()),
                     },
                 );
         },
-        || files.iter().for_each(|listed| copy(pair, listed)),
+        || {
+            files
+                .iter()
+                .for_each(|listed| copy_file(cx, dir, pair, listed))
+        },
     );
+}
+
+fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
+    let place = Place {
+        dir,
+        pair,
+        names: Names::same(&listed.name),
+    };
+    end_all(cx, file::copy(cx, place, listed.kind, listed.follow));
+}
+
+/// Whether one file's backup may get the name that another file's copy has: then it matters which is copied first.
+fn backups_may_collide(cx: &Context, dir: &Dir, files: &[Listed]) -> bool {
+    let is_backup = |name: &[u8]| {
+        let suffix = cx.options.suffix.as_bytes();
+        name.ends_with(suffix) || name.ends_with(b"~")
+    };
+    cx.options.backup != Backup::No
+        && !dir.is_fresh()
+        && files.iter().any(|listed| is_backup(listed.name.as_bytes()))
+}
+
+/// `cp`'s order. What cannot be looked at comes first: it is an error in any order.
+fn sort_by_inode(pair: &Pair, entries: &mut [Listed]) {
+    let inode = |listed: &Listed| {
+        let stat = sys::stat_at(pair.source(), &listed.name, false);
+        stat.map_or(0, |stat| stat.id.ino)
+    };
+    entries.sort_by_cached_key(inode);
+}
+
+/// Lists a directory and finds out what each name is.
+fn list_known(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
+    let listing = list(pair);
+    if let Some(errno) = listing.failed {
+        let path = dir.source_path("".as_ref());
+        cx.error(Error::new(Operation::List, path).with_errno(errno));
+    }
+    let names = listing.names.into_iter();
+    names
+        .filter_map(|(name, kind)| look(cx, dir, pair, name, kind))
+        .collect()
 }
 
 /// Finds out what a listed name is, where the listing does not say or says that it is a link to be followed.

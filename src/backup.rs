@@ -1,0 +1,142 @@
+//! Backups: the other name that a destination gets before it is replaced, and gets back if its copy fails.
+//!
+//! - **Simple**: the name with a suffix. A file that has that name is lost, as with `cp`.
+//! - **Numbered**: `name.~N~`, N one more than the highest that is there. It never replaces anything: a number that
+//!   somebody takes meanwhile is passed over.
+//! - **Existing**: numbered where there is a numbered one of that name already, else simple.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::BorrowedFd;
+use std::os::unix::ffi::OsStrExt;
+
+use crate::options::Backup;
+use crate::path::split;
+use crate::sys::{self, Errno, Result};
+
+/// A destination that has another name now.
+pub(crate) struct Saved<'a> {
+    dir: BorrowedFd<'a>,
+    name: &'a OsStr,
+    backup: OsString,
+}
+
+impl<'a> Saved<'a> {
+    /// Renames what has the name; `None` if nothing has it any more.
+    pub(crate) fn save(
+        dir: BorrowedFd<'a>,
+        name: &'a OsStr,
+        how: Backup,
+        suffix: &OsStr,
+    ) -> Result<Option<Self>> {
+        let mut number = highest(dir, name, how)? + 1;
+        let numbered = how == Backup::Numbered || (how == Backup::Existing && number > 1);
+        loop {
+            let backup = if numbered {
+                numbered_name(name, number)
+            } else {
+                simple_name(name, suffix)
+            };
+            match sys::rename(dir, name, &backup, !numbered) {
+                Ok(()) => return Ok(Some(Self { dir, name, backup })),
+                Err(Errno::NOENT) => return Ok(None),
+                Err(Errno::EXIST) if numbered && number < u64::MAX => number += 1,
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+
+    /// The backup's name, relative to the same directory as the destination's.
+    pub(crate) fn backup(&self) -> &OsStr {
+        &self.backup
+    }
+
+    /// Gives the destination its name back.
+    pub(crate) fn restore(&self) -> Result<()> {
+        sys::rename(self.dir, &self.backup, self.name, true)
+    }
+}
+
+/// The name that a backup of `name` would get.
+pub(crate) fn backup_name(
+    dir: BorrowedFd,
+    name: &OsStr,
+    how: Backup,
+    suffix: &OsStr,
+) -> Result<OsString> {
+    let highest = highest(dir, name, how)?;
+    let numbered = how == Backup::Numbered || (how == Backup::Existing && highest > 0);
+    Ok(if numbered {
+        numbered_name(name, highest + 1)
+    } else {
+        simple_name(name, suffix)
+    })
+}
+
+/// The name of a simple backup.
+pub(crate) fn simple_name(name: &OsStr, suffix: &OsStr) -> OsString {
+    let mut backup = name.to_owned();
+    backup.push(suffix);
+    backup
+}
+
+fn numbered_name(name: &OsStr, number: u64) -> OsString {
+    let mut backup = name.to_owned();
+    backup.push(format!(".~{number}~"));
+    backup
+}
+
+/// The highest number among the numbered backups of `name`; 0 if there are none, or none that count.
+fn highest(dir: BorrowedFd, name: &OsStr, how: Backup) -> Result<u64> {
+    if !matches!(how, Backup::Numbered | Backup::Existing) {
+        return Ok(0);
+    }
+    let (parent, base) = split(name);
+    // A directory that cannot be listed has none that anybody sees.
+    let Ok(listed) = sys::open_dest_dir(dir, parent, true) else {
+        return Ok(0);
+    };
+    let names = sys::read_dir(&listed)?;
+    let numbers = names
+        .into_iter()
+        .filter_map(|(other, _)| number_of(other.as_bytes(), base.as_bytes()));
+    Ok(numbers.max().unwrap_or(0))
+}
+
+/// The N of `base.~N~`.
+fn number_of(name: &[u8], base: &[u8]) -> Option<u64> {
+    let digits = name
+        .strip_prefix(base)?
+        .strip_prefix(b".~")?
+        .strip_suffix(b"~")?;
+    // `.~0~` and `.~01~` are no backups' names.
+    let is_number =
+        digits.first().is_some_and(|&digit| digit != b'0') && digits.iter().all(u8::is_ascii_digit);
+    if is_number {
+        str::from_utf8(digits).ok()?.parse().ok()
+    } else {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_numbers_count() {
+        for (name, number) in [
+            (&b"a.~1~"[..], Some(1)),
+            (b"a.~120~", Some(120)),
+            (b"a.~0~", None),
+            (b"a.~01~", None),
+            (b"a.~~", None),
+            (b"a.~1", None),
+            (b"a.~x~", None),
+            (b"b.~1~", None),
+            (b"aa.~1~", None),
+            (b"a.~99999999999999999999~", None),
+        ] {
+            assert_eq!(number_of(name, b"a"), number, "{}", name.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! The decision about one entry that is not a directory: from the options and the facts about both ends to a [`FilePlan`],
+//! with nothing touched and nothing asked on the way.
+//!
+//! The rules are `cp`'s, in the order in which `cp` applies them to a destination name that is taken:
+//! 1. Source and destination are **one file**: refused, unless what is going to be done cannot lose it ([`sameness`]).
+//! 2. It is **up to date** (`-u`): left alone.
+//! 3. It **may not be replaced** (`-n`, `--update=none`): left alone; or somebody has to be **asked** (`-i`).
+//! 4. It is a **directory**: refused.
+//! 5. **This run made it** from another operand: refused, or its data would be lost.
+//! 6. It gets a **backup**, unless that would overwrite the source.
+//! 7. It is **removed** first: `--remove-destination`, a file with several names that are to be kept apart, a link or a
+//!    special file.
+//! 8. Else a file is **overwritten**, and anything else is made in the hope that the name is free.
+//!
+//! Whether `cp` looks at a symbolic link as the destination or through it depends on what will happen to it: see
+//! [`looks_through`].
+
+use crate::error::Operation;
+use crate::options::{Backup, Follow, Make, Options, Overwrite};
+use crate::sys::{Errno, Kind, Result, Stat};
+
+/// What has a name.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Seen {
+    /// The thing itself, be it a symbolic link.
+    pub itself: Stat,
+    /// What a symbolic link leads to, or why it leads nowhere; `None` for anything else.
+    pub target: Option<Result<Stat>>,
+}
+
+impl Seen {
+    /// What is at the end of the link, if it is one.
+    fn end(&self) -> Result<Stat> {
+        self.target.unwrap_or(Ok(self.itself))
+    }
+
+    fn is_symlink(&self) -> bool {
+        self.itself.kind == Kind::Symlink
+    }
+}
+
+/// The facts about a source.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SourceFacts {
+    pub seen: Seen,
+    /// What is copied: the thing itself or, if links are followed, what it leads to.
+    pub stat: Stat,
+}
+
+/// The facts about a destination name that is taken.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DestFacts {
+    pub seen: Seen,
+    /// This very run made it.
+    pub made_here: bool,
+    /// The name is the very name of the source, and not just another one of the same file.
+    pub is_source_name: bool,
+    /// The source is what a simple backup of this name would replace.
+    pub backup_is_source: bool,
+    /// The name ends in `.` or `..`, which cannot be renamed.
+    pub is_dot: bool,
+}
+
+/// What is going to be done about an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FilePlan {
+    /// Make it; the name is free, or nothing is done to what has it.
+    Create,
+    /// Write the new data into the file that is there.
+    Overwrite,
+    /// Remove what is there, then make it.
+    Replace,
+    /// Give what is there another name, then make it.
+    Backup,
+    /// Leave it alone.
+    Skip(Reason),
+    /// Leave it alone and say so.
+    Refuse(Operation),
+    /// The destination is a symbolic link that cannot be followed, for this reason.
+    Unreachable(Errno),
+}
+
+/// Why an entry is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// Nothing that exists is replaced.
+    Exists,
+    /// The destination is not older.
+    UpToDate,
+    /// The destination is what it would become.
+    Same,
+}
+
+/// A plan, and whether somebody has to agree to it first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub ask: bool,
+    pub plan: FilePlan,
+}
+
+impl From<FilePlan> for Decision {
+    fn from(plan: FilePlan) -> Self {
+        Self { ask: false, plan }
+    }
+}
+
+/// Whether an entry's data is copied, and not just what it is.
+pub(crate) fn has_data(options: &Options, kind: Kind) -> bool {
+    options.make == Make::Copies
+        && match kind {
+            Kind::File => true,
+            Kind::Dir | Kind::Symlink => false,
+            _ => options.copy_contents,
+        }
+}
+
+/// Whether a destination that is a symbolic link stands for what it leads to: where data will be written through it.
+pub(crate) fn looks_through(options: &Options, kind: Kind) -> bool {
+    has_data(options, kind) && options.backup == Backup::No && !options.remove_destination
+}
+
+/// The decision for an entry that is not a directory. `dest` is `None` if the name is free.
+pub(crate) fn decide(
+    options: &Options,
+    source: &SourceFacts,
+    dest: Option<&DestFacts>,
+) -> Decision {
+    let Some(dest) = dest else {
+        return FilePlan::Create.into();
+    };
+    let data = has_data(options, source.stat.kind);
+    let through_new_link = data
+        && dest.seen.is_symlink()
+        && dest.made_here
+        && options.backup == Backup::No
+        && !options.remove_destination;
+    let seen = if looks_through(options, source.stat.kind) {
+        match dest.seen.end() {
+            Ok(stat) => stat,
+            Err(Errno::NOENT) if through_new_link => {
+                return FilePlan::Refuse(Operation::JustCreatedLink).into();
+            }
+            // Nothing is there yet as far as rules go; making it will find the link.
+            Err(Errno::NOENT) => return FilePlan::Create.into(),
+            // A loop cannot be opened; forced, it is removed then.
+            Err(Errno::LOOP) if options.force => return FilePlan::Overwrite.into(),
+            Err(errno) => return FilePlan::Unreachable(errno).into(),
+        }
+    } else {
+        dest.seen.itself
+    };
+    let sameness = match options.overwrite {
+        Overwrite::Never | Overwrite::Refuse => Sameness::Different,
+        _ => sameness(options, source, dest, &seen),
+    };
+    if sameness == Sameness::Refused {
+        return FilePlan::Refuse(Operation::SameFile).into();
+    }
+    match options.overwrite {
+        Overwrite::Always => {}
+        Overwrite::IfOlder if is_older(options, &seen, &source.stat) => {}
+        Overwrite::IfOlder => return FilePlan::Skip(Reason::UpToDate).into(),
+        Overwrite::Never => return FilePlan::Skip(Reason::Exists).into(),
+        Overwrite::Refuse => return FilePlan::Refuse(Operation::NotReplacing).into(),
+    }
+    let plan = if sameness == Sameness::Done {
+        FilePlan::Skip(Reason::Same)
+    } else if seen.kind == Kind::Dir {
+        FilePlan::Refuse(Operation::OtherOverDir)
+    } else if dest.made_here && options.backup != Backup::Numbered && !through_new_link {
+        FilePlan::Refuse(Operation::JustCreated)
+    } else if options.backup != Backup::No && !dest.is_dot {
+        if dest.backup_is_source && options.backup != Backup::Numbered {
+            FilePlan::Refuse(Operation::BackupIsSource)
+        } else {
+            FilePlan::Backup
+        }
+    } else if is_removed(options, source, &seen) {
+        FilePlan::Replace
+    } else if through_new_link {
+        FilePlan::Refuse(Operation::JustCreatedLink)
+    } else if data {
+        FilePlan::Overwrite
+    } else {
+        FilePlan::Create
+    };
+    Decision {
+        ask: options.ask,
+        plan,
+    }
+}
+
+/// The decision for a directory whose destination's name is taken: [`FilePlan::Overwrite`] stands for merging the two.
+pub(crate) fn decide_dir(options: &Options, source: &SourceFacts, dest: &DestFacts) -> FilePlan {
+    let seen = match dest.seen.end() {
+        Ok(stat) if options.keep_directory_symlink => stat,
+        _ => dest.seen.itself,
+    };
+    let sameness = match options.overwrite {
+        Overwrite::Never | Overwrite::Refuse => Sameness::Different,
+        _ => sameness(options, source, dest, &seen),
+    };
+    match (sameness, seen.kind) {
+        (Sameness::Refused, _) => FilePlan::Refuse(Operation::SameFile),
+        // Merged with itself, each of its files is found to be the same.
+        (_, Kind::Dir) => FilePlan::Overwrite,
+        _ => FilePlan::Refuse(Operation::DirOverOther),
+    }
+}
+
+/// Whether what has the name is removed before the copy is made.
+fn is_removed(options: &Options, source: &SourceFacts, seen: &Stat) -> bool {
+    let keeps_names_apart = options.preserve.links && seen.nlink > 1;
+    let is_no_file = options.follow == Follow::Never && source.stat.kind != Kind::File;
+    options.remove_destination || (!options.attributes_only && (keeps_names_apart || is_no_file))
+}
+
+/// Whether the destination was modified before the source.
+fn is_older(options: &Options, dest: &Stat, source: &Stat) -> bool {
+    let mut modified = source.times.modified;
+    if options.preserve.timestamps {
+        // A copy on a filesystem that keeps coarser times is not older for that.
+        let (seconds, nanoseconds) = modified;
+        let unit = resolution(dest);
+        modified = (seconds, nanoseconds / unit * unit);
+    }
+    dest.times.modified < modified
+}
+
+/// The unit, in nanoseconds, that all of a file's times are multiples of: a guess at what its filesystem can keep.
+fn resolution(stat: &Stat) -> u32 {
+    let all = [stat.times.accessed, stat.times.modified, stat.times.changed];
+    let mut unit = 1;
+    while unit < 1_000_000_000 && all.iter().all(|(_, ns)| ns % (unit * 10) == 0) {
+        unit *= 10;
+    }
+    unit
+}
+
+/// How a source and a destination that are, or may be, one file are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sameness {
+    /// They are two, or it does no harm that they are one.
+    Different,
+    /// They are one, and the copy would lose it.
+    Refused,
+    /// They are one, as they would be afterwards: nothing is left to do.
+    Done,
+}
+
+/// Whether source and destination are one file in a way that matters. `seen` is what the rules take the destination for.
+pub(crate) fn sameness(
+    options: &Options,
+    source: &SourceFacts,
+    dest: &DestFacts,
+    seen: &Stat,
+) -> Sameness {
+    use Sameness::{Different, Done, Refused};
+    let one_file = source.stat.id == seen.id;
+    let hard_links = options.make == Make::HardLinks;
+    let follows = options.follow != Follow::Never;
+    if one_file && hard_links {
+        return Done;
+    }
+    if follows && !one_file {
+        return Different;
+    }
+    // From here on it is about the names themselves.
+    let (from, to) = if follows {
+        (source.seen.itself, dest.seen.itself)
+    } else {
+        (source.stat, *seen)
+    };
+    let one_inode = from.id == to.id;
+    let is_link = |stat: &Stat| stat.kind == Kind::Symlink;
+    if is_link(&from) && is_link(&to) {
+        if !follows {
+            return match (dest.is_source_name, one_inode) {
+                (true, _) => Refused,
+                // Two names of one symbolic link: there is nothing to copy.
+                (false, true) if options.backup == Backup::No => Done,
+                (false, _) => Different,
+            };
+        }
+        if options.remove_destination {
+            return Different;
+        }
+    }
+    if options.backup != Backup::No {
+        let loses = if one_inode {
+            dest.is_source_name
+        } else {
+            // The backup would take the file away from under the link that is read.
+            follows && is_link(&from) && !is_link(&to)
+        };
+        return if loses { Refused } else { Different };
+    }
+    if options.remove_destination
+        && (is_link(&to) || (one_inode && to.nlink > 1 && !dest.is_source_name))
+    {
+        // The source has another name.
+        return Different;
+    }
+    if !is_link(&from) && !is_link(&to) {
+        if !one_inode {
+            return Different;
+        }
+        if hard_links {
+            return Done;
+        }
+    }
+    let replaces_link = (hard_links || options.remove_destination) && is_link(&to);
+    if options.make == Make::Symlinks || replaces_link {
+        return if from.id.dev == to.id.dev {
+            Different
+        } else {
+            Refused
+        };
+    }
+    if !follows {
+        // A link must not replace the file that it leads to, nor be written through to itself.
+        let source_end = if is_link(&from) {
+            source.seen.end()
+        } else {
+            Ok(from)
+        };
+        let dest_end = if is_link(&to) {
+            dest.seen.end()
+        } else {
+            Ok(to)
+        };
+        match (source_end, dest_end) {
+            (Ok(source), Ok(dest)) if source.id == dest.id => {}
+            _ => return Different,
+        }
+        if hard_links {
+            return if is_link(&to) { Different } else { Done };
+        }
+    }
+    Refused
+}
