@@ -139,6 +139,8 @@ pub(crate) struct Context {
     pub process: Process,
     pub handles: Handles,
     pub max_nested: u32,
+    /// The same name may be met more than once: an operand is, or is inside, another one.
+    pub names_repeat: bool,
     observer: Arc<dyn Observer>,
     errors: Mutex<Vec<Error>>,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
@@ -194,6 +196,7 @@ impl Context {
         workers: usize,
         tables: Tables,
         remember: bool,
+        names_repeat: bool,
     ) -> Self {
         let limit = sys::raise_open_files_limit().saturating_sub(SPARE_DESCRIPTORS);
         let share = match tables {
@@ -207,6 +210,7 @@ impl Context {
             process: Process::new(),
             handles: Handles::new(workers, share, tables),
             max_nested: max_nested(share),
+            names_repeat,
             observer,
             errors: Mutex::default(),
             ladders: Mutex::default(),

@@ -51,8 +51,10 @@ pub(crate) struct SourceFacts {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DestFacts {
     pub seen: Seen,
-    /// This very run made it.
+    /// This very run made it, from another operand.
     pub made_here: bool,
+    /// It is a symbolic link that this very run made.
+    pub new_link: bool,
     /// The name is the very name of the source, and not just another one of the same file.
     pub is_source_name: bool,
     /// The source is what a simple backup of this name would replace.
@@ -129,11 +131,7 @@ pub(crate) fn decide(
         return FilePlan::Create.into();
     };
     let data = has_data(options, source.stat.kind);
-    let through_new_link = data
-        && dest.seen.is_symlink()
-        && dest.made_here
-        && options.backup == Backup::No
-        && !options.remove_destination;
+    let through_new_link = dest.new_link && looks_through(options, source.stat.kind);
     let seen = if looks_through(options, source.stat.kind) {
         match dest.seen.end() {
             Ok(stat) => stat,

@@ -371,7 +371,8 @@ fn look_at_dest(
     let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
     Ok(Some(DestFacts {
         seen,
-        made_here: cx.made(seen.itself.id),
+        made_here: place.dir.facts().is_none() && cx.made(seen.itself.id),
+        new_link: seen.itself.kind == Kind::Symlink && cx.made(seen.itself.id),
         is_source_name: is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",
@@ -514,10 +515,11 @@ impl Entry {
         plan: FilePlan,
         ended: &mut Vec<Arc<Dir>>,
     ) -> Result<Option<How>, Error> {
-        // A link that is followed is a name of the file that no count has.
-        let names = match cx.options.follow {
-            Follow::Never => self.stat.nlink,
-            _ => u64::MAX,
+        // A link that is followed is a name of the file that no count has, and a name may be met twice.
+        let names = if cx.options.follow == Follow::Never && !cx.names_repeat {
+            self.stat.nlink
+        } else {
+            u64::MAX
         };
         let claim = cx.links.claim(self.stat.id, names, || {
             let Names { source, dest } = place.names;

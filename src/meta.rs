@@ -8,7 +8,7 @@
 //! 3. **Mode**, special bits included.
 //! 4. **Times**, which every step before may have changed.
 //!
-//! What fails is told to the caller, and the rest is still given.
+//! If one fails the rest is still given, and the caller is told.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::BorrowedFd;
@@ -132,8 +132,26 @@ impl Attributes {
         }
     }
 
-    /// Gives them to the copy, in the module's order. What fails is told to `failed`.
+    /// Gives them to the copy, in the module's order. What fails first, in the order of [`rank`], is told to `failed`: the
+    /// others usually fail for the same reason, and `cp` stops there.
     pub(crate) fn give(
+        &self,
+        dest: Subject,
+        preserve: &Preserve,
+        process: &Process,
+        has: Has,
+        failed: &mut dyn FnMut(Failure),
+    ) {
+        let mut first: Option<Failure> = None;
+        self.give_all(dest, preserve, process, has, &mut |failure| {
+            if first.is_none_or(|first| rank(failure.operation) < rank(first.operation)) {
+                first = Some(failure);
+            }
+        });
+        first.into_iter().for_each(failed);
+    }
+
+    fn give_all(
         &self,
         dest: Subject,
         preserve: &Preserve,
@@ -223,6 +241,16 @@ impl Attributes {
                 }
             }
         }
+    }
+}
+
+/// The order in which `cp` gives attributes.
+fn rank(operation: Operation) -> u8 {
+    match operation {
+        Operation::Times => 0,
+        Operation::Ownership => 1,
+        Operation::Xattr => 2,
+        _ => 3,
     }
 }
 

@@ -9,6 +9,7 @@
 //! `/`) is the directory's own contents and merges with the target. After this, nobody asks again where something goes.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -169,6 +170,19 @@ impl Plan {
                 merges || root.within.is_some() || !seen.insert(&root.dest)
             })
     }
+
+    /// Whether an operand is, or is inside, another one.
+    fn operands_overlap(&self) -> bool {
+        if self.roots.len() < 2 {
+            return false;
+        }
+        // What cannot be found will not be copied.
+        let resolve = |root: &Root| root.source.canonicalize().ok();
+        let mut paths: Vec<PathBuf> = self.roots.iter().filter_map(resolve).collect();
+        // What is inside a directory comes right behind it.
+        paths.sort_unstable();
+        paths.windows(2).any(|two| two[1].starts_with(&two[0]))
+    }
 }
 
 impl Plan {
@@ -223,6 +237,7 @@ impl Plan {
 
     fn copy(self, tables: Tables) -> Report {
         let in_order = self.operands_may_meet();
+        let names_repeat = self.options.preserve.links && self.operands_overlap();
         let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
         let cx = Context::new(
             self.options,
@@ -231,6 +246,7 @@ impl Plan {
             workers,
             tables,
             in_order,
+            names_repeat,
         );
         tree::copy_roots(&cx, &self.roots, in_order);
         cx.report()
@@ -292,7 +308,8 @@ fn into_dir(sources: Vec<PathBuf>, dir: &Path, options: &Options) -> Vec<Root> {
             join(dir, strip_slashes(&source).as_os_str())
         } else {
             match split(source.as_os_str()).1 {
-                name if name.is_empty() || name == ".." => dir.to_owned(),
+                // Not out of the directory again.
+                name if name == ".." => join(dir, OsStr::new(".")),
                 name => join(dir, name),
             }
         };
@@ -328,7 +345,7 @@ mod tests {
 
     #[test]
     fn root_and_dot_dot_merge_with_the_target() {
-        assert_eq!(dests(&["/", "..", "x/.."], "t"), ["t", "t", "t"]);
+        assert_eq!(dests(&["/", "..", "x/.."], "t"), ["t/", "t/.", "t/."]);
     }
 
     #[test]

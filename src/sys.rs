@@ -208,13 +208,17 @@ fn open_for_reading(
     rustix::fs::openat(dir, name, oflags, Mode::empty())
 }
 
-/// Opens a destination directory; never through a symbolic link as the last component unless `follow`.
+/// Opens a destination directory; never through a symbolic link as the last component unless `follow`. One that may not be
+/// read is opened as a mere place (`O_PATH`): names in it can be reached if it may be searched.
 pub(crate) fn open_dest_dir(dir: impl AsFd, name: &OsStr, follow: bool) -> Result<OwnedFd> {
-    let mut oflags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    let mut oflags = OFlags::CLOEXEC | OFlags::DIRECTORY;
     if !follow {
         oflags |= OFlags::NOFOLLOW;
     }
-    rustix::fs::openat(dir, name, oflags, Mode::empty())
+    match rustix::fs::openat(&dir, name, oflags | OFlags::RDONLY, Mode::empty()) {
+        Err(Errno::ACCESS) => rustix::fs::openat(dir, name, oflags | OFlags::PATH, Mode::empty()),
+        opened => opened,
+    }
 }
 
 /// Opens the directory that an open directory is in.
@@ -397,9 +401,16 @@ pub(crate) fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
 
 // ---- Attributes ----
 
+/// The path by which the kernel offers an open file, for what cannot be done through an `O_PATH` descriptor (it answers
+/// `EBADF`). It needs /proc.
+fn path_of_fd(fd: impl AsFd) -> String {
+    format!("/proc/thread-self/fd/{}", fd.as_fd().as_raw_fd())
+}
+
 /// Sets the owner and the group of an open file; `None` leaves one as it is.
 pub(crate) fn set_owner(fd: impl AsFd, uid: Option<u32>, gid: Option<u32>) -> Result<()> {
-    rustix::fs::fchown(fd, uid.map(Uid::from_raw), gid.map(Gid::from_raw))
+    let (uid, gid) = (uid.map(Uid::from_raw), gid.map(Gid::from_raw));
+    rustix::fs::chownat(fd, "", uid, gid, AtFlags::EMPTY_PATH)
 }
 
 /// Sets the owner and the group of a name, of a symbolic link itself.
@@ -415,7 +426,11 @@ pub(crate) fn set_owner_at(
 
 /// Sets the permission and special bits of an open file.
 pub(crate) fn set_mode(fd: impl AsFd, mode: u32) -> Result<()> {
-    rustix::fs::fchmod(fd, Mode::from_raw_mode(mode))
+    let mode = Mode::from_raw_mode(mode);
+    match rustix::fs::fchmod(&fd, mode) {
+        Err(Errno::BADF) => rustix::fs::chmod(path_of_fd(fd), mode),
+        done => done,
+    }
 }
 
 /// Sets the permission and special bits of what a name is now, and never of what a symbolic link points to.
@@ -432,9 +447,8 @@ pub(crate) fn set_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()>
     if fstat(&pin)?.kind == Kind::Symlink {
         return Err(Errno::LOOP);
     }
-    let path = format!("/proc/thread-self/fd/{}", pin.as_raw_fd());
     let mode = Mode::from_raw_mode(mode);
-    match rustix::fs::chmodat(rustix::fs::CWD, path, mode, AtFlags::empty()) {
+    match rustix::fs::chmod(path_of_fd(&pin), mode) {
         // Without /proc (in a chroot) the name must do; a moment ago it was no symbolic link.
         Err(Errno::NOENT) => rustix::fs::chmodat(dir, name, mode, AtFlags::empty()),
         done => done,
@@ -454,7 +468,13 @@ fn timestamps(times: Times) -> Timestamps {
 
 /// Sets the access and modification time of an open file.
 pub(crate) fn set_times(fd: impl AsFd, times: Times) -> Result<()> {
-    rustix::fs::futimens(fd, &timestamps(times))
+    match rustix::fs::futimens(&fd, &timestamps(times)) {
+        Err(Errno::BADF) => {
+            let path = path_of_fd(fd);
+            rustix::fs::utimensat(rustix::fs::CWD, path, &timestamps(times), AtFlags::empty())
+        }
+        done => done,
+    }
 }
 
 /// Sets the modification time of an open file to now. Who may write the file but does not own it must set the access time
@@ -516,7 +536,12 @@ pub(crate) fn get_xattr_at(dir: impl AsFd, name: &OsStr, attribute: &CStr) -> Re
 
 /// Sets an extended attribute of an open file.
 pub(crate) fn set_xattr(fd: impl AsFd, attribute: &CStr, value: &[u8]) -> Result<()> {
-    rustix::fs::fsetxattr(fd, attribute, value, XattrFlags::empty())
+    match rustix::fs::fsetxattr(&fd, attribute, value, XattrFlags::empty()) {
+        Err(Errno::BADF) => {
+            rustix::fs::setxattr(path_of_fd(fd), attribute, value, XattrFlags::empty())
+        }
+        done => done,
+    }
 }
 
 /// Sets an extended attribute of a name, of a symbolic link itself.
@@ -531,7 +556,10 @@ pub(crate) fn set_xattr_at(
 
 /// Removes an extended attribute of an open file.
 pub(crate) fn remove_xattr(fd: impl AsFd, attribute: &CStr) -> Result<()> {
-    rustix::fs::fremovexattr(fd, attribute)
+    match rustix::fs::fremovexattr(&fd, attribute) {
+        Err(Errno::BADF) => rustix::fs::removexattr(path_of_fd(fd), attribute),
+        done => done,
+    }
 }
 
 /// Removes an extended attribute of a name, of a symbolic link itself.
@@ -541,7 +569,12 @@ pub(crate) fn remove_xattr_at(dir: impl AsFd, name: &OsStr, attribute: &CStr) ->
 
 /// Whether an open file has an extended attribute.
 pub(crate) fn has_xattr(fd: impl AsFd, attribute: &CStr) -> bool {
-    rustix::fs::fgetxattr_query(fd, attribute).is_ok()
+    match rustix::fs::fgetxattr(&fd, attribute, &mut [0_u8; 0]) {
+        Err(Errno::BADF) => {
+            rustix::fs::getxattr(path_of_fd(fd), attribute, &mut [0_u8; 0]).is_ok()
+        }
+        got => got.is_ok(),
+    }
 }
 
 /// Calls with a buffer that grows until the answer fits: the size may change between asking for it and using it.

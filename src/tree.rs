@@ -19,7 +19,7 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::vec;
 
@@ -36,6 +36,7 @@ use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
 use crate::options::{Backup, Follow};
 use crate::parents::Parents;
+use crate::path::split;
 use crate::plan::Root;
 use crate::report::Count;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -58,9 +59,9 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
     };
     let serial = || roots.iter().for_each(one);
     if in_order {
-        let mut seen = HashSet::new();
+        let mut met = HashSet::new();
         for root in roots {
-            if !is_repeated(cx, root, &mut seen) {
+            if !is_repeated(cx, root, &mut met) {
                 one(root);
             }
         }
@@ -69,18 +70,26 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
     }
 }
 
-/// Whether an operand is there for the second time, which is worth a warning and no more. As with `cp`, a file is known by
-/// its name, a directory by where it goes.
-fn is_repeated(cx: &Context, root: &Root, seen: &mut HashSet<(FileId, PathBuf)>) -> bool {
+/// By what an operand is known to have been met before: the file itself, and the name of a file or, for a directory, where it
+/// goes.
+type Met = (FileId, Option<FileId>, OsString);
+
+/// Whether an operand is there for the second time, which is worth a warning and no more.
+fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<Met>) -> bool {
     let follow = cx.options.follow != Follow::Never;
     let Ok(stat) = sys::stat_at(sys::cwd(), root.source.as_os_str(), follow) else {
         return false;
     };
-    let (operation, known_by) = match stat.kind {
+    let (operation, name) = match stat.kind {
+        Kind::Dir if !cx.options.recursive => return false,
         Kind::Dir => (Operation::RepeatedDir, &root.dest),
+        // The second copy overwrites the first, and that is kept.
+        _ if cx.options.backup != Backup::No => return false,
         _ => (Operation::RepeatedFile, &root.source),
     };
-    let new = seen.insert((stat.id, known_by.clone()));
+    let (parent, base) = split(name.as_os_str());
+    let parent = sys::stat_at(sys::cwd(), parent, true).ok();
+    let new = met.insert((stat.id, parent.map(|stat| stat.id), base.to_owned()));
     if !new {
         cx.warning(&Error::new(operation, &root.source));
     }
@@ -260,6 +269,18 @@ struct Entered {
 }
 
 impl Entered {
+    /// Leaves the directory to whichever worker takes it, which opens it for itself.
+    fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
+        let Self { dir, listed, .. } = self;
+        scope.spawn(move |scope| match cx.handles.open(&dir) {
+            Ok(pair) => Self { dir, pair, listed }.copy(cx, scope),
+            Err(error) => {
+                cx.error(error);
+                end(cx, dir);
+            }
+        });
+    }
+
     fn copy<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         if self.listed {
             copy_entries(cx, scope, &self.dir, &self.pair);
@@ -276,9 +297,7 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
     loop {
         if let Some(task) = next.take() {
             match task.enter(cx) {
-                Ok(entered) if entered.dir.is_fresh() => {
-                    scope.spawn(move |scope| entered.copy(cx, scope));
-                }
+                Ok(entered) if entered.dir.is_fresh() => entered.spawn(cx, scope),
                 Ok(Entered { dir, pair, listed }) => {
                     let mut entries = if listed {
                         list_known(cx, &dir, &pair)
