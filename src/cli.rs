@@ -156,9 +156,10 @@ struct Args {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "",
+        action = ArgAction::Append,
         help_heading = "What is kept"
     )]
-    context: Option<OsString>,
+    context: Vec<OsString>,
 
     /// Copy all SOURCEs into DIRECTORY
     #[arg(
@@ -225,9 +226,10 @@ struct Args {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "",
+        action = ArgAction::Append,
         help_heading = "What is there already"
     )]
-    backup: Option<String>,
+    backup: Vec<String>,
 
     /// What a simple backup's name ends in [default: ~]
     #[arg(
@@ -323,8 +325,6 @@ pub struct Command {
     pub threads: usize,
     /// How much is said about each entry.
     pub verbosity: Verbosity,
-    /// Something that was asked for and cannot be, but does no harm.
-    pub warning: Option<&'static str>,
     /// Nothing but errors is shown.
     pub quiet: bool,
     /// How the summary is shown.
@@ -360,16 +360,17 @@ pub fn program_name() -> String {
 }
 
 impl Command {
-    /// Understands the process's own command line.
-    pub fn from_env(program: &str) -> Result<Self, Stop> {
+    /// Understands the process's own command line. `warn` is told what was asked for and cannot be, but does no harm.
+    pub fn from_env(program: &str, warn: impl FnMut(&str)) -> Result<Self, Stop> {
         let words = env::args_os().skip(1);
-        Self::parse(words, program, &Environment::of_the_process())
+        Self::parse(words, program, &Environment::of_the_process(), warn)
     }
 
     fn parse(
         words: impl IntoIterator<Item = OsString>,
         program: &str,
         environment: &Environment,
+        warn: impl FnMut(&str),
     ) -> Result<Self, Stop> {
         let definition = Args::command();
         let posix = environment.posixly_correct;
@@ -378,8 +379,8 @@ impl Command {
         let matches = definition.try_get_matches_from(line).map_err(explain)?;
         let args = Args::from_arg_matches(&matches).map_err(explain)?;
         let typed = in_order(&matches);
+        check_context(&args, &typed, warn)?;
         let options = options(&args, &typed, environment)?;
-        let warning = check_context(&args, &typed)?;
         let threads = threads(&args.threads)?;
         let report = match &args.report {
             Some(format) => choose(
@@ -408,7 +409,6 @@ impl Command {
             options,
             threads,
             verbosity,
-            warning,
             quiet,
             report,
         })
@@ -470,19 +470,7 @@ fn operands(args: Args) -> Result<(Vec<PathBuf>, Target), Stop> {
             }
         }
     };
-    if args.strip_trailing_slashes {
-        let strip = |path: &mut PathBuf| *path = without_slashes(path).to_owned();
-        operands.iter_mut().for_each(strip);
-    }
     Ok((operands, target))
-}
-
-fn without_slashes(path: &Path) -> &Path {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = path.as_os_str().as_bytes();
-    // The first one may be the whole path.
-    let end = bytes.iter().rposition(|&byte| byte != b'/').unwrap_or(0);
-    Path::new(OsStr::from_bytes(bytes.get(..=end).unwrap_or_default()))
 }
 
 fn threads(text: &str) -> Result<usize, Stop> {
@@ -554,6 +542,7 @@ fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Op
     options.force = args.force;
     options.remove_destination = args.remove_destination;
     options.parents = args.parents;
+    options.strip_trailing_slashes = args.strip_trailing_slashes;
     options.keep_directory_symlink = args.keep_directory_symlink;
     options.write_through_dangling = environment.posixly_correct;
     options.overwrite = if asks == Some(false) {
@@ -563,13 +552,13 @@ fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Op
     };
     let keeps_all = matches!(options.overwrite, Overwrite::Never | Overwrite::Refuse);
     options.ask = asks == Some(true) && !keeps_all;
-    if args.make_backups || args.backup.is_some() || args.suffix.is_some() {
+    if args.make_backups || !args.backup.is_empty() || args.suffix.is_some() {
         if keeps_all {
             return Err(usage(
                 "--backup is mutually exclusive with -n or --update=none-fail",
             ));
         }
-        options.backup = backup(args.backup.as_deref(), environment)?;
+        options.backup = backup(&args.backup, environment)?;
         options.suffix = suffix(args.suffix.as_ref(), environment);
     }
     if let Some(when) = &args.reflink {
@@ -613,13 +602,11 @@ fn updated(which: &str) -> Result<Overwrite, Stop> {
     )
 }
 
-/// The kind of backup: as the option says or, if it does not, the environment.
-fn backup(control: Option<&str>, environment: &Environment) -> Result<Backup, Stop> {
+/// The kind of backup: as the last option says that says one or, if none does, the environment.
+fn backup(typed: &[String], environment: &Environment) -> Result<Backup, Stop> {
     let given = |text: &&str| !text.is_empty();
-    let (context, control) = match (
-        control.filter(given),
-        environment.version_control.as_deref().filter(given),
-    ) {
+    let typed = typed.iter().map(String::as_str).rfind(given);
+    let (context, control) = match (typed, environment.version_control.as_deref().filter(given)) {
         (Some(control), _) => ("backup type", control),
         (None, Some(control)) => ("$VERSION_CONTROL", control),
         (None, None) => return Ok(Backup::Existing),
@@ -652,9 +639,17 @@ fn suffix(typed: Option<&OsString>, environment: &Environment) -> OsString {
 }
 
 /// What can be said about security contexts without SELinux, and with it.
-fn check_context(args: &Args, typed: &[Typed]) -> Result<Option<&'static str>, Stop> {
+fn check_context(args: &Args, typed: &[Typed], mut warn: impl FnMut(&str)) -> Result<(), Stop> {
     let is_enabled = Path::new("/sys/fs/selinux/enforce").exists();
     let names_context = |list: &str| list.split(',').any(|word| word == "context");
+    if is_enabled && (args.default_context || !args.context.is_empty()) {
+        return Err(impossible(
+            "setting a security context (-Z, --context) is not supported",
+        ));
+    }
+    for _ in args.context.iter().filter(|context| !context.is_empty()) {
+        warn("ignoring --context; it requires an SELinux-enabled kernel");
+    }
     let required = typed
         .iter()
         .any(|(id, list)| *id == "preserve" && names_context(list));
@@ -663,16 +658,7 @@ fn check_context(args: &Args, typed: &[Typed]) -> Result<Option<&'static str>, S
             "cannot preserve security context without an SELinux-enabled kernel",
         ));
     }
-    if is_enabled && (args.default_context || args.context.is_some()) {
-        return Err(impossible(
-            "setting a security context (-Z, --context) is not supported",
-        ));
-    }
-    let names_one = args
-        .context
-        .as_ref()
-        .is_some_and(|context| !context.is_empty());
-    Ok(names_one.then_some("ignoring --context; it requires an SELinux-enabled kernel"))
+    Ok(())
 }
 
 /// An option's name in [`Args`], and its value.
@@ -811,7 +797,7 @@ mod tests {
 
     fn parse_in(environment: &Environment, line: &str) -> Result<Command, Stop> {
         let words = line.split_whitespace().map(OsString::from);
-        Command::parse(words, "poolcp", environment)
+        Command::parse(words, "poolcp", environment, |_| ())
     }
 
     fn parse(line: &str) -> Result<Command, Stop> {

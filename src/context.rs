@@ -3,13 +3,14 @@
 //! Everything here is either immutable, or a counter, or behind a lock that is held for a moment and never across a call
 //! into rayon.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::data::{How, Ladder};
-use crate::error::{Error, Operation};
+use crate::dir::{Entry, Place};
+use crate::error::Error;
 use crate::handles::{Handles, Tables};
 use crate::links::Links;
 use crate::options::Options;
@@ -144,13 +145,30 @@ pub(crate) struct Context {
     observer: Arc<dyn Observer>,
     errors: Mutex<Vec<Error>>,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
-    /// The operands' destination directories, each with the two paths that were given: a source directory that is one of
-    /// them would be copied into itself.
-    dest_roots: Mutex<Vec<(FileId, PathBuf, PathBuf)>>,
-    /// What this run made, if an operand might meet another one's files.
-    made: Option<Mutex<HashSet<FileId>>>,
+    /// The operands that are directories, and their copies.
+    known_dirs: Mutex<HashMap<FileId, KnownDir>>,
+    /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
+    made: Option<Mutex<HashMap<FileId, Made>>>,
     workers: usize,
     started: Instant,
+}
+
+/// A directory that must not be copied when it is met again.
+#[derive(Clone)]
+pub(crate) enum KnownDir {
+    /// An operand, which has been copied to here.
+    Source { entry: Option<Entry>, dest: PathBuf },
+    /// An operand's copy, which would be copied into itself.
+    Dest,
+}
+
+/// What something was made as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Made {
+    /// The copy of an operand.
+    Operand,
+    /// A symbolic link somewhere below one.
+    Link,
 }
 
 /// What the process is allowed to do, and what the kernel gives its new files.
@@ -214,7 +232,7 @@ impl Context {
             observer,
             errors: Mutex::default(),
             ladders: Mutex::default(),
-            dest_roots: Mutex::default(),
+            known_dirs: Mutex::default(),
             made: remember.then(Mutex::default),
             workers,
             started: Instant::now(),
@@ -238,20 +256,19 @@ impl Context {
     }
 
     /// Remembers an operand's copy, or a symbolic link that was just made, if another operand may meet it.
-    pub(crate) fn remember(&self, look: impl FnOnce() -> sys::Result<Stat>) {
+    pub(crate) fn remember(&self, what: Made, look: impl FnOnce() -> sys::Result<Stat>) {
         // What cannot be looked at any more is not there to be overwritten.
         if let Some(made) = &self.made
             && let Ok(stat) = look()
         {
-            lock(made).insert(stat.id);
+            lock(made).insert(stat.id, what);
         }
     }
 
-    /// Whether this run made it.
-    pub(crate) fn made(&self, id: FileId) -> bool {
-        self.made
-            .as_ref()
-            .is_some_and(|made| lock(made).contains(&id))
+    /// What this run made it as, if it did.
+    pub(crate) fn made(&self, id: FileId) -> Option<Made> {
+        let made = self.made.as_ref()?;
+        lock(made).get(&id).copied()
     }
 
     /// What the observer wants to hear about.
@@ -277,15 +294,20 @@ impl Context {
         Arc::clone(ladders.entry((source_dev, dest_dev)).or_default())
     }
 
-    pub(crate) fn add_dest_root(&self, id: FileId, source: PathBuf, dest: PathBuf) {
-        lock(&self.dest_roots).push((id, source, dest));
+    /// Remembers a directory that is an operand, and the one that is its copy. What is known already stays so.
+    pub(crate) fn add_known_dirs(&self, source: FileId, dest: FileId, place: Place<'_>) {
+        let copied = KnownDir::Source {
+            entry: place.dest_entry(),
+            dest: place.dest_path(),
+        };
+        let mut dirs = lock(&self.known_dirs);
+        dirs.entry(source).or_insert(copied);
+        dirs.entry(dest).or_insert(KnownDir::Dest);
     }
 
-    /// The refusal to copy a source directory that is an operand's destination.
-    pub(crate) fn refuse_into_itself(&self, id: FileId) -> Option<Error> {
-        let roots = lock(&self.dest_roots);
-        let (_, source, dest) = roots.iter().find(|(root, ..)| *root == id)?;
-        Some(Error::new(Operation::IntoItself, dest).with_other(source))
+    /// What is known of a directory.
+    pub(crate) fn known_dir(&self, id: FileId) -> Option<KnownDir> {
+        lock(&self.known_dirs).get(&id).cloned()
     }
 
     /// The report, once everything has ended.

@@ -119,6 +119,8 @@ pub(crate) struct Transfer<'a> {
     pub dest: BorrowedFd<'a>,
     /// The source's facts, taken from its descriptor.
     pub stat: &'a Stat,
+    /// The destination has no offsets.
+    pub in_sequence: bool,
     pub reflink: Reflink,
     pub sparse: Sparse,
     pub ladder: &'a Ladder,
@@ -228,7 +230,9 @@ impl Transfer<'_> {
             return Ok((End::AsExpected, how));
         }
         how.offload = Tried::Avoided;
-        let end = if self.sparse == Sparse::Always {
+        let end = if self.in_sequence {
+            self.copy_to_end()?
+        } else if self.sparse == Sparse::Always {
             how.holes = Holes::Zeros;
             self.copy_without_zeros()?
         } else if self.sparse == Sparse::Auto && self.has_holes() {

@@ -33,10 +33,6 @@ impl Seen {
     fn end(&self) -> Result<Stat> {
         self.target.unwrap_or(Ok(self.itself))
     }
-
-    fn is_symlink(&self) -> bool {
-        self.itself.kind == Kind::Symlink
-    }
 }
 
 /// The facts about a source.
@@ -200,7 +196,7 @@ pub(crate) fn decide_dir(options: &Options, source: &SourceFacts, dest: &DestFac
     };
     match (sameness, seen.kind) {
         (Sameness::Refused, _) => FilePlan::Refuse(Operation::SameFile),
-        // Merged with itself, each of its files is found to be the same.
+        (Sameness::Done, _) => FilePlan::Skip(Reason::Same),
         (_, Kind::Dir) => FilePlan::Overwrite,
         _ => FilePlan::Refuse(Operation::DirOverOther),
     }
@@ -307,8 +303,8 @@ pub(crate) fn sameness(
             return Done;
         }
     }
-    let replaces_link = (hard_links || options.remove_destination) && is_link(&to);
-    if options.make == Make::Symlinks || replaces_link {
+    let replaces_link = options.make != Make::Copies || options.remove_destination;
+    if replaces_link && is_link(&to) {
         return if from.id.dev == to.id.dev {
             Different
         } else {

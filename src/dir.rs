@@ -2,6 +2,7 @@
 //! finished. Its descriptors are not here: each worker has its own, see `handles.rs`.
 
 use std::ffi::{OsStr, OsString};
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +11,8 @@ use crate::data::Ladder;
 use crate::error::{Error, Operation};
 use crate::handles::Pair;
 use crate::meta::Attributes;
-use crate::sys::{Errno, FileId};
+use crate::path::{join, split};
+use crate::sys::{self, Errno, FileId};
 
 /// What is known of a directory and does not change while it is copied.
 pub(crate) struct DirFacts {
@@ -134,7 +136,11 @@ impl Dir {
             names.push(name_of(dir));
             dir = parent;
         }
-        names.iter().rev().collect()
+        let first = names.pop().map(PathBuf::from).unwrap_or_default();
+        names
+            .iter()
+            .rev()
+            .fold(first, |path, name| join(&path, name))
     }
 
     /// Whether this directory or one that it is in has `id` as its source.
@@ -177,6 +183,16 @@ impl<'a> Names<'a> {
     }
 }
 
+/// A directory entry, whatever path leads to it: the directory that it is in, and its name there.
+pub(crate) type Entry = (FileId, OsString);
+
+/// The entry that a path from an open directory means.
+pub(crate) fn entry(dir: BorrowedFd<'_>, path: &OsStr) -> Option<Entry> {
+    let (parent, base) = split(path);
+    let parent = sys::stat_at(dir, parent, true).ok()?;
+    Some((parent.id, base.to_owned()))
+}
+
 /// Where an entry is and what it is called: a directory, this worker's descriptors of it, and the names.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
@@ -192,6 +208,14 @@ impl Place<'_> {
 
     pub(crate) fn dest_path(&self) -> PathBuf {
         self.dir.dest_path(self.names.dest)
+    }
+
+    pub(crate) fn source_entry(&self) -> Option<Entry> {
+        entry(self.pair.source(), self.names.source)
+    }
+
+    pub(crate) fn dest_entry(&self) -> Option<Entry> {
+        entry(self.pair.dest(), self.names.dest)
     }
 
     /// An error about the source.

@@ -85,6 +85,8 @@ pub enum Operation {
     SameFile,
     /// A directory's copy would be inside itself.
     IntoItself,
+    /// A directory is an operand, and inside another one, too.
+    LinkDir,
     /// A directory would replace something else.
     DirOverOther,
     /// Something else would replace a directory.
@@ -162,6 +164,7 @@ impl Operation {
             Self::OmitDirectory => format!("-r not specified; omitting directory {path}"),
             Self::SameFile => format!("{other} and {path} are the same file"),
             Self::IntoItself => format!("cannot copy a directory, {other}, into itself, {path}"),
+            Self::LinkDir => format!("will not create hard link {path} to directory {other}"),
             Self::DirOverOther => {
                 format!("cannot overwrite non-directory {path} with directory {other}")
             }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::backup::{Saved, simple_name};
-use crate::context::{Context, Event, Interest, Question};
+use crate::context::{Context, Event, Interest, Made, Question};
 use crate::data::{self, End, Ends, Failure, How, Ladder, Transfer};
 use crate::decide::{
     Decision, DestFacts, FilePlan, Reason, Seen, SourceFacts, decide, decide_dir, has_data,
@@ -283,7 +283,10 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
                 let make = |temporary: &OsStr| {
                     sys::make_link(from.dest(), &first.dest, dir, temporary, false)
                 };
-                replace(cx, place, make).map_err(error)?;
+                replace(place, make).map_err(error)?;
+                cx.tell(|| Event::Removed {
+                    dest: place.dest_path(),
+                });
             }
         }
         made => made.map_err(error)?,
@@ -293,23 +296,14 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
 }
 
 /// Puts something that `make` makes in the place of what has the name, with no moment in which the name is free.
-fn replace(
-    cx: &Context,
-    place: Place<'_>,
-    make: impl Fn(&OsStr) -> sys::Result<()>,
-) -> sys::Result<()> {
+fn replace(place: Place<'_>, make: impl Fn(&OsStr) -> sys::Result<()>) -> sys::Result<()> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let temporary = make_temporary(name, make)?;
     let renamed = sys::rename(dir, &temporary, name, true);
     // Two names of one file are left as they are by rename(2), and so is anything after an error.
-    match (sys::unlink(dir, &temporary), renamed) {
-        (Ok(()) | Err(Errno::NOENT), Ok(())) => {
-            cx.tell(|| Event::Removed {
-                dest: place.dest_path(),
-            });
-            Ok(())
-        }
-        (_, Err(errno)) | (Err(errno), _) => Err(errno),
+    match sys::unlink(dir, &temporary) {
+        Ok(()) | Err(Errno::NOENT) => renamed,
+        Err(errno) => Err(errno),
     }
 }
 
@@ -367,53 +361,47 @@ fn look_at_dest(
             return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno));
         }
     };
+    let made = cx.made(seen.itself.id);
     let (_, base) = split(name);
     let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
     Ok(Some(DestFacts {
         seen,
-        made_here: place.dir.facts().is_none() && cx.made(seen.itself.id),
-        new_link: seen.itself.kind == Kind::Symlink && cx.made(seen.itself.id),
+        made_here: place.dir.facts().is_none() && made == Some(Made::Operand),
+        new_link: seen.itself.kind == Kind::Symlink && made.is_some(),
         is_source_name: is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",
     }))
 }
 
-/// Whether a directory may be merged with what has its destination's name.
-pub(crate) fn check_merge(
+/// Whether a directory is to be merged with what has its destination's name.
+pub(crate) fn merges(
     cx: &Context,
     place: Place<'_>,
     stat: &Stat,
     follow: bool,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let entry = Entry {
         stat: *stat,
         file: None,
         followed: follow,
     };
-    match entry.facts(cx, place)? {
-        (source, Some(dest)) => match decide_dir(&cx.options, &source, &dest) {
-            FilePlan::Refuse(operation) => Err(place.refused(operation)),
-            FilePlan::Unreachable(errno) => {
-                Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno))
-            }
-            _ => Ok(()),
-        },
-        // It is gone again: opening it will say so.
-        (_, None) => Ok(()),
+    let (source, dest) = entry.facts(cx, place)?;
+    let plan = dest.map_or(FilePlan::Create, |dest| {
+        decide_dir(&cx.options, &source, &dest)
+    });
+    match plan {
+        FilePlan::Refuse(operation) => Err(place.refused(operation)),
+        FilePlan::Skip(_) => Ok(false),
+        _ => Ok(true),
     }
 }
 
 /// Whether the two names are one directory entry.
 fn is_same_name(place: Place<'_>) -> bool {
     let Names { source, dest } = place.names;
-    let ((source_dir, source_base), (dest_dir, dest_base)) = (split(source), split(dest));
-    let same_dir = || {
-        let source = sys::stat_at(place.pair.source(), source_dir, true);
-        let dest = sys::stat_at(place.pair.dest(), dest_dir, true);
-        matches!((source, dest), (Ok(source), Ok(dest)) if source.id == dest.id)
-    };
-    source_base == dest_base && same_dir()
+    // Looked at only where the names agree.
+    split(source).1 == split(dest).1 && place.source_entry() == place.dest_entry()
 }
 
 /// Whether the source is what a simple backup of the destination would replace.
@@ -597,7 +585,7 @@ impl Entry {
             }
         };
         if place.dir.facts().is_none() {
-            cx.remember(|| sys::fstat(&dest.file));
+            cx.remember(Made::Operand, || sys::fstat(&dest.file));
         }
         let (end, how) = if cx.options.attributes_only {
             (End::AsExpected, None)
@@ -607,6 +595,7 @@ impl Entry {
                 source: source.as_fd(),
                 dest: dest.file.as_fd(),
                 stat: &self.stat,
+                in_sequence: dest.is_stream,
                 reflink: cx.options.reflink,
                 sparse: cx.options.sparse,
                 ladder,
@@ -729,7 +718,7 @@ impl Entry {
         }
         let file = sys::create_through_link(dir, name, mode);
         let file = file.map_err(|errno| create_error(place, errno))?;
-        Ok(Staged::existing(file))
+        Ok(Staged::existing(file, false))
     }
 
     /// Opens and empties a file that is there; `None` if it is gone or had to be removed (`-f`).
@@ -762,7 +751,8 @@ impl Entry {
             };
             emptied.map_err(|errno| create_error(place, errno))?;
         }
-        Ok(Some(Staged::existing(file)))
+        let is_stream = !matches!(stat.kind, Kind::File | Kind::BlockDevice);
+        Ok(Some(Staged::existing(file, is_stream)))
     }
 
     /// The mode that a new file is made with, and what it has then.
@@ -813,7 +803,7 @@ impl Entry {
         };
         let make = |name: &OsStr| sys::make_symlink(&text, dir, name);
         match make(name) {
-            Err(Errno::EXIST) if cx.options.force => replace(cx, place, make),
+            Err(Errno::EXIST) if cx.options.force => replace(place, make),
             Err(Errno::EXIST) if is_there() => Ok(()),
             made => made,
         }
@@ -839,7 +829,7 @@ impl Entry {
             .map_err(|_| error(Errno::INVAL))?;
         let make = |name: &OsStr| sys::make_symlink(&text, place.pair.dest(), name);
         match make(place.names.dest) {
-            Err(Errno::EXIST) if cx.options.force => replace(cx, place, make),
+            Err(Errno::EXIST) if cx.options.force => replace(place, make),
             made => made,
         }
         .map_err(error)?;
@@ -863,7 +853,7 @@ impl Entry {
             sys::make_link(from, source, to, name, self.followed)
         };
         match make(dest) {
-            Err(Errno::EXIST) if cx.options.force || cx.options.ask => replace(cx, place, make),
+            Err(Errno::EXIST) if cx.options.force || cx.options.ask => replace(place, make),
             made => made,
         }
         .map_err(|errno| place.dest_error(Operation::CreateLink, errno))?;
@@ -890,11 +880,17 @@ impl Entry {
 
     /// Another operand must not replace what this one made.
     fn remember_name(&self, cx: &Context, place: Place<'_>) {
-        let is_operand = place.dir.facts().is_none();
-        // A symbolic link may be written through from anywhere.
-        if is_operand || self.stat.kind == Kind::Symlink {
-            cx.remember(|| sys::stat_at(place.pair.dest(), place.names.dest, false));
-        }
+        let made = if place.dir.facts().is_none() {
+            Made::Operand
+        } else if self.stat.kind == Kind::Symlink {
+            // It may be written through from anywhere.
+            Made::Link
+        } else {
+            return;
+        };
+        cx.remember(made, || {
+            sys::stat_at(place.pair.dest(), place.names.dest, false)
+        });
     }
 
     fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {
@@ -972,6 +968,8 @@ fn create_error(place: Place<'_>, errno: Errno) -> Error {
 /// A file that is being written. Dropped before it is committed, a new one is removed; nothing else happens in a drop.
 struct Staged<'a> {
     file: OwnedFd,
+    /// A FIFO, a terminal or the like, which is written in one direction only.
+    is_stream: bool,
     /// Removes the name of a new file; `None` if the file was there before.
     guard: Option<RemoveOnDrop<'a>>,
 }
@@ -979,12 +977,19 @@ struct Staged<'a> {
 impl<'a> Staged<'a> {
     fn create(dir: BorrowedFd<'a>, name: &'a OsStr, mode: u32) -> sys::Result<Self> {
         let file = sys::create_file(dir, name, mode)?;
-        let guard = Some(RemoveOnDrop { dir, name });
-        Ok(Self { file, guard })
+        Ok(Self {
+            file,
+            is_stream: false,
+            guard: Some(RemoveOnDrop { dir, name }),
+        })
     }
 
-    fn existing(file: OwnedFd) -> Self {
-        Self { file, guard: None }
+    fn existing(file: OwnedFd, is_stream: bool) -> Self {
+        Self {
+            file,
+            is_stream,
+            guard: None,
+        }
     }
 
     /// Closes the file, hears what its filesystem has to say at the end, and keeps it if that is nothing.

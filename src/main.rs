@@ -27,7 +27,8 @@ const TICK: Duration = Duration::from_millis(100);
 
 fn main() -> ExitCode {
     let program = cli::program_name();
-    let done = Command::from_env(&program)
+    let warn = |warning: &str| say(&program, &format!("warning: {warning}"));
+    let done = Command::from_env(&program, warn)
         .map_err(|stop| answer(&program, stop))
         .and_then(|command| run(&program, command));
     match done {
@@ -42,9 +43,6 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         say(program, message);
         ExitCode::FAILURE
     };
-    if let Some(warning) = command.warning {
-        say(program, &format!("warning: {warning}"));
-    }
     let terminal = Arc::new(Terminal::new(program, &command));
     let (questions, asked) = mpsc::channel();
     let observer = Asking {

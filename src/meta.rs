@@ -230,15 +230,22 @@ impl Attributes {
                 });
             }
         }
-        // A new file that is to have the default mode does not keep an ACL that it has inherited.
-        let plain = preserve.default_mode && has.private_until.is_some() && self.kind != Kind::Dir;
-        if has.acl && (preserve.mode || plain) && self.kind != Kind::Symlink {
-            for name in [ACCESS_ACL, DEFAULT_ACL] {
-                let wanted = self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == name);
-                if !wanted {
-                    // Nothing inherited is the usual case and an error to the kernel.
-                    let _ = remove(dest, name);
-                }
+        if self.kind == Kind::Symlink || !has.acl {
+            return;
+        }
+        let unwanted: &[&CStr] = if preserve.mode {
+            &[ACCESS_ACL, DEFAULT_ACL]
+        } else if preserve.default_mode && has.private_until.is_some() {
+            // A new file that is to have the default mode does not keep an ACL that it has inherited.
+            &[ACCESS_ACL]
+        } else {
+            &[]
+        };
+        for name in unwanted {
+            let wanted = self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == *name);
+            if !wanted {
+                // Nothing inherited is the usual case and an error to the kernel.
+                let _ = remove(dest, name);
             }
         }
     }

@@ -170,6 +170,8 @@ pub struct Options {
     pub remove_destination: bool,
     /// A source's leading directories are made in the target as well (`--parents`).
     pub parents: bool,
+    /// Slashes at the end of a source that goes into a directory are ignored (`--strip-trailing-slashes`).
+    pub strip_trailing_slashes: bool,
     /// A directory may go into an existing destination that is a symbolic link to one (`--keep-directory-symlink`).
     pub keep_directory_symlink: bool,
     /// A new file may be made through a destination that is a symbolic link to nothing (`POSIXLY_CORRECT`).
@@ -198,6 +200,7 @@ impl Default for Options {
             force: false,
             remove_destination: false,
             parents: false,
+            strip_trailing_slashes: false,
             keep_directory_symlink: false,
             write_through_dangling: false,
             one_file_system: false,

@@ -236,8 +236,8 @@ impl Plan {
     }
 
     fn copy(self, tables: Tables) -> Report {
-        let in_order = self.operands_may_meet();
-        let names_repeat = self.options.preserve.links && self.operands_overlap();
+        let overlap = self.operands_overlap();
+        let in_order = overlap || self.operands_may_meet();
         let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
         let cx = Context::new(
             self.options,
@@ -246,7 +246,7 @@ impl Plan {
             workers,
             tables,
             in_order,
-            names_repeat,
+            overlap,
         );
         tree::copy_roots(&cx, &self.roots, in_order);
         cx.report()
@@ -303,7 +303,10 @@ fn onto_itself(dest: &Path, options: &Options) -> Result<PathBuf, Error> {
 }
 
 fn into_dir(sources: Vec<PathBuf>, dir: &Path, options: &Options) -> Vec<Root> {
-    let root = |source: PathBuf| {
+    let root = |mut source: PathBuf| {
+        if options.strip_trailing_slashes {
+            source = strip_slashes(&source).to_owned();
+        }
         let dest = if options.parents {
             join(dir, strip_slashes(&source).as_os_str())
         } else {

@@ -570,9 +570,7 @@ pub(crate) fn remove_xattr_at(dir: impl AsFd, name: &OsStr, attribute: &CStr) ->
 /// Whether an open file has an extended attribute.
 pub(crate) fn has_xattr(fd: impl AsFd, attribute: &CStr) -> bool {
     match rustix::fs::fgetxattr(&fd, attribute, &mut [0_u8; 0]) {
-        Err(Errno::BADF) => {
-            rustix::fs::getxattr(path_of_fd(fd), attribute, &mut [0_u8; 0]).is_ok()
-        }
+        Err(Errno::BADF) => rustix::fs::getxattr(path_of_fd(fd), attribute, &mut [0_u8; 0]).is_ok(),
         got => got.is_ok(),
     }
 }

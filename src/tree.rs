@@ -26,9 +26,9 @@ use std::vec;
 use rayon::Scope;
 use rayon::prelude::*;
 
-use crate::context::{Context, Event, lock};
+use crate::context::{Context, Event, KnownDir, lock};
 use crate::data::Failure;
-use crate::dir::{Dir, DirFacts, Names, Place};
+use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
 use crate::error::{Error, Operation};
 use crate::file;
 use crate::handles::Pair;
@@ -36,7 +36,6 @@ use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
 use crate::options::{Backup, Follow};
 use crate::parents::Parents;
-use crate::path::split;
 use crate::plan::Root;
 use crate::report::Count;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -70,30 +69,24 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
     }
 }
 
-/// By what an operand is known to have been met before: the file itself, and the name of a file or, for a directory, where it
-/// goes.
-type Met = (FileId, Option<FileId>, OsString);
-
-/// Whether an operand is there for the second time, which is worth a warning and no more.
-fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<Met>) -> bool {
+/// Whether a file is an operand for the second time, by the same name, which is worth a warning and no more. (A directory is
+/// found out when it is entered.)
+fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, Entry)>) -> bool {
     let follow = cx.options.follow != Follow::Never;
+    // The second copy overwrites the first, and that is kept.
+    if cx.options.backup != Backup::No {
+        return false;
+    }
     let Ok(stat) = sys::stat_at(sys::cwd(), root.source.as_os_str(), follow) else {
         return false;
     };
-    let (operation, name) = match stat.kind {
-        Kind::Dir if !cx.options.recursive => return false,
-        Kind::Dir => (Operation::RepeatedDir, &root.dest),
-        // The second copy overwrites the first, and that is kept.
-        _ if cx.options.backup != Backup::No => return false,
-        _ => (Operation::RepeatedFile, &root.source),
-    };
-    let (parent, base) = split(name.as_os_str());
-    let parent = sys::stat_at(sys::cwd(), parent, true).ok();
-    let new = met.insert((stat.id, parent.map(|stat| stat.id), base.to_owned()));
-    if !new {
-        cx.warning(&Error::new(operation, &root.source));
+    let entry = dir::entry(sys::cwd(), root.source.as_os_str());
+    let is_repeated =
+        stat.kind != Kind::Dir && entry.is_some_and(|entry| !met.insert((stat.id, entry)));
+    if is_repeated {
+        cx.warning(&Error::new(Operation::RepeatedFile, &root.source));
     }
-    !new
+    is_repeated
 }
 
 /// Copies one operand, unless it is a directory: that is returned as a task.
@@ -151,7 +144,8 @@ impl DirTask {
 
     fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         scope.spawn(move |scope| match self.enter(cx) {
-            Ok(entered) => entered.copy(cx, scope),
+            Ok(Some(entered)) => entered.copy(cx, scope),
+            Ok(None) => end(cx, self.parent),
             Err(error) => {
                 cx.error(error);
                 end(cx, self.parent);
@@ -159,8 +153,44 @@ impl DirTask {
         });
     }
 
-    /// Opens the source, makes or opens the destination.
-    fn enter(&self, cx: &Context) -> Result<Entered, Error> {
+    /// Whether a directory that is known already need not be copied once more. What it is known from decides what is wrong.
+    fn is_done(&self, cx: &Context, place: Place<'_>, known: &KnownDir) -> Result<bool, Error> {
+        let (mut top, mut is_operand) = (place.dir, true);
+        while let (Some(above), Some(_)) = (top.parent(), top.facts()) {
+            is_operand = false;
+            if above.facts().is_none() {
+                break;
+            }
+            top = above;
+        }
+        let (source, dest) = if is_operand {
+            (place.source_path(), place.dest_path())
+        } else {
+            (top.source_path("".as_ref()), top.dest_path("".as_ref()))
+        };
+        let KnownDir::Source {
+            entry: known,
+            dest: known_as,
+        } = known
+        else {
+            return Err(Error::new(Operation::IntoItself, dest).with_other(source));
+        };
+        if place.dest_entry() == *known {
+            cx.warning(&Error::new(Operation::RepeatedDir, source));
+            return Ok(true);
+        }
+        match cx.options.follow {
+            Follow::Always => Ok(false),
+            Follow::Operands if is_operand => Ok(false),
+            _ => {
+                let error = Error::new(Operation::LinkDir, place.dest_path());
+                Err(error.with_other(known_as))
+            }
+        }
+    }
+
+    /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand.
+    fn enter(&self, cx: &Context) -> Result<Option<Entered>, Error> {
         let parent_pair = cx.handles.open(&self.parent)?;
         let source_name = self.source.as_os_str();
         let names = Names {
@@ -190,15 +220,21 @@ impl DirTask {
         };
         let stat =
             sys::fstat(&source).map_err(|errno| place.source_error(Operation::Stat, errno))?;
-        if let Some(refusal) = cx.refuse_into_itself(stat.id) {
-            return Err(refusal);
+        if let Some(known) = cx.known_dir(stat.id) {
+            // What is wrong with the destination is said first.
+            let merges = file::merges(cx, place, &stat, self.follow)?;
+            if !merges || self.is_done(cx, place, &known)? {
+                return Ok(None);
+            }
         }
         if self.follow && self.parent.is_below(stat.id) {
             return Err(Error::new(Operation::Cycle, place.source_path()));
         }
-        let made = make_dest(cx, place, &stat, self.follow)?;
+        let Some(made) = make_dest(cx, place, &stat, self.follow)? else {
+            return Ok(None);
+        };
         if above.is_none() {
-            cx.add_dest_root(made.stat.id, place.source_path(), place.dest_path());
+            cx.add_known_dirs(stat.id, made.stat.id, place);
         }
         cx.counters.add(Count::Directories, 1);
 
@@ -232,11 +268,11 @@ impl DirTask {
             source,
             dest: made.fd,
         };
-        Ok(Entered {
+        Ok(Some(Entered {
             pair: cx.handles.keep(dir.key(), pair),
             dir,
             listed: !(crosses && cx.options.one_file_system),
-        })
+        }))
     }
 }
 
@@ -245,7 +281,9 @@ fn make_unlisted(cx: &Context, place: Place<'_>, follow: bool) -> Result<(), Err
     let (dir, name) = (place.pair.source(), place.names.source);
     let stat = sys::stat_at(dir, name, follow)
         .map_err(|errno| place.source_error(Operation::Stat, errno))?;
-    let made = make_dest(cx, place, &stat, follow)?;
+    let Some(made) = make_dest(cx, place, &stat, follow)? else {
+        return Ok(());
+    };
     cx.counters.add(Count::Directories, 1);
     let has = Has {
         acl: !made.fresh,
@@ -297,8 +335,9 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
     loop {
         if let Some(task) = next.take() {
             match task.enter(cx) {
-                Ok(entered) if entered.dir.is_fresh() => entered.spawn(cx, scope),
-                Ok(Entered { dir, pair, listed }) => {
+                Ok(None) => end(cx, task.parent),
+                Ok(Some(entered)) if entered.dir.is_fresh() => entered.spawn(cx, scope),
+                Ok(Some(Entered { dir, pair, listed })) => {
                     let mut entries = if listed {
                         list_known(cx, &dir, &pair)
                     } else {
@@ -341,13 +380,14 @@ struct MadeDir {
 }
 
 /// Makes the destination, or opens the one that is there. While it is worked in, a new one is its owner's to read, write
-/// and search, whatever the source's mode; and if ownership or an ACL is to come, nobody else's to enter.
+/// and search, whatever the source's mode; and if ownership or an ACL is to come, nobody else's to enter. `None` if the
+/// destination is the source itself, and that is all right.
 fn make_dest(
     cx: &Context,
     place: Place<'_>,
     source: &Stat,
     follow: bool,
-) -> Result<MadeDir, Error> {
+) -> Result<Option<MadeDir>, Error> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let preserve = &cx.options.preserve;
     let umask = cx.process.umask.unwrap_or(0o022);
@@ -362,10 +402,14 @@ fn make_dest(
     let fresh = match sys::make_dir(dir, name, at_first) {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
-        Err(Errno::NOTDIR) => {
-            return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(Errno::NOTDIR));
+        Err(errno) => {
+            // cp looks first.
+            let looked = sys::stat_at(dir, name, false);
+            return Err(match looked.err().unwrap_or(Errno::NOENT) {
+                Errno::NOENT => place.dest_error(Operation::CreateDir, errno),
+                errno => Error::new(Operation::Stat, place.dest_path()).with_errno(errno),
+            });
         }
-        Err(errno) => return Err(place.dest_error(Operation::CreateDir, errno)),
     };
     let error = |errno| place.dest_error(Operation::CreateDir, errno);
     if fresh {
@@ -374,8 +418,8 @@ fn make_dest(
             dest: place.dest_path(),
             backup: None,
         });
-    } else {
-        file::check_merge(cx, place, source, follow)?;
+    } else if !file::merges(cx, place, source, follow)? {
+        return Ok(None);
     }
     let through = cx.options.keep_directory_symlink;
     let fd = match sys::open_dest_dir(dir, name, through) {
@@ -384,6 +428,8 @@ fn make_dest(
             sys::set_mode_at(dir, name, 0o700).map_err(error)?;
             sys::open_dest_dir(dir, name, false).map_err(error)?
         }
+        // What has the name is a link to nothing, with a slash behind.
+        Err(Errno::NOENT) if !fresh => return Err(error(Errno::EXIST)),
         opened => opened.map_err(error)?,
     };
     let stat = sys::fstat(&fd).map_err(error)?;
@@ -393,6 +439,8 @@ fn make_dest(
     let missing = 0o700 & (!wanted | umask);
     let private_until = if !fresh {
         None
+    } else if preserve.default_mode {
+        Some((0o777 & !umask) | (stat.mode & 0o7000))
     } else if private {
         Some(wanted & !umask)
     } else if missing != 0 {
@@ -401,12 +449,12 @@ fn make_dest(
     } else {
         None
     };
-    Ok(MadeDir {
+    Ok(Some(MadeDir {
         fd,
         stat,
         fresh,
         private_until,
-    })
+    }))
 }
 
 /// A name that is to be copied, and what it is.
