@@ -158,8 +158,8 @@ pub(crate) struct Context {
 pub(crate) enum KnownDir {
     /// An operand, which has been copied to here.
     Source { entry: Option<Entry>, dest: PathBuf },
-    /// An operand's copy, which would be copied into itself.
-    Dest,
+    /// The copy of the operand `of`, which would be copied into itself; it is `fresh` if this run made it.
+    Dest { of: FileId, fresh: bool },
 }
 
 /// What something was made as.
@@ -295,14 +295,21 @@ impl Context {
     }
 
     /// Remembers a directory that is an operand, and the one that is its copy. What is known already stays so.
-    pub(crate) fn add_known_dirs(&self, source: FileId, dest: FileId, place: Place<'_>) {
+    pub(crate) fn add_known_dirs(
+        &self,
+        source: FileId,
+        dest: FileId,
+        fresh: bool,
+        place: Place<'_>,
+    ) {
         let copied = KnownDir::Source {
             entry: place.dest_entry(),
             dest: place.dest_path(),
         };
         let mut dirs = lock(&self.known_dirs);
         dirs.entry(source).or_insert(copied);
-        dirs.entry(dest).or_insert(KnownDir::Dest);
+        let copy = KnownDir::Dest { of: source, fresh };
+        dirs.entry(dest).or_insert(copy);
     }
 
     /// What is known of a directory.

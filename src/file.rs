@@ -274,20 +274,16 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
     let (dir, name) = (place.pair.dest(), place.names.dest);
     match sys::make_link(from.dest(), &first.dest, dir, name, false) {
         Err(Errno::EXIST) => {
-            let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
             let there = sys::stat_at(dir, name, false).map_err(error)?;
-            if there.id == id && there.id != copy.id {
+            if there.id == id {
                 return Err(place.refused(Operation::SameFile));
             }
-            if there.id != copy.id {
-                let make = |temporary: &OsStr| {
-                    sys::make_link(from.dest(), &first.dest, dir, temporary, false)
-                };
-                replace(place, make).map_err(error)?;
-                cx.tell(|| Event::Removed {
-                    dest: place.dest_path(),
-                });
-            }
+            let make =
+                |temporary: &OsStr| sys::make_link(from.dest(), &first.dest, dir, temporary, false);
+            replace(place, make).map_err(error)?;
+            cx.tell(|| Event::Removed {
+                dest: place.dest_path(),
+            });
         }
         made => made.map_err(error)?,
     }
@@ -431,8 +427,17 @@ impl Entry {
             wait: kind != Kind::File,
             no_atime,
         };
-        let file = sys::open_source(place.pair.source(), place.names.source, flags)
-            .map_err(|errno| place.source_error(Operation::Open, errno))?;
+        let (dir, name) = (place.pair.source(), place.names.source);
+        let file = sys::open_source(dir, name, flags).map_err(|errno| {
+            // In a directory that may not be searched, looking would have failed already.
+            let is_hidden = errno == Errno::ACCESS && sys::stat_at(dir, name, follow).is_err();
+            let operation = if is_hidden {
+                Operation::Stat
+            } else {
+                Operation::Open
+            };
+            place.source_error(operation, errno)
+        })?;
         let stat = sys::fstat(&file).map_err(|errno| place.source_error(Operation::Stat, errno))?;
         if stat.kind != kind {
             return Err(Error::new(Operation::Replaced, place.source_path()));
@@ -584,9 +589,7 @@ impl Entry {
                 &*own
             }
         };
-        if place.dir.facts().is_none() {
-            cx.remember(Made::Operand, || sys::fstat(&dest.file));
-        }
+        self.remember_name(cx, place);
         let (end, how) = if cx.options.attributes_only {
             (End::AsExpected, None)
         } else {
@@ -922,11 +925,11 @@ impl Entry {
     }
 }
 
-/// Whether a path names something in the working directory.
+/// Whether a path names something in the working directory, or nothing that could be made.
 fn is_in_working_dir(path: &Path) -> bool {
     let (parent, _) = split(path.as_os_str());
     let there = |name: &OsStr| sys::stat_at(sys::cwd(), name, true).map(|stat| stat.id);
-    parent == "." || (there(parent).is_ok() && there(parent) == there(OsStr::new(".")))
+    parent == "." || there(parent).is_err() || there(parent) == there(OsStr::new("."))
 }
 
 /// Makes sure that a name still leads to the file that it led to.

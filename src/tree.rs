@@ -168,12 +168,16 @@ impl DirTask {
         } else {
             (top.source_path("".as_ref()), top.dest_path("".as_ref()))
         };
-        let KnownDir::Source {
-            entry: known,
-            dest: known_as,
-        } = known
-        else {
-            return Err(Error::new(Operation::IntoItself, dest).with_other(source));
+        let (known, known_as) = match known {
+            KnownDir::Source { entry, dest } => (entry, dest),
+            KnownDir::Dest { of, fresh } => {
+                let operand = if is_operand { None } else { top.facts() };
+                // What was there before another operand was copied to it is a directory like any other.
+                if !fresh && operand.is_none_or(|facts| facts.source_id != *of) {
+                    return Ok(false);
+                }
+                return Err(Error::new(Operation::IntoItself, dest).with_other(source));
+            }
         };
         if place.dest_entry() == *known {
             cx.warning(&Error::new(Operation::RepeatedDir, source));
@@ -187,6 +191,49 @@ impl DirTask {
                 Err(error.with_other(known_as))
             }
         }
+    }
+
+    /// Makes the destination; `None` if there is nothing to do.
+    fn make(&self, cx: &Context, place: Place<'_>, stat: &Stat) -> Result<Option<MadeDir>, Error> {
+        if let Some(known) = cx.known_dir(stat.id) {
+            // What is wrong with the destination is said first.
+            let merges = file::merges(cx, place, stat, self.follow)?;
+            if !merges || self.is_done(cx, place, &known)? {
+                return Ok(None);
+            }
+        }
+        if self.follow && self.parent.is_below(stat.id) {
+            return Err(Error::new(Operation::Cycle, place.source_path()));
+        }
+        let made = make_dest(cx, place, stat, self.follow)?;
+        if let Some(made) = &made
+            && place.dir.facts().is_none()
+        {
+            cx.add_known_dirs(stat.id, made.stat.id, made.fresh, place);
+        }
+        Ok(made)
+    }
+
+    /// Makes the copy of a directory that may not be read: what can be known of it is copied, as `cp` does.
+    fn make_unlisted(&self, cx: &Context, place: Place<'_>) -> Result<Option<Entered>, Error> {
+        let (dir, name) = (place.pair.source(), place.names.source);
+        let stat = sys::stat_at(dir, name, self.follow)
+            .map_err(|errno| place.source_error(Operation::Stat, errno))?;
+        let Some(made) = self.make(cx, place, &stat)? else {
+            return Ok(None);
+        };
+        cx.counters.add(Count::Directories, 1);
+        let has = Has {
+            acl: !made.fresh,
+            private_until: made.private_until,
+            ..Has::default()
+        };
+        let dest = Subject::Open(made.fd.as_fd());
+        let mut failed =
+            |failure: Failure| cx.error(place.dest_error(failure.operation, failure.errno));
+        let preserve = &cx.options.preserve;
+        Attributes::without_xattrs(&stat).give(dest, preserve, &cx.process, has, &mut failed);
+        Err(place.source_error(Operation::List, Errno::ACCESS))
     }
 
     /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand.
@@ -210,32 +257,14 @@ impl DirTask {
         };
         let source = match sys::open_source_dir(parent_pair.source(), names.source, flags) {
             Ok(source) => source,
-            Err(errno) => {
-                let error = place.source_error(Operation::List, errno);
-                if errno == Errno::ACCESS {
-                    make_unlisted(cx, place, self.follow)?;
-                }
-                return Err(error);
-            }
+            Err(Errno::ACCESS) => return self.make_unlisted(cx, place),
+            Err(errno) => return Err(place.source_error(Operation::List, errno)),
         };
         let stat =
             sys::fstat(&source).map_err(|errno| place.source_error(Operation::Stat, errno))?;
-        if let Some(known) = cx.known_dir(stat.id) {
-            // What is wrong with the destination is said first.
-            let merges = file::merges(cx, place, &stat, self.follow)?;
-            if !merges || self.is_done(cx, place, &known)? {
-                return Ok(None);
-            }
-        }
-        if self.follow && self.parent.is_below(stat.id) {
-            return Err(Error::new(Operation::Cycle, place.source_path()));
-        }
-        let Some(made) = make_dest(cx, place, &stat, self.follow)? else {
+        let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };
-        if above.is_none() {
-            cx.add_known_dirs(stat.id, made.stat.id, place);
-        }
         cx.counters.add(Count::Directories, 1);
 
         let preserve = &cx.options.preserve;
@@ -274,28 +303,6 @@ impl DirTask {
             listed: !(crosses && cx.options.one_file_system),
         }))
     }
-}
-
-/// Makes the copy of a directory that may not be read: what can be known of it is copied, as `cp` does.
-fn make_unlisted(cx: &Context, place: Place<'_>, follow: bool) -> Result<(), Error> {
-    let (dir, name) = (place.pair.source(), place.names.source);
-    let stat = sys::stat_at(dir, name, follow)
-        .map_err(|errno| place.source_error(Operation::Stat, errno))?;
-    let Some(made) = make_dest(cx, place, &stat, follow)? else {
-        return Ok(());
-    };
-    cx.counters.add(Count::Directories, 1);
-    let has = Has {
-        acl: !made.fresh,
-        private_until: made.private_until,
-        ..Has::default()
-    };
-    let dest = Subject::Open(made.fd.as_fd());
-    let mut failed =
-        |failure: Failure| cx.error(place.dest_error(failure.operation, failure.errno));
-    let preserve = &cx.options.preserve;
-    Attributes::without_xattrs(&stat).give(dest, preserve, &cx.process, has, &mut failed);
-    Ok(())
 }
 
 /// A directory whose two ends are open.

@@ -1055,8 +1055,9 @@ fn accepted(
         return Some("cp 9.2 to 9.4 call what -n skips a failure");
     }
     let says = |text: &str| theirs.messages.iter().any(|line| line.contains(text));
-    if says("cannot create directory") && case.options.contains(&"parents") {
-        return Some("cp --parents stumbles over a directory that it has just made");
+    let stumbles = says("cannot create directory") || says("File exists");
+    if stumbles && case.options.contains(&"parents") {
+        return Some("cp --parents takes what is there for new once it has made a directory");
     }
     if says("failed to clone") && difference.text.contains("is missing") {
         return Some(
@@ -1090,7 +1091,8 @@ fn accepted(
     if drops_special_bits(&difference.text) {
         return Some("cp leaves special bits of an existing file where the source has none");
     }
-    let endless = |line: &String| line.contains("into itself");
+    let endless =
+        |line: &String| line.contains("into itself") || line.contains("will not create hard link");
     if !is_code && theirs.messages.iter().any(endless) && ours.messages.iter().any(endless) {
         return Some("how far a copy into itself goes depends on the order of names");
     }
