@@ -145,21 +145,29 @@ pub(crate) struct Context {
     observer: Arc<dyn Observer>,
     errors: Mutex<Vec<Error>>,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
-    /// The operands that are directories, and their copies.
-    known_dirs: Mutex<HashMap<FileId, KnownDir>>,
+    /// The operands that are directories.
+    operand_dirs: Mutex<HashMap<FileId, OperandDir>>,
+    /// Their copies.
+    copied_dirs: Mutex<HashMap<FileId, CopiedDir>>,
     /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
     made: Option<Mutex<HashMap<FileId, Made>>>,
     workers: usize,
     started: Instant,
 }
 
-/// A directory that must not be copied when it is met again.
+/// A directory that is an operand: met again, it would be copied twice.
 #[derive(Clone)]
-pub(crate) enum KnownDir {
-    /// An operand, which has been copied to here.
-    Source { entry: Option<Entry>, dest: PathBuf },
-    /// The copy of the operand `of`, which would be copied into itself; it is `fresh` if this run made it.
-    Dest { of: FileId, fresh: bool },
+pub(crate) struct OperandDir {
+    /// Its copy's place.
+    pub entry: Option<Entry>,
+    /// Its copy's path.
+    pub dest: PathBuf,
+}
+
+/// The copy of the operand `of`; this run made it, if it is `fresh`.
+struct CopiedDir {
+    of: FileId,
+    fresh: bool,
 }
 
 /// What something was made as.
@@ -232,7 +240,8 @@ impl Context {
             observer,
             errors: Mutex::default(),
             ladders: Mutex::default(),
-            known_dirs: Mutex::default(),
+            operand_dirs: Mutex::default(),
+            copied_dirs: Mutex::default(),
             made: remember.then(Mutex::default),
             workers,
             started: Instant::now(),
@@ -294,27 +303,42 @@ impl Context {
         Arc::clone(ladders.entry((source_dev, dest_dev)).or_default())
     }
 
-    /// Remembers a directory that is an operand, and the one that is its copy. What is known already stays so.
-    pub(crate) fn add_known_dirs(
+    /// Remembers a directory that is an operand, and the one that is its copy; `fresh` if this run made that.
+    pub(crate) fn add_operand_dir(
         &self,
         source: FileId,
         dest: FileId,
         fresh: bool,
         place: Place<'_>,
     ) {
-        let copied = KnownDir::Source {
+        let operand = OperandDir {
             entry: place.dest_entry(),
             dest: place.dest_path(),
         };
-        let mut dirs = lock(&self.known_dirs);
-        dirs.entry(source).or_insert(copied);
-        let copy = KnownDir::Dest { of: source, fresh };
-        dirs.entry(dest).or_insert(copy);
+        // The first one counts: a second one is already known.
+        lock(&self.operand_dirs).entry(source).or_insert(operand);
+        let mut copied = lock(&self.copied_dirs);
+        let fresh = fresh || copied.get(&dest).is_some_and(|copied| copied.fresh);
+        copied.insert(dest, CopiedDir { of: source, fresh });
     }
 
-    /// What is known of a directory.
-    pub(crate) fn known_dir(&self, id: FileId) -> Option<KnownDir> {
-        lock(&self.known_dirs).get(&id).cloned()
+    /// Whether a directory is an operand or the copy of one, and so cannot simply be copied.
+    pub(crate) fn is_known_dir(&self, id: FileId) -> bool {
+        lock(&self.operand_dirs).contains_key(&id) || lock(&self.copied_dirs).contains_key(&id)
+    }
+
+    /// The operand that a directory is.
+    pub(crate) fn operand_dir(&self, id: FileId) -> Option<OperandDir> {
+        lock(&self.operand_dirs).get(&id).cloned()
+    }
+
+    /// Whether a directory, met while the operand `of` is copied, would be copied into itself. One that was there before
+    /// another operand was copied to it is a directory like any other.
+    pub(crate) fn is_copied_dir(&self, id: FileId, of: FileId) -> bool {
+        let copied = lock(&self.copied_dirs);
+        copied
+            .get(&id)
+            .is_some_and(|copied| copied.fresh || copied.of == of)
     }
 
     /// The report, once everything has ended.

@@ -333,3 +333,332 @@ pub(crate) fn sameness(
     }
     Refused
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::{FileId, Times};
+
+    const OLD: i64 = 1;
+    const NEW: i64 = 2;
+
+    fn stat(ino: u64, kind: Kind) -> Stat {
+        let at = |seconds| (seconds, 0);
+        Stat {
+            id: FileId { dev: 1, ino },
+            kind,
+            mode: 0o644,
+            nlink: 1,
+            uid: 0,
+            gid: 0,
+            rdev: 0,
+            size: 0,
+            allocated: 0,
+            times: Times {
+                accessed: at(OLD),
+                modified: at(OLD),
+                changed: at(OLD),
+            },
+        }
+    }
+
+    fn file(ino: u64) -> Stat {
+        stat(ino, Kind::File)
+    }
+
+    fn modified(stat: Stat, seconds: i64) -> Stat {
+        let times = Times {
+            modified: (seconds, 0),
+            ..stat.times
+        };
+        Stat { times, ..stat }
+    }
+
+    fn plain(itself: Stat) -> Seen {
+        Seen {
+            itself,
+            target: None,
+        }
+    }
+
+    fn link(ino: u64, target: Result<Stat>) -> Seen {
+        Seen {
+            itself: stat(ino, Kind::Symlink),
+            target: Some(target),
+        }
+    }
+
+    fn source(seen: Seen, options: &Options) -> SourceFacts {
+        let end = seen.end().unwrap_or(seen.itself);
+        let follows = options.follow != Follow::Never;
+        let stat = if follows { end } else { seen.itself };
+        SourceFacts { seen, stat }
+    }
+
+    fn dest(seen: Seen) -> DestFacts {
+        DestFacts {
+            seen,
+            made_here: false,
+            new_link: false,
+            is_source_name: false,
+            backup_is_source: false,
+            is_dot: false,
+        }
+    }
+
+    /// Options, as somebody types them.
+    fn options(words: &str) -> Options {
+        let mut options = Options::default();
+        for word in words.split(' ').filter(|word| !word.is_empty()) {
+            match word {
+                "-P" => options.follow = Follow::Never,
+                "-r" => {
+                    options.recursive = true;
+                    options.copy_contents = false;
+                    options.follow = Follow::Never;
+                }
+                "-d" => {
+                    options.follow = Follow::Never;
+                    options.preserve.links = true;
+                }
+                "-p" => options.preserve.timestamps = true,
+                "-f" => options.force = true,
+                "-i" => options.ask = true,
+                "-n" => options.overwrite = Overwrite::Never,
+                "-u" => options.overwrite = Overwrite::IfOlder,
+                "none-fail" => options.overwrite = Overwrite::Refuse,
+                "-l" => options.make = Make::HardLinks,
+                "-s" => options.make = Make::Symlinks,
+                "-b" => options.backup = Backup::Existing,
+                "numbered" => options.backup = Backup::Numbered,
+                "attributes" => options.attributes_only = true,
+                "remove" => options.remove_destination = true,
+                _ => panic!("{word}"),
+            }
+        }
+        options
+    }
+
+    #[track_caller]
+    fn check(rows: &[(&str, Seen, DestFacts, FilePlan)]) {
+        for (words, from, to, plan) in rows {
+            let options = options(words);
+            let decision = decide(&options, &source(*from, &options), Some(to));
+            assert_eq!(decision.plan, *plan, "[{words}] {from:?} to {to:?}");
+            assert_eq!(decision.ask, options.ask && !is_settled(*plan), "[{words}]");
+        }
+    }
+
+    /// Whether there is nothing to ask about.
+    fn is_settled(plan: FilePlan) -> bool {
+        matches!(
+            plan,
+            FilePlan::Skip(Reason::UpToDate) | FilePlan::Refuse(Operation::SameFile)
+        )
+    }
+
+    #[test]
+    fn what_is_there_is_overwritten_replaced_or_kept() {
+        use FilePlan::{Backup, Create, Overwrite, Refuse, Replace, Skip};
+        let a = plain(file(1));
+        let b = dest(plain(file(2)));
+        let many = dest(plain(Stat {
+            nlink: 2,
+            ..file(2)
+        }));
+        let dir = dest(plain(stat(2, Kind::Dir)));
+        let fifo = plain(stat(1, Kind::Fifo));
+        let symlink = link(1, Ok(file(9)));
+        let of_source = DestFacts {
+            backup_is_source: true,
+            ..b
+        };
+        let dot = DestFacts { is_dot: true, ..b };
+        let made = DestFacts {
+            made_here: true,
+            ..b
+        };
+        check(&[
+            ("", a, b, Overwrite),
+            ("-i", a, b, Overwrite),
+            ("-f", a, b, Overwrite),
+            ("-n", a, b, Skip(Reason::Exists)),
+            ("none-fail", a, b, Refuse(Operation::NotReplacing)),
+            ("remove", a, b, Replace),
+            ("-b", a, b, Backup),
+            ("-b remove", a, b, Backup),
+            ("-b", a, dot, Overwrite),
+            ("-b", a, of_source, Refuse(Operation::BackupIsSource)),
+            ("numbered", a, of_source, Backup),
+            ("", a, dir, Refuse(Operation::OtherOverDir)),
+            ("-f remove", a, dir, Refuse(Operation::OtherOverDir)),
+            ("-d", a, many, Replace),
+            ("-d attributes", a, many, Overwrite),
+            ("-r", a, many, Overwrite),
+            ("", fifo, b, Overwrite),
+            ("-r", fifo, b, Replace),
+            ("-r attributes", fifo, b, Create),
+            ("-P", symlink, b, Replace),
+            ("-l", a, b, Create),
+            ("-s", a, b, Create),
+            ("-s remove", a, b, Replace),
+            ("", a, made, Refuse(Operation::JustCreated)),
+            ("-b", a, made, Refuse(Operation::JustCreated)),
+            ("numbered", a, made, Backup),
+        ]);
+    }
+
+    #[test]
+    fn an_update_needs_an_older_destination() {
+        use FilePlan::{Overwrite, Skip};
+        let old = plain(modified(file(1), OLD));
+        let new = plain(modified(file(1), NEW));
+        let up_to_date = Skip(Reason::UpToDate);
+        let is_old = dest(plain(modified(file(2), OLD)));
+        let is_new = dest(plain(modified(file(2), NEW)));
+        check(&[
+            ("-u", new, is_old, Overwrite),
+            ("-u", old, is_old, up_to_date),
+            ("-u", old, is_new, up_to_date),
+            ("-u -i", old, is_new, up_to_date),
+            ("-u -i", new, is_old, Overwrite),
+        ]);
+    }
+
+    #[test]
+    fn a_copy_on_a_filesystem_with_coarse_times_is_not_older_for_that() {
+        let mut fine = file(1);
+        fine.times.modified = (NEW, 999_999_999);
+        let coarse = dest(plain(modified(file(2), NEW)));
+        check(&[
+            ("-u", plain(fine), coarse, FilePlan::Overwrite),
+            (
+                "-u -p",
+                plain(fine),
+                coarse,
+                FilePlan::Skip(Reason::UpToDate),
+            ),
+        ]);
+        let mut changed = modified(file(2), NEW);
+        changed.times.changed = (NEW, 123_456_789);
+        check(&[(
+            "-u -p",
+            plain(fine),
+            dest(plain(changed)),
+            FilePlan::Overwrite,
+        )]);
+    }
+
+    #[test]
+    fn links_at_the_destination_are_written_through_by_data_only() {
+        use FilePlan::{Backup, Create, Overwrite, Refuse, Replace, Unreachable};
+        let a = plain(file(1));
+        let to_file = dest(link(3, Ok(file(4))));
+        let to_dir = dest(link(3, Ok(stat(4, Kind::Dir))));
+        let to_nothing = dest(link(3, Err(Errno::NOENT)));
+        let in_a_circle = dest(link(3, Err(Errno::LOOP)));
+        let symlink = link(1, Ok(file(9)));
+        let new = |dest| DestFacts {
+            new_link: true,
+            made_here: true,
+            ..dest
+        };
+        check(&[
+            ("", a, to_file, Overwrite),
+            ("-b", a, to_file, Backup),
+            ("remove", a, to_file, Replace),
+            ("-P", symlink, to_file, Replace),
+            ("", a, to_dir, Refuse(Operation::OtherOverDir)),
+            ("remove", a, to_dir, Replace),
+            ("", a, new(to_file), Refuse(Operation::JustCreatedLink)),
+            ("", a, new(to_nothing), Refuse(Operation::JustCreatedLink)),
+            ("remove", a, new(to_file), Refuse(Operation::JustCreated)),
+            ("remove", a, to_nothing, Replace),
+            ("remove", a, in_a_circle, Replace),
+        ]);
+        // Nothing exists there that a question could be about.
+        let decision = |words: &str, dest| {
+            let options = options(words);
+            decide(&options, &source(a, &options), Some(dest))
+        };
+        assert_eq!(decision("-n", &to_nothing), Create.into());
+        assert_eq!(decision("-i", &to_nothing), Create.into());
+        assert_eq!(decision("-f", &in_a_circle), Overwrite.into());
+        assert_eq!(decision("", &in_a_circle), Unreachable(Errno::LOOP).into());
+    }
+
+    #[test]
+    fn one_file_is_refused_unless_nothing_is_lost() {
+        use FilePlan::{Backup, Create, Refuse, Replace, Skip};
+        let same = Refuse(Operation::SameFile);
+        let done = Skip(Reason::Same);
+        let a = plain(file(1));
+        let itself = DestFacts {
+            is_source_name: true,
+            ..dest(a)
+        };
+        let twice = Stat {
+            nlink: 2,
+            ..file(1)
+        };
+        let other_name = dest(plain(twice));
+        let link_to_a = dest(link(3, Ok(file(1))));
+        let through = link(3, Ok(file(1)));
+        let same_link = DestFacts {
+            is_source_name: true,
+            ..dest(through)
+        };
+        check(&[
+            ("", a, itself, same),
+            ("-f", a, itself, same),
+            ("-b", a, itself, same),
+            ("remove", a, itself, same),
+            ("-n", a, itself, Skip(Reason::Exists)),
+            ("-l", a, itself, done),
+            ("-s", a, itself, same),
+            ("", plain(twice), other_name, same),
+            ("-d", plain(twice), other_name, same),
+            ("-b", plain(twice), other_name, Backup),
+            ("remove", plain(twice), other_name, Replace),
+            ("-l", plain(twice), other_name, done),
+            ("", a, link_to_a, same),
+            ("-P", a, link_to_a, same),
+            ("-b", a, link_to_a, Backup),
+            ("remove", a, link_to_a, Replace),
+            ("-l", a, link_to_a, Create),
+            ("-s", a, link_to_a, Create),
+            ("", through, dest(a), same),
+            ("-P", through, dest(a), same),
+            ("-b", through, dest(a), same),
+            ("-P -b", through, dest(a), Backup),
+            ("-P", through, same_link, same),
+            ("-P -b", through, same_link, same),
+            ("-P", through, dest(through), done),
+            ("-P -b", through, dest(through), Backup),
+        ]);
+    }
+
+    #[test]
+    fn directories_merge_with_directories_only() {
+        let dir = |ino| plain(stat(ino, Kind::Dir));
+        let to_dir = dest(link(3, Ok(stat(2, Kind::Dir))));
+        let refused = FilePlan::Refuse(Operation::DirOverOther);
+        for (words, to, plan) in [
+            ("-r", dest(dir(2)), FilePlan::Overwrite),
+            ("-r", dest(plain(file(2))), refused),
+            ("-r -f remove", dest(plain(file(2))), refused),
+            ("-r", to_dir, refused),
+            ("-r", dest(dir(1)), FilePlan::Refuse(Operation::SameFile)),
+            ("-r -n", dest(dir(1)), FilePlan::Overwrite),
+            ("-r -l", dest(dir(1)), FilePlan::Skip(Reason::Same)),
+        ] {
+            let options = options(words);
+            let from = source(dir(1), &options);
+            assert_eq!(decide_dir(&options, &from, &to), plan, "[{words}] {to:?}");
+        }
+        let mut options = options("-r");
+        options.keep_directory_symlink = true;
+        let from = source(dir(1), &options);
+        assert_eq!(decide_dir(&options, &from, &to_dir), FilePlan::Overwrite);
+    }
+}

@@ -110,7 +110,7 @@ impl Plan {
     pub fn resolve(
         sources: impl IntoIterator<Item = impl Into<PathBuf>>,
         target: Target,
-        options: Options,
+        mut options: Options,
     ) -> Result<Self, Error> {
         let sources: Vec<PathBuf> = sources.into_iter().map(Into::into).collect();
         let roots = match target {
@@ -122,13 +122,13 @@ impl Plan {
                     })?;
                 into_dir(sources, &dir, &options)
             }
-            Target::Exactly(dest) => exactly(sources, dest, &options)?,
+            Target::Exactly(dest) => exactly(sources, dest, &mut options)?,
             Target::Path(dest) => match is_dir(&dest) {
                 Ok(true) => into_dir(sources, &dest, &options),
                 Err(errno) if sources.len() > 1 => {
                     return Err(Error::new(Operation::Target, dest).with_errno(errno));
                 }
-                _ => exactly(sources, dest, &options)?,
+                _ => exactly(sources, dest, &mut options)?,
             },
         };
         Ok(Self {
@@ -159,15 +159,22 @@ impl Plan {
     }
 
     /// Whether one operand may meet what another one's copy made: two have the same destination, or one merges with the
-    /// directory that the others go into, or their leading directories are made. Then they are copied one after the other,
+    /// directory that the others go into, or leads elsewhere, or their leading directories are made. Then they are copied one after the other,
     /// as `cp` does.
     fn operands_may_meet(&self) -> bool {
+        // A destination that is a link, or has other names, may be another operand's source or destination.
+        let is_shared = |dest: &Path| {
+            let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), false);
+            stat.is_ok_and(|stat| {
+                stat.kind != Kind::Dir && (stat.nlink > 1 || stat.kind == Kind::Symlink)
+            })
+        };
         let mut seen = HashSet::new();
         self.roots.len() > 1
             && self.roots.iter().any(|root| {
                 let (_, name) = split(root.source.as_os_str());
                 let merges = name.is_empty() || name == "." || name == "..";
-                merges || root.within.is_some() || !seen.insert(&root.dest)
+                merges || root.within.is_some() || !seen.insert(&root.dest) || is_shared(&root.dest)
             })
     }
 
@@ -176,8 +183,15 @@ impl Plan {
         if self.roots.len() < 2 {
             return false;
         }
-        // What cannot be found will not be copied.
-        let resolve = |root: &Root| root.source.canonicalize().ok();
+        // What cannot be found will not be copied. The operand itself may be a link that is not followed.
+        let resolve = |root: &Root| {
+            let (parent, name) = split(root.source.as_os_str());
+            let parent = Path::new(parent).canonicalize().ok()?;
+            match name.as_encoded_bytes() {
+                b"" | b"." | b".." => root.source.canonicalize().ok(),
+                _ => Some(parent.join(name)),
+            }
+        };
         let mut paths: Vec<PathBuf> = self.roots.iter().filter_map(resolve).collect();
         // What is inside a directory comes right behind it.
         paths.sort_unstable();
@@ -248,7 +262,7 @@ impl Plan {
             in_order,
             overlap,
         );
-        tree::copy_roots(&cx, &self.roots, in_order);
+        tree::copy_roots(&cx, &self.roots, in_order || cx.options.ask);
         cx.report()
     }
 }
@@ -268,37 +282,41 @@ fn is_dir(path: &Path) -> sys::Result<bool> {
 }
 
 /// Each becomes the target itself, which makes sense for one only.
-fn exactly(sources: Vec<PathBuf>, dest: PathBuf, options: &Options) -> Result<Vec<Root>, Error> {
+fn exactly(
+    sources: Vec<PathBuf>,
+    dest: PathBuf,
+    options: &mut Options,
+) -> Result<Vec<Root>, Error> {
     if sources.len() > 1 {
         return Err(Error::new(Operation::Target, dest).with_errno(Errno::NOTDIR));
     }
     if options.parents {
         return Err(Error::new(Operation::ParentsTarget, dest));
     }
-    let root = |source: PathBuf| {
-        let dest = if source == dest {
-            onto_itself(&dest, options)?
-        } else {
-            dest.clone()
-        };
-        Ok(Root {
-            source,
-            dest,
-            within: None,
-        })
+    let mut dest = dest;
+    if sources.contains(&dest)
+        && let Some(backup) = onto_itself(&dest, options)?
+    {
+        dest = backup;
+        options.backup = Backup::No;
+    }
+    let root = |source| Root {
+        source,
+        dest: dest.clone(),
+        within: None,
     };
-    sources.into_iter().map(root).collect()
+    Ok(sources.into_iter().map(root).collect())
 }
 
 /// Where the copy of a file onto itself goes: forced, and with a backup wanted, that backup is all that is made.
-fn onto_itself(dest: &Path, options: &Options) -> Result<PathBuf, Error> {
+fn onto_itself(dest: &Path, options: &Options) -> Result<Option<PathBuf>, Error> {
     let name = dest.as_os_str();
     let is_file = || sys::stat_at(sys::cwd(), name, true).is_ok_and(|stat| stat.kind == Kind::File);
     if !options.force || options.backup == Backup::No || !is_file() {
-        return Ok(dest.to_owned());
+        return Ok(None);
     }
     backup_name(sys::cwd(), name, options.backup, &options.suffix)
-        .map(PathBuf::from)
+        .map(|backup| Some(PathBuf::from(backup)))
         .map_err(|errno| Error::new(Operation::Backup, dest).with_errno(errno))
 }
 

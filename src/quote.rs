@@ -3,7 +3,7 @@
 //! The rules, in order (they are those of coreutils' "shell-escape-always" quoting, described in its manual under
 //! `QUOTING_STYLE`):
 //! 1. A name of printable characters stands in single quotes: `'my file'`.
-//! 2. One that has a single quote, and nothing that a shell expands inside double quotes, stands in those: `"it's"`.
+//! 2. One that has a single quote, and nothing that means something to a shell, stands in double quotes: `"it's"`.
 //! 3. Else a single quote is written `'\''`, and a character that a terminal cannot show is written `$'\n'` or, by its
 //!    bytes, `$'\303'`: `'two'$'\n''lines'`.
 //!
@@ -45,15 +45,9 @@ pub fn quote_argument(value: &str) -> String {
 /// The same as [`quote`], without quotes where a shell would not need them ("shell-escape" in coreutils).
 pub(crate) fn quote_if_needed(name: impl AsRef<OsStr>) -> String {
     let name = name.as_ref().as_bytes();
-    // Some characters mean something at the beginning only.
-    let at_start = name.first().is_none_or(|first| b"~#".contains(first));
-    let plain = |piece| match piece {
-        Piece::Shown(c) => {
-            !c.is_ascii() || c.is_ascii_alphanumeric() || "%+,-./:@_]{}~#".contains(c)
-        }
-        Piece::Escaped(_) => false,
-    };
-    if !at_start && pieces(name, *UTF8).all(plain) {
+    let pieces: Vec<Piece> = pieces(name, *UTF8).collect();
+    let tilde_first = name.first().is_none_or(|first| b"~#".contains(first));
+    if !tilde_first && pieces.iter().all(Piece::is_plain) {
         return String::from_utf8_lossy(name).into_owned();
     }
     quote_in(name, *UTF8)
@@ -61,20 +55,21 @@ pub(crate) fn quote_if_needed(name: impl AsRef<OsStr>) -> String {
 
 fn quote_in(name: &[u8], utf8: bool) -> String {
     let chunks: Vec<Piece> = pieces(name, utf8).collect();
-    let printable = chunks.iter().all(|piece| matches!(piece, Piece::Shown(_)));
-    let has = |wanted: &[char]| {
-        chunks
-            .iter()
-            .any(|piece| matches!(piece, Piece::Shown(c) if wanted.contains(c)))
+    let is_quote = |piece: &Piece| matches!(piece, Piece::Shown('\''));
+    let has_quote = chunks.iter().any(is_quote);
+    let harmless = |(i, piece): (usize, &Piece)| match piece {
+        Piece::Shown(' ' | '\'') => true,
+        Piece::Shown('#' | '~') => i == 0,
+        piece => piece.is_plain(),
     };
-    if printable && has(&['\'']) && !has(&['"', '`', '$', '\\', '!']) {
+    if has_quote && chunks.iter().enumerate().all(harmless) {
         let text: String = chunks.iter().map(Piece::shown).collect();
         return format!("\"{text}\"");
     }
     let mut quoted = String::with_capacity(name.len() + 2);
     quoted.push('\'');
     // coreutils goes over a name with a single quote twice, and comes to the second time as it ended the first.
-    let mut escaping = has(&['\'']) && matches!(chunks.last(), Some(Piece::Escaped(_)));
+    let mut escaping = has_quote && matches!(chunks.last(), Some(Piece::Escaped(_)));
     for piece in &chunks {
         match *piece {
             Piece::Shown(c) => {
@@ -109,6 +104,16 @@ enum Piece {
 }
 
 impl Piece {
+    /// Whether it means nothing to a shell.
+    fn is_plain(&self) -> bool {
+        match self {
+            Self::Shown(c) => {
+                !c.is_ascii() || c.is_ascii_alphanumeric() || "%+,-./:@]_".contains(*c)
+            }
+            Self::Escaped(_) => false,
+        }
+    }
+
     fn shown(&self) -> char {
         match *self {
             Self::Shown(c) => c,
@@ -168,6 +173,9 @@ mod tests {
             (b"nofi'le", "\"nofi'le\""),
             (b"no\"it's", r#"'no"it'\''s'"#),
             (b"it's $5", r"'it'\''s $5'"),
+            (b"it's~", r"'it'\''s~'"),
+            (b"~it's", "\"~it's\""),
+            (b"it's (1)", r"'it'\''s (1)'"),
             (b"no\nfile", r"'no'$'\n''file'"),
             (b"\n", r"''$'\n'"),
             (b"\x01\x7f", r"''$'\001\177'"),

@@ -16,17 +16,17 @@
 //! so a worker goes depth first and thieves take whole branches. That keeps memory bounded by depth and width.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::vec;
 
 use rayon::Scope;
 use rayon::prelude::*;
 
-use crate::context::{Context, Event, KnownDir, lock};
+use crate::context::{Context, Event, lock};
 use crate::data::Failure;
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
 use crate::error::{Error, Operation};
@@ -153,33 +153,38 @@ impl DirTask {
         });
     }
 
-    /// Whether a directory that is known already need not be copied once more. What it is known from decides what is wrong.
-    fn is_done(&self, cx: &Context, place: Place<'_>, known: &KnownDir) -> Result<bool, Error> {
-        let (mut top, mut is_operand) = (place.dir, true);
-        while let (Some(above), Some(_)) = (top.parent(), top.facts()) {
-            is_operand = false;
-            if above.facts().is_none() {
-                break;
+    /// The operand that is being copied, by its source's identity and its two paths. `id` is this directory's own.
+    fn operand(&self, place: Place<'_>, id: FileId) -> (FileId, PathBuf, PathBuf) {
+        let mut of = (id, place.source_path(), place.dest_path());
+        let mut dir = Some(place.dir);
+        while let Some(above) = dir {
+            if let Some(facts) = above.facts()
+                && above.parent().is_some_and(|top| top.facts().is_none())
+            {
+                let here = OsStr::new("");
+                of = (
+                    facts.source_id,
+                    above.source_path(here),
+                    above.dest_path(here),
+                );
             }
-            top = above;
+            dir = above.parent();
         }
-        let (source, dest) = if is_operand {
-            (place.source_path(), place.dest_path())
-        } else {
-            (top.source_path("".as_ref()), top.dest_path("".as_ref()))
+        of
+    }
+
+    /// Whether a directory has been copied already, as an operand, so that nothing is left to do but to say so. It may also
+    /// be a copy, and forbidden.
+    fn is_done(&self, cx: &Context, place: Place<'_>, id: FileId) -> Result<bool, Error> {
+        let is_operand = place.dir.facts().is_none();
+        let (of, source, dest) = self.operand(place, id);
+        if cx.is_copied_dir(id, of) {
+            return Err(Error::new(Operation::IntoItself, dest).with_other(source));
+        }
+        let Some(known) = cx.operand_dir(id) else {
+            return Ok(false);
         };
-        let (known, known_as) = match known {
-            KnownDir::Source { entry, dest } => (entry, dest),
-            KnownDir::Dest { of, fresh } => {
-                let operand = if is_operand { None } else { top.facts() };
-                // What was there before another operand was copied to it is a directory like any other.
-                if !fresh && operand.is_none_or(|facts| facts.source_id != *of) {
-                    return Ok(false);
-                }
-                return Err(Error::new(Operation::IntoItself, dest).with_other(source));
-            }
-        };
-        if place.dest_entry() == *known {
+        if place.dest_entry() == known.entry {
             cx.warning(&Error::new(Operation::RepeatedDir, source));
             return Ok(true);
         }
@@ -188,17 +193,17 @@ impl DirTask {
             Follow::Operands if is_operand => Ok(false),
             _ => {
                 let error = Error::new(Operation::LinkDir, place.dest_path());
-                Err(error.with_other(known_as))
+                Err(error.with_other(known.dest))
             }
         }
     }
 
     /// Makes the destination; `None` if there is nothing to do.
     fn make(&self, cx: &Context, place: Place<'_>, stat: &Stat) -> Result<Option<MadeDir>, Error> {
-        if let Some(known) = cx.known_dir(stat.id) {
+        if cx.is_known_dir(stat.id) {
             // What is wrong with the destination is said first.
             let merges = file::merges(cx, place, stat, self.follow)?;
-            if !merges || self.is_done(cx, place, &known)? {
+            if !merges || self.is_done(cx, place, stat.id)? {
                 return Ok(None);
             }
         }
@@ -209,7 +214,7 @@ impl DirTask {
         if let Some(made) = &made
             && place.dir.facts().is_none()
         {
-            cx.add_known_dirs(stat.id, made.stat.id, made.fresh, place);
+            cx.add_operand_dir(stat.id, made.stat.id, made.fresh, place);
         }
         Ok(made)
     }
@@ -447,7 +452,7 @@ fn make_dest(
     let private_until = if !fresh {
         None
     } else if preserve.default_mode {
-        Some((0o777 & !umask) | (stat.mode & 0o7000))
+        Some((0o777 & !umask) | (stat.mode & 0o7000) | (wanted & 0o1000))
     } else if private {
         Some(wanted & !umask)
     } else if missing != 0 {

@@ -266,6 +266,12 @@ impl Call {
     /// Runs it to its end; a program that does not end in time, or by a signal, fails the test.
     #[track_caller]
     pub fn run(self) -> Run {
+        self.run_in_time().unwrap_or_else(|hang| panic!("{hang}"))
+    }
+
+    /// Runs it to its end. One that does not end in time is killed, and what it was doing is the error.
+    #[track_caller]
+    pub fn run_in_time(self) -> Result<Run, String> {
         let mut command = self.command();
         if let Some(stdout) = self.stdout {
             command.stdout(stdout);
@@ -286,7 +292,9 @@ impl Call {
                 let pid = pid.expect("a child's pid");
                 let threads = threads(pid);
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
-                panic!("{:?} hangs; its threads:\n{threads}", self.args);
+                // It may still be writing.
+                let _ = receiver.recv();
+                return Err(format!("{:?} hangs; its threads:\n{threads}", self.args));
             }
         };
         let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -298,11 +306,11 @@ impl Call {
             "{:?}:\n{stderr}",
             self.args
         );
-        Run {
+        Ok(Run {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr,
-        }
+        })
     }
 
     /// Runs it and expects success in silence.

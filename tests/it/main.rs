@@ -12,6 +12,8 @@
 //! | `kinds` | every kind of entry, name and size |
 //! | `metadata` | modes, owners, times, extended attributes, ACLs |
 //! | `destination` | where the copy goes, what it may replace, and who is refused |
+//! | `replacing` | what is there already: questions, updates, backups, removal |
+//! | `command_line` | spellings, complaints, and the options that make something other than a plain copy |
 //! | `errors` | what goes wrong: how it is told, and what is left behind |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
@@ -22,11 +24,13 @@
 mod harness;
 mod snapshot;
 
+mod command_line;
 mod destination;
 mod differential;
 mod errors;
 mod kinds;
 mod metadata;
+mod replacing;
 mod report;
 mod scale;
 mod trees;

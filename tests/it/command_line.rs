@@ -1,0 +1,404 @@
+//! How options are spelled and complained about, and the ones that make something other than a plain copy: links, attributes
+//! only, leading directories, contents of special files, `-v` and `--debug`.
+
+use std::fs;
+
+use crate::harness::{
+    Call, Sandbox, allocated, chmod, chown, mode, same_as_cp, same_as_cp_when, set_mtime,
+};
+
+fn shop(sandbox: &Sandbox) {
+    sandbox.file("a", 100);
+    sandbox.file("b", 200);
+    sandbox.file("dir/a", 300);
+    sandbox.file("dir/sub/deep", 400);
+    sandbox.symlink("dir/link", "sub");
+    sandbox.hard_link("dir/same", "dir/a");
+    sandbox.symlink("to-a", "a");
+    sandbox.symlink("to-dir", "dir");
+    sandbox.dir("d");
+    sandbox.file("old/a", 5);
+    sandbox.file("old/b", 6);
+    sandbox.symlink("old/to-a", "../b");
+}
+
+#[test]
+fn options_are_read_by_getopts_rules() {
+    needs!(GnuCp9);
+    same_as_cp(
+        shop,
+        &[
+            "--rec dir new",
+            "--r dir new",
+            "--re dir new",
+            "--no a d",
+            "--s a d",
+            "--t=d a",
+            "--t d a",
+            "--targ d a",
+            "--preserve a d",
+            "--preserve=mode,time a d",
+            "--preserve=mode,bogus a d",
+            "--preserve= a d",
+            "--preserve=x a d",
+            "--no-preserve a d",
+            "--no-preserve mode a d",
+            "--recursive=x dir new",
+            "--bogus a d",
+            "--bogus=1 a d",
+            "-rQ dir new",
+            "-h",
+            "-V",
+            "--suffix",
+            "-S",
+            "-t",
+            "-rt d dir a",
+            "-rtd dir a",
+            "a -r dir d",
+            "a d -t",
+            "-- -r d",
+            "-r -- dir new",
+            "a d --",
+            "-t d -t old a",
+            "-T -t d a",
+            "-l -s a new",
+            "--sparse a d",
+            "--sparse=x a d",
+            "--reflink=x a d",
+            "--reflink=n a d",
+            "--backup=x a d",
+            "--path dir/a d",
+            "--pa dir/a d",
+            "-Z a d",
+            "--context a d",
+            "--context=x a d",
+            "--context=x",
+            "--preserve=context a d",
+            "-a --no-preserve=context a d",
+            "",
+        ],
+    );
+}
+
+#[test]
+fn with_posixly_correct_the_first_operand_ends_the_options() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        shop(sandbox);
+        sandbox.symlink("dangling", "made-through-it");
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "a -r",
+            "dir d -r",
+            "-r dir d",
+            "a dangling",
+            "-v b -v d",
+            "-S .x -b a b",
+        ],
+        |call| call.env("POSIXLY_CORRECT", "1"),
+    );
+}
+
+#[test]
+fn options_of_its_own_take_no_abbreviation_from_cps() {
+    let sandbox = Sandbox::new();
+    shop(&sandbox);
+    sandbox.poolcp(["--rep=none", "a", "d"]).fails(&[
+        "Try 'poolcp --help' for more information.",
+        "unrecognized option '--rep=none'",
+    ]);
+    sandbox.poolcp(["--threads", "3", "--quiet", "a", "d"]).ok();
+}
+
+#[test]
+fn help_and_version_are_answered_where_they_are_met() {
+    let sandbox = Sandbox::new();
+    let run = sandbox.poolcp(["--vers", "--bogus"]).ok();
+    assert!(run.stdout.starts_with("poolcp "), "{run:?}");
+    let run = sandbox.poolcp(["--help"]).ok();
+    for option in ["--backup", "--keep-directory-symlink", "--threads", "-Z"] {
+        assert!(run.stdout.contains(option), "{option}");
+    }
+    assert!(run.stdout.lines().all(|line| line.chars().count() <= 100));
+}
+
+#[test]
+fn links_are_made_instead_of_copies() {
+    needs!(GnuCp9);
+    same_as_cp(
+        shop,
+        &[
+            "-l a new",
+            "-l a d",
+            "-l a b d",
+            "-l a old",
+            "-lf a old",
+            "-lv a d",
+            "-l --remove-destination a old",
+            "-lb a old",
+            "-l b old",
+            "-l a a",
+            "-l to-a new",
+            "-lP to-a new",
+            "-rl dir d",
+            "-al dir d",
+            "-rl dir old",
+            "-rlv dir new",
+            "-l dir new",
+            "-s a new",
+            "-s a d",
+            "-s a ./new",
+            "-sf a b",
+            "-s a b",
+            "-sb a b",
+            "-s a a",
+            "-sP to-a new",
+            "-sp a new",
+            "-rs dir new",
+        ],
+    );
+}
+
+#[test]
+fn symbolic_links_to_absolute_sources_make_a_tree() {
+    let sandbox = Sandbox::new();
+    shop(&sandbox);
+    let source = sandbox.path("dir");
+    let words = ["-rs".as_ref(), source.as_os_str(), "d".as_ref()];
+    sandbox.poolcp(words).ok();
+    let link = fs::read_link(sandbox.path("d/dir/sub/deep")).expect("a symbolic link");
+    assert_eq!(link, source.join("sub/deep"));
+    assert!(sandbox.path("d/dir/sub").is_dir());
+}
+
+#[test]
+fn attributes_are_copied_without_data() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        shop(sandbox);
+        chmod(&sandbox.path("a"), 0o640);
+        set_mtime(&sandbox.path("a"), 1_000_000_000, 5);
+    };
+    same_as_cp(
+        setup,
+        &[
+            "--attributes-only a new",
+            "--attributes-only a b",
+            "--attributes-only -p a b",
+            "--attributes-only -p a new",
+            "-a --attributes-only dir d",
+            "-a --attributes-only dir/. old",
+            "--attributes-only -d to-a old",
+            "--attributes-only -df to-a old",
+            "--attributes-only --remove-destination a old",
+        ],
+    );
+}
+
+#[test]
+fn leading_directories_are_made_with_parents() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        shop(sandbox);
+        chmod(&sandbox.path("dir/sub"), 0o750);
+        chmod(&sandbox.path("dir"), 0o1711);
+        set_mtime(&sandbox.path("dir/sub"), 1_000_000_000, 5);
+        set_mtime(&sandbox.path("dir"), 1_100_000_000, 5);
+        sandbox.file("full/dir", 1);
+        sandbox.dir("half/dir");
+    };
+    let lines = [
+        "--parents dir/sub/deep d",
+        "--parents -v dir/sub/deep d",
+        "--parents -p dir/sub/deep d",
+        "--parents -a dir/sub/deep half",
+        "--parents -p dir/a dir/sub/deep d",
+        "--parents -r dir/sub d",
+        "--parents -r dir/sub/ d",
+        "--parents ./dir//sub/deep d",
+        "--parents -t d dir/a a",
+        "--parents a new",
+        "--parents -T a new",
+        "--parents dir/a full",
+        "--parents missing/a d",
+        "--parents dir/missing d",
+        "--parents a/b d",
+        "--parents --no-preserve=mode dir/sub/deep d",
+        "--parents to-dir/a d",
+        "--strip-trailing-slashes -r dir/ d",
+        "--strip-trailing-slashes -d to-dir/ d",
+        "-r --strip-trailing-slashes dir/ new",
+    ];
+    same_as_cp(setup, &lines);
+    same_as_cp_when(setup, &lines, |call| call.umask(0o077));
+}
+
+#[test]
+fn contents_of_a_fifo_are_copied_with_no_more_permission_than_it_has() {
+    let sandbox = Sandbox::new();
+    let fifo = sandbox.fifo("s/fifo");
+    chmod(&fifo, 0o600);
+    let writer = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::write(fifo, "through the pipe")
+    });
+    sandbox
+        .poolcp(["-r", "--copy-contents", "s", "new"])
+        .umask(0)
+        .ok();
+    writer.join().expect("a writer").expect("written");
+    let copy = sandbox.path("new/fifo");
+    assert_eq!(fs::read(&copy).expect("a file"), b"through the pipe");
+    assert_eq!(mode(&copy), 0o600);
+}
+
+#[test]
+fn a_symbolic_link_to_a_directory_may_be_kept() {
+    let sandbox = Sandbox::new();
+    sandbox.file("s/dir/file", 10);
+    sandbox.dir("d/real");
+    sandbox.symlink("d/dir", "real");
+    sandbox.symlink("dangling/dir", "nowhere");
+    sandbox
+        .poolcp(["-r", "s/.", "d"])
+        .fails(&["cannot overwrite non-directory 'd/./dir' with directory 's/./dir'"]);
+    sandbox
+        .poolcp(["-r", "--keep-directory-symlink", "s/.", "d"])
+        .ok();
+    assert!(sandbox.path("d/real/file").exists());
+    assert!(sandbox.path("d/dir").is_symlink());
+    sandbox
+        .poolcp(["-r", "--keep-directory-symlink", "s/.", "dangling"])
+        .fails(&["cannot overwrite non-directory 'dangling/./dir' with directory 's/./dir'"]);
+}
+
+#[test]
+fn each_thing_done_is_a_line() {
+    needs!(GnuCp9);
+    same_as_cp(
+        shop,
+        &[
+            "-v a new",
+            "-v a b old",
+            "-rv dir new",
+            "-rv dir/ new",
+            "-rv dir// d",
+            "-av dir d",
+            "-av dir/. old",
+            "-vb a b old",
+            "-nv a b old",
+            "-uv a old",
+            "-dv to-a old",
+            "-v --remove-destination a old",
+            "-v missing d",
+        ],
+    );
+}
+
+#[test]
+fn debug_says_how_a_file_was_copied() {
+    let sandbox = Sandbox::in_memory();
+    sandbox.file("small", 100);
+    sandbox.file("large", 1 << 20);
+    sandbox.sparse("sparse", 1 << 20, &[(0, 5000)]);
+    sandbox.file("d/small", 5);
+    let lines = |words: &[&str]| {
+        let run = sandbox.poolcp(["--debug"].iter().chain(words)).run();
+        run.stdout.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let shown = lines(&["--reflink=never", "small", "new"]);
+    let way = "copy offload: avoided, reflink: no, sparse detection: no";
+    assert_eq!(shown, ["'small' -> 'new'", way]);
+    let shown = lines(&["sparse", "new-sparse"]);
+    assert_eq!(shown.len(), 2);
+    assert!(
+        shown[1].ends_with("sparse detection: SEEK_HOLE"),
+        "{shown:?}"
+    );
+    let shown = lines(&["--sparse=always", "large", "zeros"]);
+    assert!(
+        shown[1].ends_with("reflink: no, sparse detection: zeros"),
+        "{shown:?}"
+    );
+    assert_eq!(lines(&["-n", "small", "d"]), ["skipped 'd/small'"]);
+    assert_eq!(lines(&["-l", "small", "linked"]), ["'small' -> 'linked'"]);
+    // However many workers there are, the two lines of a file stay together.
+    for i in 0..300 {
+        sandbox.file(format!("many/{i}"), 10);
+    }
+    let shown = lines(&["-j8", "-r", "many", "all"]);
+    assert_eq!(shown.len(), 1 + 2 * 300);
+    for pair in shown[1..].chunks(2) {
+        assert!(pair[0].starts_with("'many/") && pair[1].starts_with("copy offload"));
+    }
+}
+
+#[test]
+fn a_tebibyte_of_nothing_is_copied_in_no_time() {
+    let sandbox = Sandbox::new();
+    sandbox.sparse("huge", 1 << 40, &[(1 << 39, 4096)]);
+    sandbox.poolcp(["huge", "copy"]).ok();
+    let copy = sandbox.path("copy");
+    assert_eq!(fs::metadata(&copy).expect("a copy").len(), 1 << 40);
+    assert!(allocated(&copy) < 1 << 20);
+}
+
+#[test]
+fn a_stream_may_be_the_destination() {
+    let sandbox = Sandbox::new();
+    sandbox.file("large", 300_000);
+    let fifo = sandbox.fifo("fifo");
+    let reader = std::thread::spawn(move || fs::read(fifo).map(|bytes| bytes.len()));
+    sandbox.poolcp(["large", "fifo"]).ok();
+    assert_eq!(reader.join().expect("a reader").expect("read"), 300_000);
+    sandbox.poolcp(["large", "/dev/null"]).ok();
+}
+
+#[test]
+fn a_destination_that_may_be_written_but_not_read_is_written() {
+    needs!(GnuCp9, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("s/file", 10);
+        sandbox.file("s/sub/file", 10);
+        sandbox.dir("d/s/sub");
+        sandbox.dir("locked/s");
+        sandbox.dir("empty");
+        sandbox.give_to_ordinary_user();
+        chmod(&sandbox.path("d/s"), 0o300);
+        chmod(&sandbox.path("locked/s"), 0);
+    };
+    same_as_cp_when(
+        setup,
+        &["-r s d", "-a s d", "-r s locked", "-r empty/. locked/s"],
+        Call::by_ordinary_user,
+    );
+}
+
+#[test]
+fn the_first_attribute_that_fails_is_told() {
+    needs!(GnuCp9, Root, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("a", 10);
+        sandbox.file("d/a", 5);
+        sandbox.dir("dir");
+        sandbox.dir("d/dir");
+        sandbox.give_to_ordinary_user();
+        for name in ["d/a", "d/dir"] {
+            chown(&sandbox.path(name), 1234, 1234);
+            chmod(&sandbox.path(name), 0o777);
+        }
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "-a a d",
+            "-p a d",
+            "-a dir d",
+            "--preserve=mode a d",
+            "--preserve=ownership a d",
+        ],
+        Call::by_ordinary_user,
+    );
+}

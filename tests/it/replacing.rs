@@ -1,0 +1,283 @@
+//! What happens to files that are there already: `-i`, `-n`, `-u`, backups, `--remove-destination`, `-f`.
+
+use std::fs;
+
+use crate::harness::{Call, Sandbox, chmod, same_as_cp, same_as_cp_when, set_mtime};
+use crate::snapshot::{Snapshot, assert_same};
+
+const OLD: i64 = 1_000_000_000;
+const NEW: i64 = 1_100_000_000;
+
+/// Sources in `s`, and in `d` one that is older, one that is newer, and none of the third.
+fn shelf(sandbox: &Sandbox) {
+    for name in ["s/a", "s/b", "s/c", "s/sub/a", "d/a", "d/b", "d/sub/a"] {
+        let path = sandbox.file(name, 100);
+        set_mtime(&path, OLD, 0);
+    }
+    for newer in ["s/a", "s/sub/a", "d/b"] {
+        set_mtime(&sandbox.path(newer), NEW, 0);
+    }
+    sandbox.hard_link("d/other-name-of-a", "d/a");
+    sandbox.symlink("d/link-to-b", "b");
+    sandbox.symlink("d/dangling", "nowhere");
+    sandbox.file("s/link-to-b", 5);
+    sandbox.file("s/dangling", 6);
+}
+
+fn answering(lines: &'static str) -> impl Fn(Call) -> Call {
+    move |call| call.stdin(lines)
+}
+
+#[test]
+fn only_older_files_are_updated() {
+    needs!(GnuCp9);
+    same_as_cp(
+        shelf,
+        &[
+            "-u s/a s/b s/c d",
+            "-ru s/. d",
+            "-au s/. d",
+            "-ruv s/. d",
+            "-up s/a s/b d",
+            "-u -n s/a d",
+            "-n -u s/a d",
+            "-b -u s/a s/b d",
+            "-T -u s/a d/new",
+        ],
+    );
+}
+
+#[test]
+fn update_takes_the_words_of_newer_cps() {
+    let sandbox = Sandbox::new();
+    shelf(&sandbox);
+    let is_copied = |name: &str| {
+        let read = |area: &str| fs::read(sandbox.path(format!("{area}/{name}"))).ok();
+        read("s") == read("d")
+    };
+    sandbox.poolcp(["--update=none", "s/a", "s/b", "d"]).ok();
+    assert!(!is_copied("a") && !is_copied("b"));
+    // What may be done is done.
+    sandbox
+        .poolcp(["--update=none-fail", "s/a", "s/c", "d"])
+        .fails(&["not replacing 'd/a'"]);
+    assert!(!is_copied("a") && is_copied("c"));
+    sandbox.poolcp(["--update=older", "s/a", "s/b", "d"]).ok();
+    assert!(is_copied("a") && !is_copied("b"));
+    // The last one counts.
+    sandbox.poolcp(["-u", "--update=all", "s/b", "d"]).ok();
+    assert!(is_copied("b"));
+    let run = sandbox.poolcp(["--update=non", "s/a", "d"]).run();
+    let first = run.stderr.lines().next();
+    assert_eq!(
+        first,
+        Some("poolcp: ambiguous argument 'non' for '--update'")
+    );
+    assert_eq!(run.code, 1);
+}
+
+#[test]
+fn questions_are_asked_in_cps_order_and_answered_from_standard_input() {
+    needs!(GnuCp9);
+    let shelf = || {
+        let sandbox = Sandbox::new();
+        shelf(&sandbox);
+        sandbox
+    };
+    for answers in [
+        "y\nn\ny\ny\nn\n",
+        "n\nY\n",
+        "",
+        "yes\nno\nyellow\n\nwhat\ny\n",
+    ] {
+        for line in ["-ri s/. d", "-i s/a s/b s/c d", "-rif s/. d"] {
+            let words = || line.split(' ');
+            let theirs = shelf();
+            let expected = theirs.cp(words()).stdin(answers).run();
+            for workers in ["-j1", "-j16"] {
+                let ours = shelf();
+                let call = ours.poolcp(std::iter::once(workers).chain(words()));
+                let run = call.stdin(answers).run();
+                let what = format!("{workers} {line} {answers:?}");
+                assert_eq!(
+                    run.stderr.replace("poolcp: ", "cp: "),
+                    expected.stderr,
+                    "{what}"
+                );
+                // cp 9.1 calls a declined copy a success; POSIX and later ones do not.
+                let asked = run.stderr.matches("? ").count();
+                let answered = answers.lines().take(asked);
+                let agreed = answered.filter(|line| line.starts_with(['y', 'Y'])).count();
+                assert_eq!(run.code, i32::from(agreed < asked), "{what}");
+                let copy = |sandbox: &Sandbox| Snapshot::of(&sandbox.path("d")).blurred();
+                assert_same(&copy(&theirs), &copy(&ours), &what);
+            }
+        }
+    }
+}
+
+#[test]
+fn nobody_is_asked_about_what_is_new() {
+    let sandbox = Sandbox::new();
+    for i in 0..200 {
+        sandbox.file(format!("s/{}/{i}", i % 7), 10);
+    }
+    // Without an answer nothing would be copied.
+    sandbox.poolcp(["-j16", "-ri", "s", "new"]).ok();
+    let tree = |name: &str| Snapshot::of(&sandbox.path(name)).without(&["mtime"]);
+    assert_same(&tree("s"), &tree("new"), "-ri");
+}
+
+#[test]
+fn an_unwritable_file_is_asked_about_with_its_mode() {
+    needs!(GnuCp9, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("a", 10);
+        for (name, mode) in [("plain", 0o444), ("special", 0o4511), ("sticky", 0o1000)] {
+            chmod(&sandbox.file(name, 5), mode);
+        }
+        sandbox.give_to_ordinary_user();
+        chmod(&sandbox.path("special"), 0o4511);
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "-i a plain",
+            "-i a special",
+            "-i a sticky",
+            "-if a plain",
+            "-i --rem a special",
+        ],
+        |call| call.by_ordinary_user().stdin("y\n"),
+    );
+}
+
+#[test]
+fn the_last_of_asking_and_refusing_counts() {
+    needs!(GnuCp9);
+    same_as_cp_when(
+        shelf,
+        &[
+            "-i -n s/a d",
+            "-n -i s/a d",
+            "-in -i s/a s/b d",
+            "-nf s/a d",
+            "-fn s/a d",
+        ],
+        answering("y\ny\n"),
+    );
+}
+
+#[test]
+fn backups_are_simple_numbered_or_as_they_were() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        shelf(sandbox);
+        sandbox.file("d/b.~1~", 3);
+        sandbox.file("d/b.~9~", 4);
+        sandbox.file("d/b.~010~", 4);
+        sandbox.file("n", 1);
+        sandbox.file("n~", 2);
+    };
+    same_as_cp(
+        setup,
+        &[
+            "-b s/a s/b d",
+            "-bv s/a s/b s/c d",
+            "--backup s/a s/b d",
+            "--backup=t s/a s/b d",
+            "--backup=numbered s/a s/b d",
+            "--backup=existing s/a s/b d",
+            "--backup=nil s/b d",
+            "--backup=none s/a d",
+            "--backup=off s/a d",
+            "--backup=num s/a d",
+            "-S .old s/b d",
+            "-b --suffix=.old s/a d",
+            "-b -S a/b s/a d",
+            "-b -S= s/a d",
+            "-rb s/. d",
+            "-ab s/. d",
+            "-b s/link-to-b s/dangling d",
+            "-b s/a d/a",
+            "--backup=simple n~ n",
+            "--backup=simple -T s/a n",
+            "--backup=never s/a n",
+            "-b n n",
+            "-bf n n",
+            "-f --backup=t n n",
+            "-b d/a d/other-name-of-a",
+            "--backup=t s/a s/sub/a d",
+            "-b s/a s/sub/a d",
+            "--backup=x s/a d",
+            "--backup=n s/a d",
+            "-b --remove-destination s/a s/b d",
+        ],
+    );
+}
+
+#[test]
+fn the_environment_says_what_backups_are_like() {
+    needs!(GnuCp9);
+    for (name, value) in [
+        ("VERSION_CONTROL", "numbered"),
+        ("VERSION_CONTROL", "existing"),
+        ("VERSION_CONTROL", "off"),
+        ("VERSION_CONTROL", ""),
+        ("VERSION_CONTROL", "bogus"),
+        ("SIMPLE_BACKUP_SUFFIX", ".before"),
+        ("SIMPLE_BACKUP_SUFFIX", ""),
+        ("SIMPLE_BACKUP_SUFFIX", "no/suffix"),
+    ] {
+        same_as_cp_when(
+            shelf,
+            &["-b s/a d", "--backup=t s/a d", "-b -S .mine s/a d", "s/a d"],
+            |call| call.env(name, value),
+        );
+    }
+}
+
+#[test]
+fn a_backup_gets_its_name_back_if_the_copy_fails() {
+    needs!(GnuCp9, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        let secret = sandbox.file("secret", 10);
+        sandbox.file("target", 5);
+        sandbox.give_to_ordinary_user();
+        chmod(&secret, 0);
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "-b secret target",
+            "-bv secret target",
+            "--backup=t -v secret target",
+        ],
+        Call::by_ordinary_user,
+    );
+}
+
+#[test]
+fn a_destination_is_removed_first_or_when_it_cannot_be_opened() {
+    needs!(GnuCp9, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        shelf(sandbox);
+        sandbox.give_to_ordinary_user();
+        chmod(&sandbox.path("d/b"), 0o444);
+        chmod(&sandbox.path("d/a"), 0o400);
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "s/a s/b d",
+            "-f s/a s/b d",
+            "-fv s/a s/b d",
+            "--remove-destination s/a s/b d",
+            "-v --remove-destination s/a s/link-to-b s/dangling d",
+            "-rv --remove-destination s/. d",
+            "-f s/dangling d",
+            "-rf s/. d",
+        ],
+        Call::by_ordinary_user,
+    );
+}
