@@ -370,7 +370,7 @@ impl Command {
         words: impl IntoIterator<Item = OsString>,
         program: &str,
         environment: &Environment,
-        warn: impl FnMut(&str),
+        mut warn: impl FnMut(&str),
     ) -> Result<Self, Stop> {
         let definition = Args::command();
         let posix = environment.posixly_correct;
@@ -379,8 +379,12 @@ impl Command {
         let matches = definition.try_get_matches_from(line).map_err(explain)?;
         let args = Args::from_arg_matches(&matches).map_err(explain)?;
         let typed = in_order(&matches);
-        check_context(&args, &typed, warn)?;
+        let ignored = args.context.iter().filter(|context| !context.is_empty());
+        for _ in ignored.filter(|_| !has_selinux()) {
+            warn("ignoring --context; it requires an SELinux-enabled kernel");
+        }
         let options = options(&args, &typed, environment)?;
+        check_context(&args, &typed)?;
         let threads = threads(&args.threads)?;
         let report = match &args.report {
             Some(format) => choose(
@@ -638,17 +642,19 @@ fn suffix(typed: Option<&OsString>, environment: &Environment) -> OsString {
         .unwrap_or_else(|| "~".into())
 }
 
+/// Whether the kernel has SELinux in use.
+fn has_selinux() -> bool {
+    Path::new("/sys/fs/selinux/enforce").exists()
+}
+
 /// What can be said about security contexts without SELinux, and with it.
-fn check_context(args: &Args, typed: &[Typed], mut warn: impl FnMut(&str)) -> Result<(), Stop> {
-    let is_enabled = Path::new("/sys/fs/selinux/enforce").exists();
+fn check_context(args: &Args, typed: &[Typed]) -> Result<(), Stop> {
+    let is_enabled = has_selinux();
     let names_context = |list: &str| list.split(',').any(|word| word == "context");
     if is_enabled && (args.default_context || !args.context.is_empty()) {
         return Err(impossible(
             "setting a security context (-Z, --context) is not supported",
         ));
-    }
-    for _ in args.context.iter().filter(|context| !context.is_empty()) {
-        warn("ignoring --context; it requires an SELinux-enabled kernel");
     }
     let required = typed
         .iter()

@@ -41,6 +41,8 @@ pub(crate) struct SourceFacts {
     pub seen: Seen,
     /// What is copied: the thing itself or, if links are followed, what it leads to.
     pub stat: Stat,
+    /// Which links are followed here: below an operand, `-H` follows none.
+    pub follow: Follow,
 }
 
 /// The facts about a destination name that is taken.
@@ -205,7 +207,7 @@ pub(crate) fn decide_dir(options: &Options, source: &SourceFacts, dest: &DestFac
 /// Whether what has the name is removed before the copy is made.
 fn is_removed(options: &Options, source: &SourceFacts, seen: &Stat) -> bool {
     let keeps_names_apart = options.preserve.links && seen.nlink > 1;
-    let is_no_file = options.follow == Follow::Never && source.stat.kind != Kind::File;
+    let is_no_file = source.follow == Follow::Never && source.stat.kind != Kind::File;
     options.remove_destination || (!options.attributes_only && (keeps_names_apart || is_no_file))
 }
 
@@ -252,7 +254,7 @@ pub(crate) fn sameness(
     use Sameness::{Different, Done, Refused};
     let one_file = source.stat.id == seen.id;
     let hard_links = options.make == Make::HardLinks;
-    let follows = options.follow != Follow::Never;
+    let follows = source.follow != Follow::Never;
     if one_file && hard_links {
         return Done;
     }
@@ -390,9 +392,12 @@ mod tests {
 
     fn source(seen: Seen, options: &Options) -> SourceFacts {
         let end = seen.end().unwrap_or(seen.itself);
-        let follows = options.follow != Follow::Never;
-        let stat = if follows { end } else { seen.itself };
-        SourceFacts { seen, stat }
+        let follow = options.follow;
+        let stat = match follow {
+            Follow::Never => seen.itself,
+            _ => end,
+        };
+        SourceFacts { seen, stat, follow }
     }
 
     fn dest(seen: Seen) -> DestFacts {

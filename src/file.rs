@@ -478,6 +478,10 @@ impl Entry {
                 target: None,
             },
             stat: self.stat,
+            follow: match cx.options.follow {
+                Follow::Operands if place.dir.facts().is_some() => Follow::Never,
+                follow => follow,
+            },
         };
         let dest = look_at_dest(cx, place, &source)?;
         // Both are needed only where something may be lost.

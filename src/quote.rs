@@ -46,8 +46,12 @@ pub fn quote_argument(value: &str) -> String {
 pub(crate) fn quote_if_needed(name: impl AsRef<OsStr>) -> String {
     let name = name.as_ref().as_bytes();
     let pieces: Vec<Piece> = pieces(name, *UTF8).collect();
-    let tilde_first = name.first().is_none_or(|first| b"~#".contains(first));
-    if !tilde_first && pieces.iter().all(Piece::is_plain) {
+    let is_bare = |(i, piece): (usize, &Piece)| match piece {
+        // They mean something at the beginning only.
+        Piece::Shown('#' | '~') => i > 0,
+        piece => piece.is_plain(),
+    };
+    if !pieces.is_empty() && pieces.iter().enumerate().all(is_bare) {
         return String::from_utf8_lossy(name).into_owned();
     }
     quote_in(name, *UTF8)

@@ -1193,9 +1193,7 @@ fn disagreement(case: &Case, statistics: &Statistics) -> Option<String> {
         // The workers' order is not cp's: what cp does depends on the order, too, wherever it is not always the same.
         let mut unstable = BTreeSet::new();
         for order in 1..ORDERS {
-            let Some(other) = case.run(&referee, order, &quiet) else {
-                return None;
-            };
+            let other = case.run(&referee, order, &quiet)?;
             unstable.extend(theirs.differences(&other).into_iter().map(|it| it.about));
         }
         let count = differences.len();
