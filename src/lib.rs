@@ -31,11 +31,13 @@
 //! ```text
 //! operands ──► Plan::resolve ──► Plan ──► Pool::apply_async ──► Job<Report>
 //!                                  │
-//!                      tree.rs: a task a directory ──► file.rs: decide, make, fill, dress, commit
+//!                      tree.rs: a task a directory ──► file.rs: decide, clear, make, fill, dress, commit
 //!                                  │                      │
-//!                      list by jwalk, spawn the           ├─ data.rs: reflink, kernel, read and write; chunks
-//!                      subdirectories, par_iter           ├─ meta.rs: owner, xattrs and ACLs, mode, times
-//!                      over the files                     └─ links.rs: hard links
+//!                      list by jwalk, spawn the           ├─ decide.rs: what to do about what is there
+//!                      subdirectories, par_iter           ├─ backup.rs: what was there, under another name
+//!                      over the files                     ├─ data.rs: reflink, kernel, read and write; chunks
+//!                                                         ├─ meta.rs: owner, xattrs and ACLs, mode, times
+//!                                                         └─ links.rs: hard links
 //! ```
 //!
 //! # The house
@@ -48,7 +50,10 @@
 //! | `tree.rs` | the recursion: operands, directories, who finishes what; the only user of jwalk |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
 //! | `handles.rs` | each worker's open directories |
+//! | `parents.rs` | leading directories (`--parents`) |
 //! | `file.rs` | one entry that is not a directory |
+//! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
+//! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `links.rs` | hard links |
@@ -56,21 +61,25 @@
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
 //! | `report.rs` | counters, [`Stats`], [`Report`] as text and JSON; the only user of humansize |
 //! | `error.rs`, `quote.rs` | [`Error`] in `cp`'s words, file names as `cp` quotes them |
+//! | `path.rs` | paths as bytes: last component, joining |
 //! | `sys.rs` | every system call, and the only `unsafe` |
 //!
-//! The binary adds `main.rs`, `cli.rs` (clap) and `progress.rs` (indicatif).
+//! The binary adds `main.rs`, `cli.rs` (clap), `getopt.rs` (GNU's rules for the command line) and `progress.rs` (indicatif).
 //!
 //! # Invariants
 //!
 //! 1. No task waits for another except inside rayon's `par_iter` and `scope`. Directories are finished by whoever ends the
-//!    last thing in them; a further name of a file that is being copied is left with the worker that copies it.
+//!    last thing in them; a further name of a file that is being copied is left with the worker that copies it. (With `-i`, one worker
+//!    at a time waits for a person.)
 //! 2. No lock and no borrow is held across a call into rayon: a stolen task runs on the same thread meanwhile.
 //! 3. Everything below an operand is reached from an open directory, by one name, without following links that were not
 //!    asked for. No descriptor leaves the thread that opened it.
 //! 4. A directory's owner, ACL, mode and times are set after all its children; until then it is its owner's to write.
 //! 5. Nothing has more permission on the way than at its end.
 //! 6. An error is data: it is counted and shown, and the siblings go on.
-//! 7. Memory is bounded by the depth of the tree and its widest directory, open files by the number of workers.
+//! 7. There is one decision path, and nothing is touched before it ends: `decide.rs`. A question that it asks for is answered by
+//!    the observer; the binary's main thread does that, and workers never read standard input.
+//! 8. Memory is bounded by the depth of the tree and its widest directory, open files by the number of workers.
 //!
 //! # Units
 //!

@@ -1327,6 +1327,48 @@ const SCRIPTS: &[&str] = &[
      chmod 4755 s/a
      chown -R 65534:65534 .
      umask 077; setpriv --reuid=65534 --regid=65534 --clear-groups cp -r s d",
+    "mkdir s d; echo a >a
+     cp a .//a d",
+    "mkdir -p d/s s; chown -R 65534:65534 .; chown 0:0 d/s
+     setpriv --reuid=65534 --regid=65534 --clear-groups cp -rp s d",
+    "mkdir -p d/s s; chmod 0 d/s; chown -R 65534:65534 .
+     setpriv --reuid=65534 --regid=65534 --clear-groups cp -r s d",
+    "mkdir -p s/dir d
+     cp -r s/dir s d",
+    "mkdir -p s/dir d; echo a >s/a
+     cp -r s/dir s/. d",
+    "mkdir s d; echo a >s/a; ln -P s/a s/sub
+     cp -rd s s/sub d",
+    "mkdir s d; ln -s nowhere s/a; ln -P s/a s/b
+     cp -a s s/a d",
+    "mkdir s d; echo a >a; ln -P a s/a
+     cp -rd a s/. d",
+    "mkdir s d; ln -s ../s s/a; echo b >s/b
+     cp -r s/. s/a d",
+    "mkdir s d; echo a >a; echo b >d/a
+     cp -vlf a d",
+    "mkdir s d; ln -s nowhere d/a
+     cp -r s d/a/",
+    "mkdir s; ln -s ../s s/a
+     cp -Rl s .",
+    "mkdir -p s d/s
+     cp -r -t d s d/s/. s",
+    "mkdir s d; echo a >a; echo b >d/a; ln -s ../s s/a
+     cp -rH s/. d",
+    "mkdir s d; echo a >\"it's\"; echo b >\"d/it's\"
+     cp -vb \"it's\" d",
+    "mkdir s d; echo a >a~
+     cp -s a~ d",
+    "mkdir s; echo a >s/a; chmod 644 s; chown -R 65534:65534 .
+     setpriv --reuid=65534 --regid=65534 --clear-groups cp -r s d",
+    "mkdir d; echo a >a; echo b >d/a; ln -s nowhere d/b
+     POSIXLY_CORRECT=1 cp -t d a",
+    "mkdir s d; setfacl -d -m u:4321:rx d
+     cp -r --no-preserve=all s d",
+    "mkdir s d; ln -s ../d s/a; ln -s s l
+     printf 'y\\ny\\n' | cp -rdi l l s",
+    "echo a >n; echo b >n~
+     cp -bf n n",
 ];
 
 #[test]
