@@ -379,6 +379,9 @@ impl Command {
         let matches = definition.try_get_matches_from(line).map_err(explain)?;
         let args = Args::from_arg_matches(&matches).map_err(explain)?;
         let typed = in_order(&matches);
+        if args.target_directory.len() > 1 {
+            return Err(impossible("multiple target directories specified"));
+        }
         let ignored = args.context.iter().filter(|context| !context.is_empty());
         for _ in ignored.filter(|_| !has_selinux()) {
             warn("ignoring --context; it requires an SELinux-enabled kernel");
@@ -443,11 +446,7 @@ impl Environment {
 /// Which operands are sources, and which is the target.
 fn operands(args: Args) -> Result<(Vec<PathBuf>, Target), Stop> {
     let mut operands: Vec<PathBuf> = args.operands.into_iter().map(PathBuf::from).collect();
-    let mut directories = args.target_directory.into_iter();
-    let directory = directories.next();
-    if directories.next().is_some() {
-        return Err(impossible("multiple target directories specified"));
-    }
+    let directory = args.target_directory.into_iter().next();
     if operands.is_empty() {
         return Err(usage("missing file operand"));
     }

@@ -3,7 +3,7 @@
 //! Everything here is either immutable, or a counter, or behind a lock that is held for a moment and never across a call
 //! into rayon.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,7 +15,7 @@ use crate::handles::{Handles, Tables};
 use crate::links::Links;
 use crate::options::Options;
 use crate::report::{Count, Counters, Report};
-use crate::sys::{self, FileId, Stat};
+use crate::sys::{self, FileId};
 
 /// Watches a copy while it runs. All methods do nothing by default, and all are called from the workers, several at a
 /// time: they should be quick, and write whole lines.
@@ -150,7 +150,7 @@ pub(crate) struct Context {
     /// Their copies.
     copied_dirs: Mutex<HashMap<FileId, CopiedDir>>,
     /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
-    made: Option<Mutex<HashMap<FileId, Made>>>,
+    made: Option<Mutex<HashSet<Made>>>,
     workers: usize,
     started: Instant,
 }
@@ -170,13 +170,13 @@ struct CopiedDir {
     fresh: bool,
 }
 
-/// What something was made as.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Something that was made, and must not be overwritten or written through.
+#[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Made {
-    /// The copy of an operand.
-    Operand,
-    /// A symbolic link somewhere below one.
-    Link,
+    /// The copy of an operand, under its own name.
+    Operand(FileId, Entry),
+    /// A symbolic link, anywhere.
+    Link(FileId),
 }
 
 /// What the process is allowed to do, and what the kernel gives its new files.
@@ -264,20 +264,22 @@ impl Context {
         self.observer.warning(warning);
     }
 
-    /// Remembers an operand's copy, or a symbolic link that was just made, if another operand may meet it.
-    pub(crate) fn remember(&self, what: Made, look: impl FnOnce() -> sys::Result<Stat>) {
+    /// Remembers something that was made, if another operand may meet it.
+    pub(crate) fn remember(&self, what: impl FnOnce() -> Option<Made>) {
         // What cannot be looked at any more is not there to be overwritten.
         if let Some(made) = &self.made
-            && let Ok(stat) = look()
+            && let Some(what) = what()
         {
-            lock(made).insert(stat.id, what);
+            lock(made).insert(what);
         }
     }
 
-    /// What this run made it as, if it did.
-    pub(crate) fn made(&self, id: FileId) -> Option<Made> {
-        let made = self.made.as_ref()?;
-        lock(made).get(&id).copied()
+    /// Whether this run has made it.
+    pub(crate) fn has_made(&self, what: impl FnOnce() -> Option<Made>) -> bool {
+        let Some(made) = &self.made else {
+            return false;
+        };
+        what().is_some_and(|what| lock(made).contains(&what))
     }
 
     /// What the observer wants to hear about.

@@ -54,28 +54,7 @@ fn try_copy(
     follow: bool,
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<(), Error> {
-    let (mut entry, plan) = if place.dir.is_fresh() {
-        // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
-        let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
-        let entry = if opened_first && cx.interest() == Interest::Nothing {
-            Entry::open(cx, place, kind, follow)?
-        } else {
-            Entry::look(place, follow)?
-        };
-        (entry, FilePlan::Create)
-    } else {
-        let entry = Entry::look(place, follow)?;
-        let Decision { ask, plan } = entry.decide(cx, place)?;
-        let may = !ask || cx.may_overwrite(&question(cx, place, entry.stat.kind));
-        (
-            entry,
-            if may {
-                plan
-            } else {
-                FilePlan::Skip(Reason::Exists)
-            },
-        )
-    };
+    let (mut entry, plan) = choose(cx, place, kind, follow)?;
     let is_tracked = entry.is_tracked(cx);
     match plan {
         FilePlan::Refuse(operation) => return Err(place.refused(operation)),
@@ -115,6 +94,34 @@ fn try_copy(
         }
         (done, _) => done.map(drop),
     }
+}
+
+/// Looks at the entry, and settles what is going to be done about it.
+fn choose(
+    cx: &Context,
+    place: Place<'_>,
+    kind: Kind,
+    follow: bool,
+) -> Result<(Entry, FilePlan), Error> {
+    if place.dir.is_fresh() {
+        // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
+        let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
+        let entry = if opened_first && cx.interest() == Interest::Nothing {
+            Entry::open(cx, place, kind, follow)?
+        } else {
+            Entry::look(place, follow)?
+        };
+        return Ok((entry, FilePlan::Create));
+    }
+    let entry = Entry::look(place, follow)?;
+    let Decision { ask, plan } = entry.decide(cx, place)?;
+    let may = !ask || cx.may_overwrite(&question(cx, place, entry.stat.kind));
+    let plan = if may {
+        plan
+    } else {
+        FilePlan::Skip(Reason::Exists)
+    };
+    Ok((entry, plan))
 }
 
 /// What is said about an entry that is made: at the beginning or, if it is to say how, at the end.
@@ -357,17 +364,22 @@ fn look_at_dest(
             return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno));
         }
     };
-    let made = cx.made(seen.itself.id);
+    let id = seen.itself.id;
     let (_, base) = split(name);
     let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
     Ok(Some(DestFacts {
         seen,
-        made_here: place.dir.facts().is_none() && made == Some(Made::Operand),
-        new_link: seen.itself.kind == Kind::Symlink && made.is_some(),
+        made_here: place.dir.facts().is_none() && cx.has_made(|| as_operand(place, id)),
+        new_link: seen.itself.kind == Kind::Symlink && cx.has_made(|| Some(Made::Link(id))),
         is_source_name: is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",
     }))
+}
+
+/// How an operand's copy is remembered.
+fn as_operand(place: Place<'_>, id: FileId) -> Option<Made> {
+    place.dest_entry().map(|entry| Made::Operand(id, entry))
 }
 
 /// Whether a directory is to be merged with what has its destination's name.
@@ -885,18 +897,15 @@ impl Entry {
         Ok(())
     }
 
-    /// Another operand must not replace what this one made.
+    /// Another operand must not replace what this one made, nor write through it.
     fn remember_name(&self, cx: &Context, place: Place<'_>) {
-        let made = if place.dir.facts().is_none() {
-            Made::Operand
-        } else if self.stat.kind == Kind::Symlink {
-            // It may be written through from anywhere.
-            Made::Link
-        } else {
-            return;
-        };
-        cx.remember(made, || {
-            sys::stat_at(place.pair.dest(), place.names.dest, false)
+        let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
+        if place.dir.facts().is_none() {
+            cx.remember(|| as_operand(place, look()?.id));
+        }
+        cx.remember(|| {
+            let made = look().filter(|made| made.kind == Kind::Symlink)?;
+            Some(Made::Link(made.id))
         });
     }
 

