@@ -3,6 +3,8 @@
 //! It is drawn by the main thread, on standard error, only if that is a terminal, and only once a copy has lasted long
 //! enough that somebody may wonder. Messages from the workers are printed above it.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use humansize::{BINARY, format_size};
@@ -17,6 +19,8 @@ const QUIET_FOR: Duration = Duration::from_millis(500);
 pub struct Display {
     bar: ProgressBar,
     started: Instant,
+    /// There is something on the screen to be taken away.
+    is_drawn: Arc<AtomicBool>,
 }
 
 impl Display {
@@ -35,6 +39,7 @@ impl Display {
         Self {
             bar,
             started: Instant::now(),
+            is_drawn: Arc::default(),
         }
     }
 
@@ -59,12 +64,17 @@ impl Display {
             format_size(rate, BINARY),
             elapsed.as_secs()
         ));
+        self.is_drawn.store(true, Ordering::Relaxed);
         self.bar.tick();
     }
 
     /// Prints something else, above the line.
     pub fn aside(&self, print: impl FnOnce()) {
-        self.bar.suspend(print);
+        if self.is_drawn.load(Ordering::Relaxed) {
+            self.bar.suspend(print);
+        } else {
+            print();
+        }
     }
 
     /// Takes the line away.

@@ -47,26 +47,33 @@ const MIN_FILES_PER_TASK: usize = 8;
 /// Copies the operands; one after the other if they may meet, or if questions are to come in their order.
 pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
     let top = Dir::operands();
-    let one = |root: &Root| match Parents::make(cx, root) {
-        Ok(parents) => {
-            if let Some(task) = copy_root(cx, &top, root) {
-                rayon::scope(|scope| task.start(cx, scope));
-            }
-            parents.dress(cx);
-        }
-        Err(error) => cx.error(error),
-    };
-    let serial = || roots.iter().for_each(one);
     if in_order {
         let mut met = HashSet::new();
         for root in roots {
-            if !is_repeated(cx, root, &mut met) {
-                one(root);
-            }
+            copy_one(cx, &top, root, || is_repeated(cx, root, &mut met));
         }
-    } else {
-        in_parallel(cx.max_nested, || roots.par_iter().for_each(one), serial);
+        return;
     }
+    let one = |root: &Root| copy_one(cx, &top, root, || false);
+    in_parallel(
+        cx.max_nested,
+        || roots.par_iter().for_each(one),
+        || roots.iter().for_each(one),
+    );
+}
+
+/// Copies one operand, with its leading directories if those are wanted.
+fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce() -> bool) {
+    let parents = match Parents::make(cx, root) {
+        Ok(parents) => parents,
+        Err(error) => return cx.error(error),
+    };
+    if !is_repeated()
+        && let Some(task) = copy_root(cx, top, root)
+    {
+        rayon::scope(|scope| task.start(cx, scope));
+    }
+    parents.dress(cx);
 }
 
 /// Whether a file is an operand for the second time, by the same name, which is worth a warning and no more. (A directory is
