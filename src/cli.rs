@@ -247,13 +247,14 @@ struct Args {
         num_args = 0..=1,
         require_equals = true,
         default_missing_value = "always",
+        action = ArgAction::Append,
         help_heading = "How it is copied"
     )]
-    reflink: Option<String>,
+    reflink: Vec<String>,
 
     /// Make holes: auto (where the source has them), always (for zeros too), never
-    #[arg(long, value_name = "WHEN", help_heading = "How it is copied")]
-    sparse: Option<String>,
+    #[arg(long, value_name = "WHEN", action = ArgAction::Append, help_heading = "How it is copied")]
+    sparse: Vec<String>,
 
     /// Number of workers, 1 to 1024, or auto
     #[arg(
@@ -496,6 +497,7 @@ fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Op
     let mut update = Overwrite::Always;
     // -i and -n take each other back, and nothing else.
     let mut asks = None;
+    let mut options = Options::default();
     for (id, value) in typed {
         match *id {
             "archive" => {
@@ -519,13 +521,14 @@ fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Op
             "no_clobber" => asks = Some(false),
             "update_older" => update = Overwrite::IfOlder,
             "update" => update = updated(value)?,
+            "reflink" => options.reflink = reflinked(value)?,
+            "sparse" => options.sparse = made_sparse(value)?,
             _ => {}
         }
     }
     if args.link && args.symbolic_link {
         return Err(usage("cannot make both hard and symbolic links"));
     }
-    let mut options = Options::default();
     options.make = match (args.link, args.symbolic_link) {
         (true, _) => Make::HardLinks,
         (_, true) => Make::Symlinks,
@@ -564,28 +567,6 @@ fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Op
         options.backup = backup(&args.backup, environment)?;
         options.suffix = suffix(args.suffix.as_ref(), environment);
     }
-    if let Some(when) = &args.reflink {
-        options.reflink = choose(
-            "--reflink",
-            when,
-            &[
-                ("auto", Reflink::Auto),
-                ("always", Reflink::Always),
-                ("never", Reflink::Never),
-            ],
-        )?;
-    }
-    if let Some(when) = &args.sparse {
-        options.sparse = choose(
-            "--sparse",
-            when,
-            &[
-                ("never", Sparse::Never),
-                ("auto", Sparse::Auto),
-                ("always", Sparse::Always),
-            ],
-        )?;
-    }
     if options.reflink == Reflink::Always && options.sparse != Sparse::Auto {
         return Err(usage("--reflink can be used only with --sparse=auto"));
     }
@@ -601,6 +582,30 @@ fn updated(which: &str) -> Result<Overwrite, Stop> {
             ("none", Overwrite::Never),
             ("none-fail", Overwrite::Refuse),
             ("older", Overwrite::IfOlder),
+        ],
+    )
+}
+
+fn reflinked(when: &str) -> Result<Reflink, Stop> {
+    choose(
+        "--reflink",
+        when,
+        &[
+            ("auto", Reflink::Auto),
+            ("always", Reflink::Always),
+            ("never", Reflink::Never),
+        ],
+    )
+}
+
+fn made_sparse(when: &str) -> Result<Sparse, Stop> {
+    choose(
+        "--sparse",
+        when,
+        &[
+            ("never", Sparse::Never),
+            ("auto", Sparse::Auto),
+            ("always", Sparse::Always),
         ],
     )
 }
@@ -690,7 +695,7 @@ fn in_order(matches: &ArgMatches) -> Vec<Typed<'_>> {
             typed.push((index, id, ""));
         }
     }
-    for id in ["preserve", "no_preserve", "update"] {
+    for id in ["preserve", "no_preserve", "update", "reflink", "sparse"] {
         let values = matches.get_many::<String>(id).unwrap_or_default();
         let indices = matches.indices_of(id).unwrap_or_default();
         for (index, value) in indices.zip(values) {
