@@ -35,10 +35,11 @@ pub fn quote(name: impl AsRef<OsStr>) -> String {
 /// An argument's value, in the quotation marks of the process's locale, as coreutils quotes what is no file name.
 #[must_use]
 pub fn quote_argument(value: &str) -> String {
+    let value = value.replace('\\', "\\\\");
     if *UTF8 {
         format!("\u{2018}{value}\u{2019}")
     } else {
-        format!("'{value}'")
+        format!("'{}'", value.replace('\'', "\\'"))
     }
 }
 

@@ -214,7 +214,7 @@ impl DirTask {
                 return Ok(None);
             }
         }
-        if self.follow && self.parent.is_below(stat.id) {
+        if cx.options.follow != Follow::Never && self.parent.is_below(stat.id) {
             return Err(Error::new(Operation::Cycle, place.source_path()));
         }
         let made = make_dest(cx, place, stat, self.follow)?;
@@ -244,7 +244,12 @@ impl DirTask {
         let mut failed =
             |failure: Failure| cx.error(place.dest_error(failure.operation, failure.errno));
         let preserve = &cx.options.preserve;
-        Attributes::without_xattrs(&stat).give(dest, preserve, &cx.process, has, &mut failed);
+        let attributes = if self.follow {
+            Attributes::without_xattrs(&stat)
+        } else {
+            Attributes::read(Subject::Named(dir, name), &stat, preserve, &mut failed)
+        };
+        attributes.give(dest, preserve, &cx.process, has, &mut failed);
         Err(place.source_error(Operation::List, Errno::ACCESS))
     }
 
