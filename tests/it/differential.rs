@@ -1147,13 +1147,13 @@ impl Case {
 }
 
 impl Case {
-    /// Whether several names in the destination may be one file.
+    /// Whether several names in the destination may be one file, or a source is one of them.
     fn has_two_ways_to_a_file(&self) -> bool {
-        let mut dest = self
-            .things
-            .iter()
-            .filter(|thing| thing.path.starts_with("d/"));
-        dest.any(|thing| matches!(thing.kind, Kind::Symlink(_) | Kind::HardLink(_)))
+        self.things.iter().any(|thing| match &thing.kind {
+            Kind::Symlink(_) | Kind::HardLink(_) if thing.path.starts_with("d/") => true,
+            Kind::Symlink(to) => to.contains("d/"),
+            _ => false,
+        })
     }
 }
 
