@@ -1068,10 +1068,15 @@ fn accepted(
         .messages
         .iter()
         .any(|line| line.contains("are the same file"));
-    if we_say_same && !says("are the same file") && case.makes_backups() {
+    let moves_away = case.makes_backups() || case.options.contains(&"remove-destination");
+    if we_say_same && moves_away {
         return Some(
-            "cp does not know a name behind a symbolic link again, and backs the source up",
+            "cp does not know a name behind a symbolic link again, and moves the source away",
         );
+    }
+    let through_new = |line: &String| line.contains("through just-created symlink");
+    if ours.messages.iter().any(through_new) {
+        return Some("cp writes through symbolic links that it has made below operands");
     }
     let stumbles = says("cannot create directory")
         || says("File exists")
