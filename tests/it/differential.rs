@@ -1095,6 +1095,9 @@ fn accepted(
     if says("setting attribute 'user.") && case.options.contains(&"s") {
         return Some("cp -s --preserve=xattr would give the link what only its target can have");
     }
+    if difference.about.starts_with("cp: setting attribute") {
+        return Some("cp 9.1 names the attribute that could not be set, but not the file");
+    }
     if difference.about.contains("mutually exclusive") {
         return Some("cp 9.1 words it differently");
     }
