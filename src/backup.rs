@@ -28,19 +28,14 @@ impl<'a> Saved<'a> {
         how: Backup,
         suffix: &OsStr,
     ) -> Result<Option<Self>> {
-        let mut number = highest(dir, name, how)? + 1;
-        let numbered = how == Backup::Numbered || (how == Backup::Existing && number > 1);
+        let mut number = next_number(dir, name, how)?;
         loop {
-            let backup = if numbered {
-                numbered_name(name, number)
-            } else {
-                simple_name(name, suffix)
-            };
-            match sys::rename(dir, name, &backup, !numbered) {
-                Ok(()) => return Ok(Some(Self { dir, name, backup })),
-                Err(Errno::NOENT) => return Ok(None),
-                Err(Errno::EXIST) if numbered && number < u64::MAX => number += 1,
-                Err(errno) => return Err(errno),
+            let backup = name_with(name, number, suffix);
+            match (sys::rename(dir, name, &backup, number.is_none()), number) {
+                (Ok(()), _) => return Ok(Some(Self { dir, name, backup })),
+                (Err(Errno::NOENT), _) => return Ok(None),
+                (Err(Errno::EXIST), Some(taken)) if taken < u64::MAX => number = Some(taken + 1),
+                (Err(errno), _) => return Err(errno),
             }
         }
     }
@@ -63,25 +58,29 @@ pub(crate) fn backup_name(
     how: Backup,
     suffix: &OsStr,
 ) -> Result<OsString> {
+    Ok(name_with(name, next_number(dir, name, how)?, suffix))
+}
+
+/// The name of a numbered backup or, without a number, of a simple one.
+fn name_with(name: &OsStr, number: Option<u64>, suffix: &OsStr) -> OsString {
+    match number {
+        Some(number) => simple_name(name, OsStr::new(&format!(".~{number}~"))),
+        None => simple_name(name, suffix),
+    }
+}
+
+/// The number of the next backup; `None` if it is a simple one.
+fn next_number(dir: BorrowedFd, name: &OsStr, how: Backup) -> Result<Option<u64>> {
     let highest = highest(dir, name, how)?;
     let numbered = how == Backup::Numbered || (how == Backup::Existing && highest > 0);
-    Ok(if numbered {
-        numbered_name(name, highest + 1)
-    } else {
-        simple_name(name, suffix)
-    })
+    // After the highest of all comes none: that one is taken, which is the error then.
+    Ok(numbered.then(|| highest.saturating_add(1)))
 }
 
 /// The name of a simple backup.
 pub(crate) fn simple_name(name: &OsStr, suffix: &OsStr) -> OsString {
     let mut backup = name.to_owned();
     backup.push(suffix);
-    backup
-}
-
-fn numbered_name(name: &OsStr, number: u64) -> OsString {
-    let mut backup = name.to_owned();
-    backup.push(format!(".~{number}~"));
     backup
 }
 
