@@ -1,295 +1,28 @@
-//! The command line: what may be typed, and what it means as [`Options`] and operands.
+//! What a command line means, as [`Options`] and operands.
 //!
-//! The shape is `cp`'s, with poolcp's own options in groups of their own. Three steps:
 //! 1. `getopt.rs` reads the words by GNU's rules.
-//! 2. clap parses into [`Args`], whose doc comments are the help.
-//! 3. [`Command::from_env`] decides. Where options contradict each other the last one wins, as in `cp`, so those are
-//!    gone through in the order in which they were typed.
+//! 2. clap parses into [`Args`] (`args.rs`).
+//! 3. [`Command::from_env`] decides. Options are gone through in the order in which they were typed: where some contradict
+//!    each other the last one wins, and the first one that is wrong is complained of, as in `cp`.
 //!
 //! Only the binary has a command line; the library never sees clap.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use clap::{ArgAction, ArgMatches, CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches};
 use poolcp::{
     Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target, quote,
     quote_argument,
 };
 
-use crate::getopt;
+use crate::args::{Args, CP_NAMES, Typed, in_order};
+use crate::getopt::{self, End};
 
 /// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
 const MAX_THREADS: usize = 1024;
-
-/// `cp`'s long options, which may be abbreviated, in the order in which `cp` lists them when it is in doubt.
-const CP_NAMES: [&str; 30] = [
-    "archive",
-    "attributes-only",
-    "backup",
-    "copy-contents",
-    "debug",
-    "dereference",
-    "force",
-    "interactive",
-    "link",
-    "no-clobber",
-    "no-dereference",
-    "no-preserve",
-    "no-target-directory",
-    "one-file-system",
-    "parents",
-    "preserve",
-    "recursive",
-    "remove-destination",
-    "sparse",
-    "reflink",
-    "strip-trailing-slashes",
-    "suffix",
-    "symbolic-link",
-    "target-directory",
-    "update",
-    "verbose",
-    "keep-directory-symlink",
-    "context",
-    "help",
-    "version",
-];
-
-/// Copy files and directories with a pool of workers.
-#[derive(Debug, Parser)]
-#[command(
-    name = "poolcp",
-    version,
-    override_usage = "poolcp [OPTION]... [-T] SOURCE DEST\n       \
-                      poolcp [OPTION]... SOURCE... DIRECTORY\n       \
-                      poolcp [OPTION]... -t DIRECTORY SOURCE...",
-    args_override_self = true,
-    disable_help_flag = true,
-    disable_version_flag = true,
-    after_help = "SOURCE is copied to DEST or, if that is a directory or there are several, into it. \
-                  The options are those of GNU cp, and --threads, --quiet and --report.",
-    max_term_width = 100
-)]
-struct Args {
-    /// What to copy, and where to
-    #[arg(value_name = "SOURCE... DEST", hide = true)]
-    operands: Vec<OsString>,
-
-    /// Copy directories and what is below them
-    #[arg(short, short_alias = 'R', long, help_heading = "What is copied")]
-    recursive: bool,
-
-    /// Same as -d -R --preserve=all
-    #[arg(short, long, help_heading = "What is copied")]
-    archive: bool,
-
-    /// Follow all symbolic links in SOURCE
-    #[arg(short = 'L', long, help_heading = "What is copied")]
-    dereference: bool,
-
-    /// Copy symbolic links as links [default with -r]
-    #[arg(short = 'P', long, help_heading = "What is copied")]
-    no_dereference: bool,
-
-    /// Follow the symbolic links that are SOURCEs themselves
-    #[arg(short = 'H', help_heading = "What is copied")]
-    follow_operands: bool,
-
-    /// Stay on the file system of each SOURCE
-    #[arg(short = 'x', long, help_heading = "What is copied")]
-    one_file_system: bool,
-
-    /// Copy attributes and no data
-    #[arg(long, help_heading = "What is copied")]
-    attributes_only: bool,
-
-    /// With -r, read FIFOs and devices as if they were files
-    #[arg(long, help_heading = "What is copied")]
-    copy_contents: bool,
-
-    /// Remove slashes at the end of each SOURCE
-    #[arg(long, help_heading = "What is copied")]
-    strip_trailing_slashes: bool,
-
-    /// Make hard links instead of copies
-    #[arg(short, long, help_heading = "What is copied")]
-    link: bool,
-
-    /// Make symbolic links instead of copies
-    #[arg(short, long, help_heading = "What is copied")]
-    symbolic_link: bool,
-
-    /// Same as -P --preserve=links
-    #[arg(short = 'd', help_heading = "What is kept")]
-    links: bool,
-
-    /// Same as --preserve=mode,ownership,timestamps
-    #[arg(short = 'p', help_heading = "What is kept")]
-    attributes: bool,
-
-    /// Keep attributes: mode, ownership, timestamps (these three if no LIST is given), links, xattr, context, all
-    #[arg(
-        long,
-        value_name = "LIST",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "mode,ownership,timestamps",
-        action = ArgAction::Append,
-        help_heading = "What is kept"
-    )]
-    preserve: Vec<String>,
-
-    /// Do not keep these attributes
-    #[arg(long, value_name = "LIST", action = ArgAction::Append, help_heading = "What is kept")]
-    no_preserve: Vec<String>,
-
-    /// Set the security context to the default type
-    #[arg(short = 'Z', help_heading = "What is kept")]
-    default_context: bool,
-
-    /// Set the security context to CONTEXT (SELinux), or like -Z
-    #[arg(
-        long,
-        value_name = "CONTEXT",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "",
-        action = ArgAction::Append,
-        help_heading = "What is kept"
-    )]
-    context: Vec<OsString>,
-
-    /// Copy all SOURCEs into DIRECTORY
-    #[arg(
-        short,
-        long,
-        value_name = "DIRECTORY",
-        action = ArgAction::Append,
-        help_heading = "Where it goes"
-    )]
-    target_directory: Vec<OsString>,
-
-    /// Treat DEST as a name of its own, even if it is a directory
-    #[arg(short = 'T', long, help_heading = "Where it goes")]
-    no_target_directory: bool,
-
-    /// Make the leading directories of each SOURCE in the target directory
-    #[arg(long, alias = "path", help_heading = "Where it goes")]
-    parents: bool,
-
-    /// Go into existing symbolic links to directories
-    #[arg(long, help_heading = "Where it goes")]
-    keep_directory_symlink: bool,
-
-    /// Remove a destination file that cannot be opened, and try again
-    #[arg(short, long, help_heading = "What is there already")]
-    force: bool,
-
-    /// Ask before each file that would be replaced
-    #[arg(short, long, help_heading = "What is there already")]
-    interactive: bool,
-
-    /// Leave existing files alone
-    #[arg(short, long, help_heading = "What is there already")]
-    no_clobber: bool,
-
-    /// Remove each existing destination file first
-    #[arg(long, help_heading = "What is there already")]
-    remove_destination: bool,
-
-    /// Same as --update=older
-    #[arg(short = 'u', help_heading = "What is there already")]
-    update_older: bool,
-
-    /// Replace: all, older (also if no WHICH is given), none, none-fail (which is an error)
-    #[arg(
-        long,
-        value_name = "WHICH",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "older",
-        action = ArgAction::Append,
-        help_heading = "What is there already"
-    )]
-    update: Vec<String>,
-
-    /// Same as --backup
-    #[arg(short = 'b', help_heading = "What is there already")]
-    make_backups: bool,
-
-    /// Keep what is replaced: numbered (t), simple (never), existing (nil: numbered if there are such), none (off)
-    #[arg(
-        long,
-        value_name = "CONTROL",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "",
-        action = ArgAction::Append,
-        help_heading = "What is there already"
-    )]
-    backup: Vec<String>,
-
-    /// What a simple backup's name ends in [default: ~]
-    #[arg(
-        short = 'S',
-        long,
-        value_name = "SUFFIX",
-        help_heading = "What is there already"
-    )]
-    suffix: Option<OsString>,
-
-    /// Share data with the source: auto (where possible), always (or fail), never
-    #[arg(
-        long,
-        value_name = "WHEN",
-        num_args = 0..=1,
-        require_equals = true,
-        default_missing_value = "always",
-        action = ArgAction::Append,
-        help_heading = "How it is copied"
-    )]
-    reflink: Vec<String>,
-
-    /// Make holes: auto (where the source has them), always (for zeros too), never
-    #[arg(long, value_name = "WHEN", action = ArgAction::Append, help_heading = "How it is copied")]
-    sparse: Vec<String>,
-
-    /// Number of workers, 1 to 1024, or auto
-    #[arg(
-        short = 'j',
-        long,
-        value_name = "N",
-        default_value = "auto",
-        help_heading = "How it is copied"
-    )]
-    threads: String,
-
-    /// Say what is being done
-    #[arg(short, long, help_heading = "What is shown")]
-    verbose: bool,
-
-    /// Say how each file is copied; implies -v
-    #[arg(long, help_heading = "What is shown")]
-    debug: bool,
-
-    /// Show errors only
-    #[arg(short, long, help_heading = "What is shown")]
-    quiet: bool,
-
-    /// The summary at the end: text (on standard error), json (on standard output), none
-    #[arg(long, value_name = "FORMAT", help_heading = "What is shown")]
-    report: Option<String>,
-
-    /// Show this help
-    #[arg(long, action = ArgAction::Help, help_heading = "What is shown")]
-    help: Option<bool>,
-
-    /// Show the version
-    #[arg(long, action = ArgAction::Version, help_heading = "What is shown")]
-    version: Option<bool>,
-}
 
 /// How the summary is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -371,24 +104,26 @@ impl Command {
         words: impl IntoIterator<Item = OsString>,
         program: &str,
         environment: &Environment,
-        mut warn: impl FnMut(&str),
+        warn: impl FnMut(&str),
     ) -> Result<Self, Stop> {
-        let definition = Args::command();
+        let mut definition = Args::command();
         let posix = environment.posixly_correct;
-        let words = getopt::canonical(words, &definition, &CP_NAMES, posix).map_err(usage)?;
-        let line = std::iter::once(OsString::from("poolcp")).chain(words);
-        let matches = definition.try_get_matches_from(line).map_err(explain)?;
+        let line = getopt::canonical(words, &definition, &CP_NAMES, posix);
+        let words = std::iter::once(OsString::from("poolcp")).chain(line.words);
+        let matches = definition
+            .clone()
+            .try_get_matches_from(words)
+            .map_err(explain)?;
         let args = Args::from_arg_matches(&matches).map_err(explain)?;
-        let typed = in_order(&matches);
-        if args.target_directory.len() > 1 {
-            return Err(impossible("multiple target directories specified"));
+        let choices = Choices::new(&in_order(&definition, &matches), warn)?;
+        match line.end {
+            End::Operands => {}
+            End::Help => return Err(Stop::Answer(definition.render_long_help().to_string())),
+            End::Version => return Err(Stop::Answer(definition.render_version())),
+            End::Complaint(complaint) => return Err(usage(complaint)),
         }
-        let ignored = args.context.iter().filter(|context| !context.is_empty());
-        for _ in ignored.filter(|_| !has_selinux()) {
-            warn("ignoring --context; it requires an SELinux-enabled kernel");
-        }
-        let options = options(&args, &typed, environment)?;
-        check_context(&args, &typed)?;
+        let options = options(&args, choices, environment)?;
+        check_context(&args)?;
         let threads = threads(&args.threads)?;
         let report = match &args.report {
             Some(format) => choose(
@@ -428,17 +163,16 @@ impl Command {
 struct Environment {
     posixly_correct: bool,
     /// `VERSION_CONTROL`: the kind of backup.
-    version_control: Option<String>,
+    version_control: Option<OsString>,
     /// `SIMPLE_BACKUP_SUFFIX`.
     suffix: Option<OsString>,
 }
 
 impl Environment {
     fn of_the_process() -> Self {
-        let control = env::var_os("VERSION_CONTROL");
         Self {
             posixly_correct: env::var_os("POSIXLY_CORRECT").is_some(),
-            version_control: control.map(|control| control.to_string_lossy().into_owned()),
+            version_control: env::var_os("VERSION_CONTROL"),
             suffix: env::var_os("SIMPLE_BACKUP_SUFFIX"),
         }
     }
@@ -477,12 +211,12 @@ fn operands(args: Args) -> Result<(Vec<PathBuf>, Target), Stop> {
     Ok((operands, target))
 }
 
-fn threads(text: &str) -> Result<usize, Stop> {
+fn threads(text: &OsStr) -> Result<usize, Stop> {
     if text == "auto" {
         return Ok(0);
     }
-    match text.parse() {
-        Ok(n) if n <= MAX_THREADS => Ok(n),
+    match text.to_str().map(str::parse) {
+        Some(Ok(n)) if n <= MAX_THREADS => Ok(n),
         _ => Err(usage(format!(
             "invalid number of threads: {} (0 to {MAX_THREADS}, or auto)",
             quote(text)
@@ -490,42 +224,71 @@ fn threads(text: &str) -> Result<usize, Stop> {
     }
 }
 
-/// The options, the contradicting ones in the order in which they were typed.
-fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Options, Stop> {
-    let mut preserve = Preserve::default();
-    let mut follow = None;
-    let mut update = Overwrite::Always;
-    // -i and -n take each other back, and nothing else.
-    let mut asks = None;
-    let mut options = Options::default();
-    for (id, value) in typed {
-        match *id {
+/// The choices for which the order counts in which they were typed.
+#[derive(Default)]
+struct Choices {
+    preserve: Preserve,
+    follow: Option<Follow>,
+    update: Overwrite,
+    /// -i and -n take each other back, and nothing else.
+    asks: Option<bool>,
+    reflink: Reflink,
+    sparse: Sparse,
+}
+
+impl Choices {
+    fn new(typed: &[Typed], mut warn: impl FnMut(&str)) -> Result<Self, Stop> {
+        let mut chosen = Self::default();
+        let mut has_target = false;
+        for &(id, value) in typed {
+            match id {
+                "target_directory" if has_target => {
+                    return Err(impossible("multiple target directories specified"));
+                }
+                "target_directory" => has_target = true,
+                "context" if !value.is_empty() && !has_selinux() => {
+                    warn("ignoring --context; it requires an SELinux-enabled kernel");
+                }
+                _ => chosen.choose(id, value)?,
+            }
+        }
+        Ok(chosen)
+    }
+
+    fn choose(&mut self, id: &str, value: &OsStr) -> Result<(), Stop> {
+        let preserve = &mut self.preserve;
+        match id {
             "archive" => {
-                preserve = Preserve {
+                *preserve = Preserve {
                     default_mode: preserve.default_mode,
                     ..Preserve::all()
                 };
-                follow = Some(Follow::Never);
+                self.follow = Some(Follow::Never);
             }
             "links" => {
                 preserve.links = true;
-                follow = Some(Follow::Never);
+                self.follow = Some(Follow::Never);
             }
-            "attributes" => set_attributes(&mut preserve, DEFAULT_ATTRIBUTES, true)?,
-            "preserve" => set_attributes(&mut preserve, value, true)?,
-            "no_preserve" => set_attributes(&mut preserve, value, false)?,
-            "dereference" => follow = Some(Follow::Always),
-            "no_dereference" => follow = Some(Follow::Never),
-            "follow_operands" => follow = Some(Follow::Operands),
-            "interactive" => asks = Some(true),
-            "no_clobber" => asks = Some(false),
-            "update_older" => update = Overwrite::IfOlder,
-            "update" => update = updated(value)?,
-            "reflink" => options.reflink = reflinked(value)?,
-            "sparse" => options.sparse = made_sparse(value)?,
+            "attributes" => set_attributes(preserve, OsStr::new(DEFAULT_ATTRIBUTES), true)?,
+            "preserve" => set_attributes(preserve, value, true)?,
+            "no_preserve" => set_attributes(preserve, value, false)?,
+            "dereference" => self.follow = Some(Follow::Always),
+            "no_dereference" => self.follow = Some(Follow::Never),
+            "follow_operands" => self.follow = Some(Follow::Operands),
+            "interactive" => self.asks = Some(true),
+            "no_clobber" => self.asks = Some(false),
+            "update_older" => self.update = Overwrite::IfOlder,
+            "update" => self.update = updated(value)?,
+            "reflink" => self.reflink = reflinked(value)?,
+            "sparse" => self.sparse = made_sparse(value)?,
             _ => {}
         }
+        Ok(())
     }
+}
+
+fn options(args: &Args, choices: Choices, environment: &Environment) -> Result<Options, Stop> {
+    let mut options = Options::default();
     if args.link && args.symbolic_link {
         return Err(usage("cannot make both hard and symbolic links"));
     }
@@ -537,12 +300,16 @@ fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Op
     options.recursive = args.recursive || args.archive;
     options.copy_contents = !options.recursive || args.copy_contents;
     // Without -r a link is followed, so that `cp link file` copies what people see.
-    options.follow = follow.unwrap_or(if options.recursive && !args.link {
-        Follow::Never
-    } else {
-        Follow::Always
-    });
-    options.preserve = preserve;
+    options.follow = choices
+        .follow
+        .unwrap_or(if options.recursive && !args.link {
+            Follow::Never
+        } else {
+            Follow::Always
+        });
+    options.preserve = choices.preserve;
+    options.reflink = choices.reflink;
+    options.sparse = choices.sparse;
     options.one_file_system = args.one_file_system;
     options.attributes_only = args.attributes_only;
     options.force = args.force;
@@ -551,29 +318,30 @@ fn options(args: &Args, typed: &[Typed], environment: &Environment) -> Result<Op
     options.strip_trailing_slashes = args.strip_trailing_slashes;
     options.keep_directory_symlink = args.keep_directory_symlink;
     options.write_through_dangling = environment.posixly_correct;
-    options.overwrite = if asks == Some(false) {
+    options.overwrite = if choices.asks == Some(false) {
         Overwrite::Never
     } else {
-        update
+        choices.update
     };
     let keeps_all = matches!(options.overwrite, Overwrite::Never | Overwrite::Refuse);
-    options.ask = asks == Some(true) && !keeps_all;
-    if args.make_backups || !args.backup.is_empty() || args.suffix.is_some() {
-        if keeps_all {
-            return Err(usage(
-                "--backup is mutually exclusive with -n or --update=none-fail",
-            ));
-        }
-        options.backup = backup(&args.backup, environment)?;
-        options.suffix = suffix(args.suffix.as_ref(), environment);
+    options.ask = choices.asks == Some(true) && !keeps_all;
+    let makes_backups = args.make_backups || !args.backup.is_empty() || args.suffix.is_some();
+    if makes_backups && keeps_all {
+        return Err(usage(
+            "--backup is mutually exclusive with -n or --update=none-fail",
+        ));
     }
     if options.reflink == Reflink::Always && options.sparse != Sparse::Auto {
         return Err(usage("--reflink can be used only with --sparse=auto"));
     }
+    if makes_backups {
+        options.backup = backup(&args.backup, environment)?;
+        options.suffix = suffix(args.suffix.as_ref(), environment);
+    }
     Ok(options)
 }
 
-fn updated(which: &str) -> Result<Overwrite, Stop> {
+fn updated(which: &OsStr) -> Result<Overwrite, Stop> {
     choose(
         "--update",
         which,
@@ -586,7 +354,7 @@ fn updated(which: &str) -> Result<Overwrite, Stop> {
     )
 }
 
-fn reflinked(when: &str) -> Result<Reflink, Stop> {
+fn reflinked(when: &OsStr) -> Result<Reflink, Stop> {
     choose(
         "--reflink",
         when,
@@ -598,7 +366,7 @@ fn reflinked(when: &str) -> Result<Reflink, Stop> {
     )
 }
 
-fn made_sparse(when: &str) -> Result<Sparse, Stop> {
+fn made_sparse(when: &OsStr) -> Result<Sparse, Stop> {
     choose(
         "--sparse",
         when,
@@ -611,10 +379,10 @@ fn made_sparse(when: &str) -> Result<Sparse, Stop> {
 }
 
 /// The kind of backup: as the last option says that says one or, if none does, the environment.
-fn backup(typed: &[String], environment: &Environment) -> Result<Backup, Stop> {
-    let given = |text: &&str| !text.is_empty();
-    let typed = typed.iter().map(String::as_str).rfind(given);
-    let (context, control) = match (typed, environment.version_control.as_deref().filter(given)) {
+fn backup(typed: &[OsString], environment: &Environment) -> Result<Backup, Stop> {
+    let given = |text: &&OsString| !text.is_empty();
+    let typed = typed.iter().rfind(given);
+    let (context, control) = match (typed, environment.version_control.as_ref().filter(given)) {
         (Some(control), _) => ("backup type", control),
         (None, Some(control)) => ("$VERSION_CONTROL", control),
         (None, None) => return Ok(Backup::Existing),
@@ -652,61 +420,20 @@ fn has_selinux() -> bool {
 }
 
 /// What can be said about security contexts without SELinux, and with it.
-fn check_context(args: &Args, typed: &[Typed]) -> Result<(), Stop> {
+fn check_context(args: &Args) -> Result<(), Stop> {
     let is_enabled = has_selinux();
-    let names_context = |list: &str| list.split(',').any(|word| word == "context");
+    let names_context = |list: &OsString| words(list).any(|word| word == "context");
     if is_enabled && (args.default_context || !args.context.is_empty()) {
         return Err(impossible(
             "setting a security context (-Z, --context) is not supported",
         ));
     }
-    let required = typed
-        .iter()
-        .any(|(id, list)| *id == "preserve" && names_context(list));
-    if required && !is_enabled {
+    if args.preserve.iter().any(names_context) && !is_enabled {
         return Err(impossible(
             "cannot preserve security context without an SELinux-enabled kernel",
         ));
     }
     Ok(())
-}
-
-/// An option's name in [`Args`], and its value.
-type Typed<'a> = (&'static str, &'a str);
-
-/// The options that may contradict each other, with their values, in the order in which they were typed.
-fn in_order(matches: &ArgMatches) -> Vec<Typed<'_>> {
-    const FLAGS: [&str; 9] = [
-        "archive",
-        "links",
-        "attributes",
-        "dereference",
-        "no_dereference",
-        "follow_operands",
-        "interactive",
-        "no_clobber",
-        "update_older",
-    ];
-    let mut typed = Vec::new();
-    for id in FLAGS {
-        if matches.get_flag(id)
-            && let Some(index) = matches.index_of(id)
-        {
-            typed.push((index, id, ""));
-        }
-    }
-    for id in ["preserve", "no_preserve", "update", "reflink", "sparse"] {
-        let values = matches.get_many::<String>(id).unwrap_or_default();
-        let indices = matches.indices_of(id).unwrap_or_default();
-        for (index, value) in indices.zip(values) {
-            typed.push((index, id, value.as_str()));
-        }
-    }
-    typed.sort_unstable_by_key(|&(index, ..)| index);
-    typed
-        .into_iter()
-        .map(|(_, id, value)| (id, value))
-        .collect()
 }
 
 const DEFAULT_ATTRIBUTES: &str = "mode,ownership,timestamps";
@@ -722,14 +449,20 @@ enum Attribute {
     All,
 }
 
+/// The words of a comma-separated list.
+fn words(list: &OsStr) -> impl Iterator<Item = &OsStr> {
+    let words = list.as_bytes().split(|&byte| byte == b',');
+    words.map(OsStr::from_bytes)
+}
+
 /// Sets (or, if not `keep`, clears) the attributes in a comma-separated list.
-fn set_attributes(preserve: &mut Preserve, list: &str, keep: bool) -> Result<(), Stop> {
+fn set_attributes(preserve: &mut Preserve, list: &OsStr, keep: bool) -> Result<(), Stop> {
     let (option, effort) = if keep {
         ("--preserve", Effort::Required)
     } else {
         ("--no-preserve", Effort::No)
     };
-    for word in list.split(',') {
+    for word in words(list) {
         let attribute = choose(
             option,
             word,
@@ -766,11 +499,16 @@ fn set_attributes(preserve: &mut Preserve, list: &str, keep: bool) -> Result<(),
 }
 
 /// The choice that `word` names, in full or by a beginning that only its names have; refused in `cp`'s words.
-fn choose<T: Copy + PartialEq>(option: &str, word: &str, choices: &[(&str, T)]) -> Result<T, Stop> {
+fn choose<T: Copy + PartialEq>(
+    option: &str,
+    word: &OsStr,
+    choices: &[(&str, T)],
+) -> Result<T, Stop> {
     if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == word) {
         return Ok(*choice);
     }
-    let mut found = choices.iter().filter(|(name, _)| name.starts_with(word));
+    let starts_so = |(name, _): &&(&str, T)| name.as_bytes().starts_with(word.as_bytes());
+    let mut found = choices.iter().filter(starts_so);
     let problem = match found.next() {
         Some((_, choice)) if found.all(|(_, other)| other == choice) => return Ok(*choice),
         Some(_) => "ambiguous",
@@ -791,14 +529,11 @@ fn choose<T: Copy + PartialEq>(option: &str, word: &str, choices: &[(&str, T)]) 
     Err(usage(message))
 }
 
-/// clap's answer, or its complaint about what `getopt.rs` let through.
+/// clap's complaint about what `getopt.rs` let through.
 fn explain(error: clap::Error) -> Stop {
     let text = error.render().to_string();
-    if error.use_stderr() {
-        let line = text.lines().next().unwrap_or_default();
-        return usage(line.trim_start_matches("error: "));
-    }
-    Stop::Answer(text)
+    let line = text.lines().next().unwrap_or_default();
+    usage(line.trim_start_matches("error: "))
 }
 
 #[cfg(test)]
@@ -891,6 +626,22 @@ mod tests {
         ] {
             assert_eq!(complaint(line), expected);
         }
+    }
+
+    #[test]
+    fn the_first_thing_that_is_wrong_is_complained_of() {
+        for (line, expected) in [
+            ("--sparse=x --help", "invalid argument 'x' for '--sparse'"),
+            ("--sparse=x --bogus", "invalid argument 'x' for '--sparse'"),
+            ("--bogus --sparse=x", "unrecognized option '--bogus'"),
+            ("--bogus --help", "unrecognized option '--bogus'"),
+            ("-ls --bogus", "unrecognized option '--bogus'"),
+        ] {
+            let complaint = complaint(line).replace(['\u{2018}', '\u{2019}'], "'");
+            assert_eq!(complaint.lines().next(), Some(expected));
+        }
+        assert!(matches!(parse("--help --sparse=x"), Err(Stop::Answer(_))));
+        assert!(matches!(parse("--version -Q"), Err(Stop::Answer(_))));
     }
 
     #[test]

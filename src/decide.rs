@@ -119,16 +119,21 @@ pub(crate) fn looks_through(options: &Options, kind: Kind) -> bool {
     has_data(options, kind) && options.backup == Backup::No && !options.remove_destination
 }
 
-/// The decision for an entry that is not a directory. `dest` is `None` if the name is free.
+/// The decision for an entry that is not a directory. `dest` is `None` if the name is free, and an error if nobody can say.
 pub(crate) fn decide(
     options: &Options,
     source: &SourceFacts,
-    dest: Option<&DestFacts>,
+    dest: &Result<Option<DestFacts>>,
 ) -> Decision {
-    let Some(dest) = dest else {
-        return FilePlan::Create.into();
-    };
     let data = has_data(options, source.stat.kind);
+    let dest = match dest {
+        Ok(Some(dest)) => dest,
+        Ok(None) => return FilePlan::Create.into(),
+        // As below.
+        Err(Errno::LOOP) if options.force && data => return FilePlan::Overwrite.into(),
+        Err(Errno::LOOP) if options.force => return FilePlan::Create.into(),
+        Err(errno) => return FilePlan::Unreachable(*errno).into(),
+    };
     let through_new_link = dest.new_link && looks_through(options, source.stat.kind);
     let seen = if looks_through(options, source.stat.kind) {
         match dest.seen.end() {
@@ -186,8 +191,18 @@ pub(crate) fn decide(
     }
 }
 
-/// The decision for a directory whose destination's name is taken: [`FilePlan::Overwrite`] stands for merging the two.
-pub(crate) fn decide_dir(options: &Options, source: &SourceFacts, dest: &DestFacts) -> FilePlan {
+/// The decision for a directory: [`FilePlan::Overwrite`] stands for merging it with what has its destination's name.
+pub(crate) fn decide_dir(
+    options: &Options,
+    source: &SourceFacts,
+    dest: &Result<Option<DestFacts>>,
+) -> FilePlan {
+    let dest = match dest {
+        Ok(Some(dest)) => dest,
+        Ok(None) => return FilePlan::Create,
+        Err(Errno::LOOP) if options.force => return FilePlan::Create,
+        Err(errno) => return FilePlan::Unreachable(*errno),
+    };
     let seen = match dest.seen.end() {
         Ok(stat) if options.keep_directory_symlink => stat,
         _ => dest.seen.itself,
@@ -448,7 +463,7 @@ mod tests {
     fn check(rows: &[(&str, Seen, DestFacts, FilePlan)]) {
         for (words, from, to, plan) in rows {
             let options = options(words);
-            let decision = decide(&options, &source(*from, &options), Some(to));
+            let decision = decide(&options, &source(*from, &options), &Ok(Some(*to)));
             assert_eq!(decision.plan, *plan, "[{words}] {from:?} to {to:?}");
             assert_eq!(decision.ask, options.ask && !is_settled(*plan), "[{words}]");
         }
@@ -582,9 +597,9 @@ mod tests {
             ("remove", a, in_a_circle, Replace),
         ]);
         // Nothing exists there that a question could be about.
-        let decision = |words: &str, dest| {
+        let decision = |words: &str, dest: &DestFacts| {
             let options = options(words);
-            decide(&options, &source(a, &options), Some(dest))
+            decide(&options, &source(a, &options), &Ok(Some(*dest)))
         };
         assert_eq!(decision("-n", &to_nothing), Create.into());
         assert_eq!(decision("-i", &to_nothing), Create.into());
@@ -659,11 +674,18 @@ mod tests {
         ] {
             let options = options(words);
             let from = source(dir(1), &options);
-            assert_eq!(decide_dir(&options, &from, &to), plan, "[{words}] {to:?}");
+            assert_eq!(
+                decide_dir(&options, &from, &Ok(Some(to))),
+                plan,
+                "[{words}] {to:?}"
+            );
         }
         let mut options = options("-r");
         options.keep_directory_symlink = true;
         let from = source(dir(1), &options);
-        assert_eq!(decide_dir(&options, &from, &to_dir), FilePlan::Overwrite);
+        assert_eq!(
+            decide_dir(&options, &from, &Ok(Some(to_dir))),
+            FilePlan::Overwrite
+        );
     }
 }

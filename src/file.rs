@@ -58,9 +58,7 @@ fn try_copy(
     let is_tracked = entry.is_tracked(cx);
     match plan {
         FilePlan::Refuse(operation) => return Err(place.refused(operation)),
-        FilePlan::Unreachable(errno) => {
-            return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno));
-        }
+        FilePlan::Unreachable(errno) => return Err(unreachable(place, errno)),
         // Further names of the source are still linked to a destination that is up to date.
         FilePlan::Skip(Reason::UpToDate) if is_tracked => {}
         FilePlan::Skip(_) => {
@@ -355,14 +353,11 @@ fn look_at_dest(
     cx: &Context,
     place: Place<'_>,
     source: &SourceFacts,
-) -> Result<Option<DestFacts>, Error> {
+) -> sys::Result<Option<DestFacts>> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let seen = match see(dir, name) {
-        Ok(seen) => seen,
         Err(Errno::NOENT) => return Ok(None),
-        Err(errno) => {
-            return Err(Error::new(Operation::Stat, place.dest_path()).with_errno(errno));
-        }
+        seen => seen?,
     };
     let id = seen.itself.id;
     let (_, base) = split(name);
@@ -395,11 +390,9 @@ pub(crate) fn merges(
         followed: follow,
     };
     let (source, dest) = entry.facts(cx, place)?;
-    let plan = dest.map_or(FilePlan::Create, |dest| {
-        decide_dir(&cx.options, &source, &dest)
-    });
-    match plan {
+    match decide_dir(&cx.options, &source, &dest) {
         FilePlan::Refuse(operation) => Err(place.refused(operation)),
+        FilePlan::Unreachable(errno) => Err(unreachable(place, errno)),
         FilePlan::Skip(_) => Ok(false),
         _ => Ok(true),
     }
@@ -475,7 +468,7 @@ impl Entry {
     /// What is going to be done, given what has the destination's name now.
     fn decide(&self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
         let (source, dest) = self.facts(cx, place)?;
-        Ok(decide(&cx.options, &source, dest.as_ref()))
+        Ok(decide(&cx.options, &source, &dest))
     }
 
     /// The facts about both ends.
@@ -483,7 +476,7 @@ impl Entry {
         &self,
         cx: &Context,
         place: Place<'_>,
-    ) -> Result<(SourceFacts, Option<DestFacts>), Error> {
+    ) -> Result<(SourceFacts, sys::Result<Option<DestFacts>>), Error> {
         let mut source = SourceFacts {
             seen: Seen {
                 itself: self.stat,
@@ -495,9 +488,9 @@ impl Entry {
                 follow => follow,
             },
         };
-        let dest = look_at_dest(cx, place, &source)?;
+        let dest = look_at_dest(cx, place, &source);
         // Both are needed only where something may be lost.
-        if dest.is_some() && (self.followed || self.stat.kind == Kind::Symlink) {
+        if matches!(dest, Ok(Some(_))) && (self.followed || self.stat.kind == Kind::Symlink) {
             source.seen = see(place.pair.source(), place.names.source)
                 .map_err(|errno| place.source_error(Operation::Stat, errno))?;
         }
@@ -959,6 +952,11 @@ fn same(
     } else {
         Err(failed(Errno::STALE))
     }
+}
+
+/// What has the destination's name cannot be known.
+fn unreachable(place: Place<'_>, errno: Errno) -> Error {
+    Error::new(Operation::Stat, place.dest_path()).with_errno(errno)
 }
 
 /// Puts the paths into a failure.

@@ -10,7 +10,8 @@
 //!    spelled out, so that they take no abbreviation away.
 //! 3. A long option's value follows after `=` or, if it must have one, as the next word. A short option's value is the rest
 //!    of its word or, if it must have one, the next word.
-//! 4. `--help` and `--version` are answered as soon as they are met.
+//! 4. What is wrong, `--help` and `--version` end the line where they are met: the options before them still count, and may
+//!    have something to complain of first.
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
@@ -19,34 +20,50 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use clap::{Arg, Command};
 use poolcp::quote;
 
+/// A command line in its canonical form.
+pub struct Line {
+    /// The options up to the end, then `--`, then the operands.
+    pub words: Vec<OsString>,
+    pub end: End,
+}
+
+/// What ended a command line.
+pub enum End {
+    /// There were no more words.
+    Operands,
+    /// `--help`.
+    Help,
+    /// `--version`.
+    Version,
+    /// An option that is none, in getopt's words.
+    Complaint(String),
+}
+
 /// Brings a command line, without the program's name, into its canonical form. `abbreviable` has the long names that may be
 /// abbreviated, in the order in which a complaint lists them.
-///
-/// # Errors
-///
-/// A complaint in getopt's words.
 pub fn canonical(
     words: impl IntoIterator<Item = OsString>,
     command: &Command,
     abbreviable: &[&str],
     posixly_correct: bool,
-) -> Result<Vec<OsString>, String> {
+) -> Line {
     let mut words: VecDeque<OsString> = words.into_iter().collect();
     let mut options = Vec::new();
     let mut operands = Vec::new();
-    while let Some(word) = words.pop_front() {
+    let mut end = End::Operands;
+    while let (Some(word), End::Operands) = (words.pop_front(), &end) {
         match word.as_bytes() {
             b"--" => break,
-            [b'-', b'-', long @ ..] => {
-                let option = long_option(long, command, abbreviable, &mut words)?;
-                let is_answer = option == "--help" || option == "--version";
-                options.push(option);
-                if is_answer {
-                    return Ok(options);
-                }
-            }
+            [b'-', b'-', long @ ..] => match long_option(long, command, abbreviable, &mut words) {
+                Ok(option) if option == "--help" => end = End::Help,
+                Ok(option) if option == "--version" => end = End::Version,
+                Ok(option) => options.push(option),
+                Err(complaint) => end = End::Complaint(complaint),
+            },
             [b'-', cluster @ ..] if !cluster.is_empty() => {
-                short_options(cluster, command, &mut words, &mut options)?;
+                if let Err(complaint) = short_options(cluster, command, &mut words, &mut options) {
+                    end = End::Complaint(complaint);
+                }
             }
             _ => {
                 operands.push(word);
@@ -59,7 +76,10 @@ pub fn canonical(
     operands.extend(words);
     options.push("--".into());
     options.extend(operands);
-    Ok(options)
+    Line {
+        words: options,
+        end,
+    }
 }
 
 /// Whether an option has a value.

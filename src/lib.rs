@@ -64,7 +64,7 @@
 //! | `path.rs` | paths as bytes: last component, joining |
 //! | `sys.rs` | every system call, and the only `unsafe` |
 //!
-//! The binary adds `main.rs`, `cli.rs` (clap), `getopt.rs` (GNU's rules for the command line) and `progress.rs` (indicatif).
+//! The binary adds `main.rs`, `args.rs` (clap's definition), `cli.rs` (what it means), `getopt.rs` (GNU's rules for the command line) and `progress.rs` (indicatif).
 //!
 //! # Invariants
 //!

@@ -3,6 +3,7 @@
 //! The main thread only waits and draws; the copy runs on the pool's workers. Exit codes are `cp`'s: 0 if everything was
 //! copied, 1 if anything was not.
 
+mod args;
 mod cli;
 mod getopt;
 mod progress;

@@ -8,8 +8,9 @@
 //! Into a directory a source goes by its last component, without slashes at its end; one that ends in `.` or `..` (or is
 //! `/`) is the directory's own contents and merges with the target. After this, nobody asks again where something goes.
 
-use std::collections::HashSet;
-use std::ffi::OsStr;
+use std::collections::HashMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use crate::context::{Context, Observer, Silent};
 use crate::data;
 use crate::error::{Error, Operation};
 use crate::handles::Tables;
-use crate::options::{Backup, Options};
+use crate::options::{Backup, Follow, Options};
 use crate::path::{join, split, strip_slashes};
 use crate::pool::{BuildError, Closed, Job, Pool, Task};
 use crate::report::{Counters, Report, Stats};
@@ -158,44 +159,79 @@ impl Plan {
         &self.roots
     }
 
-    /// Whether one operand may meet what another one's copy made: two have the same destination, or one merges with the
-    /// directory that the others go into, or leads elsewhere, or their leading directories are made. Then they are copied one after the other,
-    /// as `cp` does.
-    fn operands_may_meet(&self) -> bool {
-        // A destination that is a link, or has other names, may be another operand's source or destination.
-        let is_shared = |dest: &Path| {
-            let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), false);
-            stat.is_ok_and(|stat| {
-                stat.kind != Kind::Dir && (stat.nlink > 1 || stat.kind == Kind::Symlink)
-            })
-        };
-        let mut seen = HashSet::new();
-        self.roots.len() > 1
-            && self.roots.iter().any(|root| {
-                let (_, name) = split(root.source.as_os_str());
-                let merges = name.is_empty() || name == "." || name == "..";
-                merges || root.within.is_some() || !seen.insert(&root.dest) || is_shared(&root.dest)
-            })
-    }
-
-    /// Whether an operand is, or is inside, another one.
-    fn operands_overlap(&self) -> bool {
+    /// How the operands may get into each other's way.
+    fn meeting(&self) -> Meeting {
         if self.roots.len() < 2 {
-            return false;
+            return Meeting::Never;
         }
-        // What cannot be found will not be copied. The operand itself may be a link that is not followed.
-        let resolve = |root: &Root| {
-            let (parent, name) = split(root.source.as_os_str());
-            let parent = Path::new(parent).canonicalize().ok()?;
-            match name.as_encoded_bytes() {
-                b"" | b"." | b".." => root.source.canonicalize().ok(),
-                _ => Some(parent.join(name)),
-            }
+        let mut resolver = Resolver::default();
+        let mut sources = Vec::new();
+        // Both ends of all, links followed as the copy follows them.
+        let mut ends = Vec::new();
+        for root in &self.roots {
+            // What cannot be found will not be copied.
+            sources.extend(resolver.resolve(&root.source, false));
+            ends.extend(resolver.resolve(&root.source, self.options.follow != Follow::Never));
+            ends.extend(resolver.resolve(&root.dest, false));
+        }
+        if any_overlap(sources) {
+            return Meeting::Twice;
+        }
+        let may_meet = |root: &Root| root.within.is_some() || has_other_names(&root.dest);
+        if any_overlap(ends) || self.roots.iter().any(may_meet) {
+            Meeting::Possible
+        } else {
+            Meeting::Never
+        }
+    }
+}
+
+/// How operands may get into each other's way. Unless they never do, they are copied one after the other, as `cp` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meeting {
+    Never,
+    /// One may meet what another one's copy made or changes: two have the same destination, one merges with the directory that
+    /// the others go into, one's source is another's destination, or their leading directories are made.
+    Possible,
+    /// The same file may be copied twice: an operand is, or is inside, another one.
+    Twice,
+}
+
+/// Whether one path is another, or is inside it.
+fn any_overlap(mut paths: Vec<PathBuf>) -> bool {
+    // What is inside a directory comes right behind it.
+    paths.sort_unstable();
+    paths.windows(2).any(|two| two[1].starts_with(&two[0]))
+}
+
+/// Whether a destination is a link, or has other names: then it may be another operand's source or destination.
+fn has_other_names(dest: &Path) -> bool {
+    let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), false);
+    stat.is_ok_and(|stat| stat.kind != Kind::Dir && (stat.nlink > 1 || stat.kind == Kind::Symlink))
+}
+
+/// Finds where paths lead. Operands usually share their directory, which is looked for once.
+#[derive(Default)]
+struct Resolver {
+    dirs: HashMap<OsString, Option<PathBuf>>,
+}
+
+impl Resolver {
+    /// The path without links, but for one at its end if that is not followed; `None` if it leads nowhere.
+    fn resolve(&mut self, path: &Path, follow: bool) -> Option<PathBuf> {
+        let (dir, name) = split(path.as_os_str());
+        let leads_on = match name.as_bytes() {
+            b"" | b"." | b".." => true,
+            _ => follow && path.is_symlink(),
         };
-        let mut paths: Vec<PathBuf> = self.roots.iter().filter_map(resolve).collect();
-        // What is inside a directory comes right behind it.
-        paths.sort_unstable();
-        paths.windows(2).any(|two| two[1].starts_with(&two[0]))
+        if leads_on {
+            return path.canonicalize().ok();
+        }
+        if !self.dirs.contains_key(dir) {
+            let resolved = Path::new(dir).canonicalize().ok();
+            self.dirs.insert(dir.to_owned(), resolved);
+        }
+        Some(self.dirs.get(dir)?.as_ref()?.join(name))
     }
 }
 
@@ -250,8 +286,7 @@ impl Plan {
     }
 
     fn copy(self, tables: Tables) -> Report {
-        let overlap = self.operands_overlap();
-        let in_order = overlap || self.operands_may_meet();
+        let meeting = self.meeting();
         let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
         let cx = Context::new(
             self.options,
@@ -259,10 +294,11 @@ impl Plan {
             self.counters,
             workers,
             tables,
-            in_order,
-            overlap,
+            meeting != Meeting::Never,
+            meeting == Meeting::Twice,
         );
-        tree::copy_roots(&cx, &self.roots, in_order || cx.options.ask);
+        let in_order = meeting != Meeting::Never || cx.options.ask;
+        tree::copy_roots(&cx, &self.roots, in_order);
         cx.report()
     }
 }

@@ -34,12 +34,20 @@ pub fn quote(name: impl AsRef<OsStr>) -> String {
 
 /// An argument's value, in the quotation marks of the process's locale, as coreutils quotes what is no file name.
 #[must_use]
-pub fn quote_argument(value: &str) -> String {
-    let value = value.replace('\\', "\\\\");
+pub fn quote_argument(value: impl AsRef<OsStr>) -> String {
+    let mut text = String::new();
+    for piece in pieces(value.as_ref().as_bytes(), *UTF8) {
+        match piece {
+            Piece::Shown('\\') => text.push_str("\\\\"),
+            Piece::Shown('\'') if !*UTF8 => text.push_str("\\'"),
+            Piece::Shown(c) => text.push(c),
+            Piece::Escaped(byte) => push_escape(&mut text, byte),
+        }
+    }
     if *UTF8 {
-        format!("\u{2018}{value}\u{2019}")
+        format!("\u{2018}{text}\u{2019}")
     } else {
-        format!("'{}'", value.replace('\'', "\\'"))
+        format!("'{text}'")
     }
 }
 

@@ -431,6 +431,7 @@ fn make_dest(
             let looked = sys::stat_at(dir, name, false);
             return Err(match looked.err().unwrap_or(Errno::NOENT) {
                 Errno::NOENT => place.dest_error(Operation::CreateDir, errno),
+                Errno::LOOP if cx.options.force => place.dest_error(Operation::CreateDir, errno),
                 errno => Error::new(Operation::Stat, place.dest_path()).with_errno(errno),
             });
         }
@@ -452,8 +453,8 @@ fn make_dest(
             sys::set_mode_at(dir, name, 0o700).map_err(error)?;
             sys::open_dest_dir(dir, name, false).map_err(error)?
         }
-        // What has the name is a link to nothing, with a slash behind.
-        Err(Errno::NOENT) if !fresh => return Err(error(Errno::EXIST)),
+        // What has the name is a link to nothing, or to itself, with a slash behind.
+        Err(Errno::NOENT | Errno::LOOP) if !fresh => return Err(error(Errno::EXIST)),
         opened => opened.map_err(error)?,
     };
     let stat = sys::fstat(&fd).map_err(error)?;

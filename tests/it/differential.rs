@@ -1393,6 +1393,18 @@ const SCRIPTS: &[&str] = &[
      printf 'y\\ny\\n' | cp -rdi l l s",
     "echo a >n; echo b >n~
      cp -bf n n",
+    "echo a >a
+     cp --sparse=wrong --context=x a d",
+    "echo a >a
+     cp --context=x a d --unknown",
+    "mkdir s d; ln -s a d/a
+     cp -rf s d/a/",
+    "mkdir s d; ln -s a d/a
+     cp -rf s d/a/.",
+    "mkdir d; echo a >s; ln -s a d/a
+     cp -f s d/a/",
+    "mkdir b d; seq 100000 >b/a; ln -s d/b l; mkdir d/b; echo b >d/b/c
+     cp -rH b l d",
 ];
 
 #[test]
