@@ -228,6 +228,11 @@ impl Place<'_> {
         self.refused(operation).with_errno(errno)
     }
 
+    /// What has the destination's name cannot be known.
+    pub(crate) fn unreachable(&self, errno: Errno) -> Error {
+        Error::new(Operation::Stat, self.dest_path()).with_errno(errno)
+    }
+
     /// A rule that forbids this entry.
     pub(crate) fn refused(&self, operation: Operation) -> Error {
         Error::new(operation, self.dest_path()).with_other(self.source_path())

@@ -51,8 +51,11 @@
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
-//! | `file.rs` | one entry that is not a directory |
+//! | `file.rs` | one entry that is not a directory, from the decision to the commit |
+//! | `facts.rs` | what has to be known about it |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
+//! | `make.rs` | making it, by its kind |
+//! | `staged.rs` | new files that are not complete, and names that change hands in one step |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
 //! | `meta.rs` | attributes: read, and given in the right order |
@@ -93,9 +96,11 @@ mod data;
 mod decide;
 mod dir;
 mod error;
+mod facts;
 mod file;
 mod handles;
 mod links;
+mod make;
 mod meta;
 mod nest;
 mod options;
@@ -105,6 +110,7 @@ mod plan;
 pub mod pool;
 mod quote;
 pub mod report;
+mod staged;
 mod sys;
 mod tree;
 

@@ -28,8 +28,10 @@ use rayon::prelude::*;
 
 use crate::context::{Context, Event, lock};
 use crate::data::Failure;
+use crate::decide::{FilePlan, decide_dir};
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
 use crate::error::{Error, Operation};
+use crate::facts::{Facts, gather};
 use crate::file;
 use crate::handles::Pair;
 use crate::meta::{self, Attributes, Has, Subject};
@@ -209,7 +211,7 @@ impl DirTask {
     fn make(&self, cx: &Context, place: Place<'_>, stat: &Stat) -> Result<Option<MadeDir>, Error> {
         if cx.is_known_dir(stat.id) {
             // What is wrong with the destination is said first.
-            let merges = file::merges(cx, place, stat, self.follow)?;
+            let merges = merges(cx, place, stat, self.follow)?;
             if !merges || self.is_done(cx, place, stat.id)? {
                 return Ok(None);
             }
@@ -443,7 +445,7 @@ fn make_dest(
             dest: place.dest_path(),
             backup: None,
         });
-    } else if !file::merges(cx, place, source, follow)? {
+    } else if !merges(cx, place, source, follow)? {
         return Ok(None);
     }
     let through = cx.options.keep_directory_symlink;
@@ -480,6 +482,17 @@ fn make_dest(
         fresh,
         private_until,
     }))
+}
+
+/// Whether a directory is to be merged with what has its destination's name.
+fn merges(cx: &Context, place: Place<'_>, stat: &Stat, follow: bool) -> Result<bool, Error> {
+    let Facts { source, dest } = gather(cx, place, *stat, follow)?;
+    match decide_dir(&cx.options, &source, &dest) {
+        FilePlan::Refuse(operation) => Err(place.refused(operation)),
+        FilePlan::Unreachable(errno) => Err(place.unreachable(errno)),
+        FilePlan::Skip(_) => Ok(false),
+        _ => Ok(true),
+    }
 }
 
 /// A name that is to be copied, and what it is.

@@ -1118,7 +1118,7 @@ fn accepted(
             "which of the sources that end up in one file is the last depends on the order",
         );
     }
-    let links = ["content ", "same file as", "mtime "];
+    let links = ["content ", "same file as", "mtime ", "removed "];
     let is_linked =
         links.iter().any(|fact| difference.text.contains(fact)) || says("cannot create hard link");
     if case.options.contains(&"u") && is_linked {

@@ -1,0 +1,101 @@
+//! The facts that a decision needs (`decide.rs`): looked up with as few questions to the kernel as the options allow.
+
+use std::ffi::OsStr;
+use std::os::fd::BorrowedFd;
+
+use crate::backup::simple_name;
+use crate::context::{Context, Made};
+use crate::decide::{DestFacts, Seen, SourceFacts};
+use crate::dir::{Names, Place};
+use crate::error::{Error, Operation};
+use crate::options::{Backup, Follow};
+use crate::path::split;
+use crate::sys::{self, Errno, FileId, Kind, Stat};
+
+/// What is known about a name's two ends.
+pub(crate) struct Facts {
+    pub source: SourceFacts,
+    /// `None` if the name is free, an error if nobody can say.
+    pub dest: sys::Result<Option<DestFacts>>,
+}
+
+/// Looks at both ends. `stat` is the source as it was found; `followed` says whether links were followed to find it.
+pub(crate) fn gather(
+    cx: &Context,
+    place: Place<'_>,
+    stat: Stat,
+    followed: bool,
+) -> Result<Facts, Error> {
+    let mut source = SourceFacts {
+        seen: Seen {
+            itself: stat,
+            target: None,
+        },
+        stat,
+        follow: match cx.options.follow {
+            Follow::Operands if place.dir.facts().is_some() => Follow::Never,
+            follow => follow,
+        },
+    };
+    let seen = match see(place.pair.dest(), place.names.dest) {
+        Ok(seen) => seen,
+        Err(errno) => {
+            let dest = match errno {
+                Errno::NOENT => Ok(None),
+                errno => Err(errno),
+            };
+            return Ok(Facts { source, dest });
+        }
+    };
+    // The name itself counts only where something may be lost.
+    if followed || stat.kind == Kind::Symlink {
+        source.seen = see(place.pair.source(), place.names.source)
+            .map_err(|errno| place.source_error(Operation::Stat, errno))?;
+    }
+    let dest = Ok(Some(look_at_dest(cx, place, &source, seen)));
+    Ok(Facts { source, dest })
+}
+
+/// What has a name: itself, and what it leads to if it is a symbolic link.
+fn see(dir: BorrowedFd<'_>, name: &OsStr) -> sys::Result<Seen> {
+    let itself = sys::stat_at(dir, name, false)?;
+    let is_link = itself.kind == Kind::Symlink;
+    Ok(Seen {
+        itself,
+        target: is_link.then(|| sys::stat_at(dir, name, true)),
+    })
+}
+
+/// The facts about a destination's name that is taken.
+fn look_at_dest(cx: &Context, place: Place<'_>, source: &SourceFacts, seen: Seen) -> DestFacts {
+    let id = seen.itself.id;
+    let (_, base) = split(place.names.dest);
+    let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
+    DestFacts {
+        seen,
+        made_here: place.dir.facts().is_none() && cx.has_made(|| as_operand(place, id)),
+        new_link: seen.itself.kind == Kind::Symlink && cx.has_made(|| Some(Made::Link(id))),
+        is_source_name: source.seen.itself.id == id && is_same_name(place),
+        backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
+        is_dot: base == "." || base == "..",
+    }
+}
+
+/// How an operand's copy is remembered.
+pub(crate) fn as_operand(place: Place<'_>, id: FileId) -> Option<Made> {
+    place.dest_entry().map(|entry| Made::Operand(id, entry))
+}
+
+/// Whether the two names are one directory entry.
+fn is_same_name(place: Place<'_>) -> bool {
+    let Names { source, dest } = place.names;
+    // Looked at only where the names agree.
+    split(source).1 == split(dest).1 && place.source_entry() == place.dest_entry()
+}
+
+/// Whether the source is what a simple backup of the destination would replace.
+fn backup_is_source(cx: &Context, place: Place<'_>, source: FileId) -> bool {
+    let backup = simple_name(place.names.dest, &cx.options.suffix);
+    split(place.names.source).1 == split(&backup).1
+        && sys::stat_at(place.pair.dest(), &backup, true).is_ok_and(|stat| stat.id == source)
+}

@@ -1,0 +1,431 @@
+//! Making one entry that is not a directory: filled, dressed and committed, by its kind.
+
+use std::ffi::{CString, OsStr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::context::{Context, Made};
+use crate::data::{self, End, Ends, Failure, How, Ladder, Transfer};
+use crate::decide::FilePlan;
+use crate::dir::{Dir, Names, Place};
+use crate::error::{Error, Operation};
+use crate::facts::as_operand;
+use crate::file::{Entry, remove_dest};
+use crate::handles::Tables;
+use crate::meta::{Attributes, Has, Subject};
+use crate::options::{Effort, Overwrite};
+use crate::path::split;
+use crate::report::Count;
+use crate::staged::{Staged, replace};
+use crate::sys::{self, Errno, FileId, Kind, SourceFlags};
+
+impl Entry {
+    // ---- Regular files ----
+
+    pub(crate) fn make_file(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+        plan: FilePlan,
+    ) -> Result<Option<How>, Error> {
+        let source = match self.file.take() {
+            Some(file) => file,
+            None => {
+                let opened = Self::open(cx, place, self.stat.kind, self.followed)?;
+                if opened.stat.id != self.stat.id {
+                    return Err(Error::new(Operation::Replaced, place.source_path()));
+                }
+                self.stat = opened.stat;
+                opened.file.ok_or_else(|| {
+                    // Not reachable: a successful open has a file.
+                    place.source_error(Operation::Open, Errno::BADF)
+                })?
+            }
+        };
+        let (dest, has) = self.open_dest(cx, place, plan)?;
+        // Borrowed where it can be: all workers would count references to one ladder otherwise, at every file.
+        let own;
+        let ladder = match place.dir.facts() {
+            Some(facts) => &*facts.ladder,
+            None => {
+                own = self.ladder(cx, dest.file.as_fd());
+                &*own
+            }
+        };
+        self.remember_name(cx, place);
+        let (end, how) = if cx.options.attributes_only {
+            (End::AsExpected, None)
+        } else {
+            let reopen = self.reopener(cx, place, &dest)?;
+            let transfer = Transfer {
+                source: source.as_fd(),
+                dest: dest.file.as_fd(),
+                stat: &self.stat,
+                in_sequence: dest.is_stream,
+                reflink: cx.options.reflink,
+                sparse: cx.options.sparse,
+                ladder,
+                counters: &cx.counters,
+                max_nested: cx.max_nested,
+                reopen: &reopen,
+            };
+            let (end, how) = transfer.run().map_err(|failure| explain(place, failure))?;
+            (end, Some(how))
+        };
+        self.dress(
+            cx,
+            place,
+            Subject::Open(source.as_fd()),
+            Subject::Open(dest.file.as_fd()),
+            has,
+        );
+        dest.commit()
+            .map_err(|errno| place.dest_error(Operation::Close, errno))?;
+        cx.counters.add(Count::Files, 1);
+        if !cx.options.attributes_only {
+            cx.counters.add(Count::Bytes, self.stat.size);
+        }
+        if end == End::Early {
+            return Err(Error::new(Operation::Changed, place.source_path()));
+        }
+        Ok(how)
+    }
+
+    /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's
+    /// can be used: on its own thread, or where all share one table.
+    fn reopener<'a>(
+        &'a self,
+        cx: &'a Context,
+        place: Place<'a>,
+        dest: &Staged<'_>,
+    ) -> Result<impl Fn() -> Result<Option<Ends>, Failure> + Sync + 'a, Error> {
+        let opener = rayon::current_thread_index();
+        let shared = cx.handles.tables() == Tables::Shared;
+        // Only a file that is cut into chunks needs it.
+        let dest_id = if shared || !data::is_large(&self.stat) {
+            None
+        } else {
+            let stat = sys::fstat(&dest.file);
+            Some(stat.map_err(|errno| create_error(place, errno))?.id)
+        };
+        Ok(move || {
+            if shared || rayon::current_thread_index() == opener {
+                return Ok(None);
+            }
+            let pair = cx.handles.open(place.dir).map_err(|error| Failure {
+                operation: error.operation(),
+                errno: Errno::STALE,
+            })?;
+            let flags = SourceFlags {
+                follow: self.followed,
+                wait: false,
+                no_atime: place.dir.facts().is_some_and(|facts| facts.no_atime),
+            };
+            let source = sys::open_source(pair.source(), place.names.source, flags);
+            let source = same(source, Some(self.stat.id), Operation::Open)?;
+            let dest = sys::open_dest(pair.dest(), place.names.dest);
+            let dest = same(dest, dest_id, Operation::CreateFile)?;
+            Ok(Some(Ends { source, dest }))
+        })
+    }
+
+    /// The rungs for an operand.
+    fn ladder(&self, cx: &Context, dest: BorrowedFd<'_>) -> Arc<Ladder> {
+        match sys::fstat(dest) {
+            Ok(dest) => cx.ladder(self.stat.id.dev, dest.id.dev),
+            // Unknown: try every rung.
+            Err(_) => Arc::default(),
+        }
+    }
+
+    /// Makes or opens the destination, and says what it has already.
+    fn open_dest<'a>(
+        &self,
+        cx: &Context,
+        place: Place<'a>,
+        plan: FilePlan,
+    ) -> Result<(Staged<'a>, Has), Error> {
+        if plan == FilePlan::Overwrite
+            && let Some(dest) = self.open_existing(cx, place)?
+        {
+            let mode = Has {
+                acl: true,
+                ..Has::default()
+            };
+            return Ok((dest, mode));
+        }
+        let (mode, has) = self.new_mode(cx, place.dir);
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        match Staged::create(dir, name, mode) {
+            Ok(dest) => Ok((dest, has)),
+            Err(Errno::EXIST) => self.open_taken(cx, place, mode).map(|dest| (dest, has)),
+            Err(errno) => Err(create_error(place, errno)),
+        }
+    }
+
+    /// The name of a new file is taken after all.
+    fn open_taken<'a>(
+        &self,
+        cx: &Context,
+        place: Place<'a>,
+        mode: u32,
+    ) -> Result<Staged<'a>, Error> {
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        // In a directory that this run made that can only be what this run made, too: case does not count there.
+        if place.dir.is_fresh() {
+            return Err(place.refused(Operation::JustCreated));
+        }
+        let is_link = sys::stat_at(dir, name, false).is_ok_and(|stat| stat.kind == Kind::Symlink);
+        if !is_link {
+            return Err(place.dest_error(Operation::CreateFile, Errno::EXIST));
+        }
+        if !cx.options.write_through_dangling {
+            return Err(place.refused(Operation::DanglingSymlink));
+        }
+        let file = sys::create_through_link(dir, name, mode);
+        let file = file.map_err(|errno| create_error(place, errno))?;
+        Ok(Staged::existing(file, false))
+    }
+
+    /// Opens and empties a file that is there; `None` if it is gone or had to be removed (`-f`).
+    fn open_existing<'a>(
+        &self,
+        cx: &Context,
+        place: Place<'a>,
+    ) -> Result<Option<Staged<'a>>, Error> {
+        let file = match sys::open_dest(place.pair.dest(), place.names.dest) {
+            Ok(file) => file,
+            // Gone since the decision.
+            Err(Errno::NOENT) => return Ok(None),
+            Err(_) if cx.options.force => {
+                remove_dest(cx, place)?;
+                return Ok(None);
+            }
+            Err(errno) => return Err(create_error(place, errno)),
+        };
+        let stat = sys::fstat(&file).map_err(|errno| create_error(place, errno))?;
+        // Emptying the source would lose it; the name may have changed since the decision.
+        if stat.id == self.stat.id {
+            return Err(place.refused(Operation::SameFile));
+        }
+        if stat.kind == Kind::File && !cx.options.attributes_only {
+            let emptied = if stat.size > 0 {
+                sys::set_size(&file, 0)
+            } else {
+                // It is written now even if there is nothing to write.
+                sys::touch(&file)
+            };
+            emptied.map_err(|errno| create_error(place, errno))?;
+        }
+        let is_stream = !matches!(stat.kind, Kind::File | Kind::BlockDevice);
+        Ok(Some(Staged::existing(file, is_stream)))
+    }
+
+    /// The mode that a new file is made with, and what it has then.
+    fn new_mode(&self, cx: &Context, dir: &Dir) -> (u32, Has) {
+        let preserve = &cx.options.preserve;
+        let wanted = if preserve.default_mode {
+            0o666
+        } else {
+            self.stat.mode & 0o777
+        };
+        let facts = dir.facts();
+        let mut has = Has {
+            acl: facts.is_none_or(|facts| facts.default_acl),
+            ..Has::default()
+        };
+        if facts.is_some_and(|facts| facts.plain_owner) {
+            has.owner = Some((cx.process.uid, cx.process.gid));
+        }
+        let right_owner = has.owner == Some((self.stat.uid, self.stat.gid));
+        // A large file is opened again by the workers that take a part of it, and who sets attributes must be allowed to
+        // write: neither asks the superuser.
+        let written_later = data::is_large(&self.stat) || preserve.xattrs != Effort::No;
+        let read_only = wanted & 0o200 == 0 && written_later && !cx.process.superuser;
+        if read_only || (preserve.ownership && !right_owner) {
+            // Its group and others must not read it before it is theirs.
+            has.private_until = Some(wanted & !cx.process.umask.unwrap_or(0o077));
+            let private = wanted & 0o700;
+            return (if read_only { private | 0o600 } else { private }, has);
+        }
+        if !has.acl {
+            has.mode = cx.process.umask.map(|umask| wanted & !umask);
+        } else if preserve.default_mode {
+            has.private_until = Some(wanted & !cx.process.umask.unwrap_or(0o022));
+        }
+        (wanted, has)
+    }
+
+    // ---- Others ----
+
+    pub(crate) fn make_symlink(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let text = sys::read_link(place.pair.source(), place.names.source)
+            .map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        // As with cp, a link that is there already and older only has to say the same.
+        let is_there = || {
+            cx.options.overwrite == Overwrite::IfOlder
+                && sys::read_link(dir, name).is_ok_and(|there| there == text)
+        };
+        let make = |name: &OsStr| sys::make_symlink(&text, dir, name);
+        match make(name) {
+            Err(Errno::EXIST) if cx.options.force => replace(place, make),
+            Err(Errno::EXIST) if is_there() => Ok(()),
+            made => made,
+        }
+        .map_err(|errno| {
+            Error::new(Operation::CreateSymlink, place.dest_path()).with_errno(errno)
+        })?;
+        self.dress_name(cx, place, Has::default());
+        self.remember_name(cx, place);
+        cx.counters.add(Count::Symlinks, 1);
+        Ok(())
+    }
+
+    /// Makes a symbolic link to the source itself (`-s`).
+    pub(crate) fn make_link_to_source(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let source = place.source_path();
+        let dest = place.dest_path();
+        if source.is_relative() && !is_in_working_dir(&dest) {
+            return Err(Error::new(Operation::RelativeSymlink, dest));
+        }
+        let error = |errno| place.dest_error(Operation::CreateSymlinkTo, errno);
+        let text = CString::new(source.into_os_string().into_vec())
+            // Not reachable: a path that was looked at has no NUL.
+            .map_err(|_| error(Errno::INVAL))?;
+        let make = |name: &OsStr| sys::make_symlink(&text, place.pair.dest(), name);
+        match make(place.names.dest) {
+            Err(Errno::EXIST) if cx.options.force => replace(place, make),
+            made => made,
+        }
+        .map_err(error)?;
+        let preserve = &cx.options.preserve;
+        if preserve.timestamps
+            && let Err(errno) =
+                sys::set_times_at(place.pair.dest(), place.names.dest, self.stat.times)
+        {
+            cx.error(place.dest_error(Operation::Times, errno));
+        }
+        self.remember_name(cx, place);
+        cx.counters.add(Count::Symlinks, 1);
+        Ok(())
+    }
+
+    /// Makes another name of the source (`-l`).
+    pub(crate) fn make_hard_link(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let Names { source, dest } = place.names;
+        let make = |name: &OsStr| {
+            let (from, to) = (place.pair.source(), place.pair.dest());
+            sys::make_link(from, source, to, name, self.followed)
+        };
+        match make(dest) {
+            Err(Errno::EXIST) if cx.options.force || cx.options.ask => replace(place, make),
+            made => made,
+        }
+        .map_err(|errno| place.dest_error(Operation::CreateLink, errno))?;
+        self.remember_name(cx, place);
+        cx.counters.add(Count::HardLinks, 1);
+        Ok(())
+    }
+
+    pub(crate) fn make_special(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let operation = if self.stat.kind == Kind::Fifo {
+            Operation::CreateFifo
+        } else {
+            Operation::CreateSpecial
+        };
+        let (mode, has) = self.new_mode(cx, place.dir);
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        sys::make_special(dir, name, self.stat.kind, mode, self.stat.rdev)
+            .map_err(|errno| place.dest_error(operation, errno))?;
+        self.dress_name(cx, place, has);
+        self.remember_name(cx, place);
+        cx.counters.add(Count::Specials, 1);
+        Ok(())
+    }
+
+    /// Another operand must not replace what this one made, nor write through it.
+    fn remember_name(&self, cx: &Context, place: Place<'_>) {
+        let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
+        if place.dir.facts().is_none() {
+            cx.remember(|| as_operand(place, look()?.id));
+        }
+        cx.remember(|| {
+            let made = look().filter(|made| made.kind == Kind::Symlink)?;
+            Some(Made::Link(made.id))
+        });
+    }
+
+    fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {
+        let source = Subject::Named(place.pair.source(), place.names.source);
+        let dest = Subject::Named(place.pair.dest(), place.names.dest);
+        self.dress(cx, place, source, dest, has);
+    }
+
+    fn dress(
+        &self,
+        cx: &Context,
+        place: Place<'_>,
+        source: Subject<'_>,
+        dest: Subject<'_>,
+        has: Has,
+    ) {
+        let preserve = &cx.options.preserve;
+        if !preserve.any() && has.private_until.is_none() {
+            return;
+        }
+        let mut failed = |failure| cx.error(explain(place, failure));
+        Attributes::read(source, &self.stat, preserve, &mut failed).give(
+            dest,
+            preserve,
+            &cx.process,
+            has,
+            &mut failed,
+        );
+    }
+}
+
+/// Whether a path names something in the working directory, or nothing that could be made.
+fn is_in_working_dir(path: &Path) -> bool {
+    let (parent, _) = split(path.as_os_str());
+    let there = |name: &OsStr| sys::stat_at(sys::cwd(), name, true).map(|stat| stat.id);
+    parent == "." || there(parent).is_err() || there(parent) == there(OsStr::new("."))
+}
+
+/// Makes sure that a name still leads to the file that it led to.
+fn same(
+    opened: sys::Result<OwnedFd>,
+    id: Option<FileId>,
+    operation: Operation,
+) -> Result<OwnedFd, Failure> {
+    let failed = |errno| Failure { operation, errno };
+    let file = opened.map_err(failed)?;
+    let now = sys::fstat(&file).map_err(failed)?;
+    if Some(now.id) == id {
+        Ok(file)
+    } else {
+        Err(failed(Errno::STALE))
+    }
+}
+
+/// Puts the paths into a failure.
+fn explain(place: Place<'_>, failure: Failure) -> Error {
+    let Failure { operation, errno } = failure;
+    match operation {
+        Operation::Read => place.source_error(operation, errno),
+        _ => place.dest_error(operation, errno),
+    }
+}
+
+/// A regular file could not be made. `open("new/", O_CREAT)` says "is a directory" of something that is not there.
+fn create_error(place: Place<'_>, errno: Errno) -> Error {
+    let slash = place.names.dest.as_bytes().ends_with(b"/");
+    let errno = if errno == Errno::ISDIR && slash {
+        Errno::NOTDIR
+    } else {
+        errno
+    };
+    place.dest_error(Operation::CreateFile, errno)
+}
