@@ -188,7 +188,7 @@ pub struct Args {
     #[arg(short = 'u', help_heading = "What is there already")]
     pub update_older: bool,
 
-    /// Replace: all, older (also if no WHICH is given), none, none-fail (which is an error)
+    /// Replace: all, older (also if no WHICH is given), changed (by size or time), none, none-fail (which is an error)
     #[arg(
         long,
         value_name = "WHICH",
@@ -224,6 +224,10 @@ pub struct Args {
         help_heading = "What is there already"
     )]
     pub suffix: Option<OsString>,
+
+    /// Let a file take its name when it is complete: auto (where nobody could tell), always (or fail), never
+    #[arg(long, value_name = "WHEN", action = ArgAction::Append, help_heading = "How it is copied")]
+    pub atomic: Vec<OsString>,
 
     /// Share data with the source: auto (where possible), always (or fail), never
     #[arg(

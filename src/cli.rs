@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches};
 use poolcp::{
-    Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target, quote,
+    Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target, quote,
     quote_argument,
 };
 
@@ -232,6 +232,7 @@ struct Choices {
     update: Overwrite,
     /// -i and -n take each other back, and nothing else.
     asks: Option<bool>,
+    atomic: Atomic,
     reflink: Reflink,
     sparse: Sparse,
 }
@@ -279,6 +280,7 @@ impl Choices {
             "no_clobber" => self.asks = Some(false),
             "update_older" => self.update = Overwrite::IfOlder,
             "update" => self.update = updated(value)?,
+            "atomic" => self.atomic = made_atomic(value)?,
             "reflink" => self.reflink = reflinked(value)?,
             "sparse" => self.sparse = made_sparse(value)?,
             _ => {}
@@ -308,6 +310,7 @@ fn options(args: &Args, choices: Choices, environment: &Environment) -> Result<O
             Follow::Always
         });
     options.preserve = choices.preserve;
+    options.atomic = choices.atomic;
     options.reflink = choices.reflink;
     options.sparse = choices.sparse;
     options.one_file_system = args.one_file_system;
@@ -350,6 +353,19 @@ fn updated(which: &OsStr) -> Result<Overwrite, Stop> {
             ("none", Overwrite::Never),
             ("none-fail", Overwrite::Refuse),
             ("older", Overwrite::IfOlder),
+            ("changed", Overwrite::IfChanged),
+        ],
+    )
+}
+
+fn made_atomic(when: &OsStr) -> Result<Atomic, Stop> {
+    choose(
+        "--atomic",
+        when,
+        &[
+            ("auto", Atomic::Auto),
+            ("always", Atomic::Always),
+            ("never", Atomic::Never),
         ],
     )
 }

@@ -3,20 +3,21 @@
 //!
 //! The rules are `cp`'s, in the order in which `cp` applies them to a destination name that is taken:
 //! 1. Source and destination are **one file**: refused, unless what is going to be done cannot lose it ([`sameness`]).
-//! 2. It is **up to date** (`-u`): left alone.
+//! 2. It is **up to date** (`-u`, `--update=changed`): left alone.
 //! 3. It **may not be replaced** (`-n`, `--update=none`): left alone; or somebody has to be **asked** (`-i`).
 //! 4. It is a **directory**: refused.
 //! 5. **This run made it** from another operand: refused, or its data would be lost.
 //! 6. It gets a **backup**, unless that would overwrite the source.
 //! 7. It is **removed** first: `--remove-destination`, a file with several names that are to be kept apart, a link or a
 //!    special file.
-//! 8. Else a file is **overwritten**, and anything else is made in the hope that the name is free.
+//! 8. Else a file is **superseded** by a new one or, where that could be noticed, **overwritten**; and anything else is made in
+//!    the hope that the name is free.
 //!
 //! Whether `cp` looks at a symbolic link as the destination or through it depends on what will happen to it: see
 //! [`looks_through`].
 
 use crate::error::Operation;
-use crate::options::{Backup, Follow, Make, Options, Overwrite};
+use crate::options::{Atomic, Backup, Follow, Make, Options, Overwrite};
 use crate::sys::{Errno, Kind, Result, Stat};
 
 /// What has a name.
@@ -68,6 +69,8 @@ pub(crate) enum FilePlan {
     Create,
     /// Write the new data into the file that is there.
     Overwrite,
+    /// Write the new data beside the file that is there, and let it take the name, the owner and the mode.
+    Supersede,
     /// Remove what is there, then make it.
     Replace,
     /// Give what is there another name, then make it.
@@ -160,7 +163,10 @@ pub(crate) fn decide(
     match options.overwrite {
         Overwrite::Always => {}
         Overwrite::IfOlder if is_older(options, &seen, &source.stat) => {}
-        Overwrite::IfOlder => return FilePlan::Skip(Reason::UpToDate).into(),
+        Overwrite::IfChanged if has_changed(options, &seen, &source.stat) => {}
+        Overwrite::IfOlder | Overwrite::IfChanged => {
+            return FilePlan::Skip(Reason::UpToDate).into();
+        }
         Overwrite::Never => return FilePlan::Skip(Reason::Exists).into(),
         Overwrite::Refuse => return FilePlan::Refuse(Operation::NotReplacing).into(),
     }
@@ -181,13 +187,29 @@ pub(crate) fn decide(
     } else if through_new_link {
         FilePlan::Refuse(Operation::JustCreatedLink)
     } else if data {
-        FilePlan::Overwrite
+        write_to(options, source, dest)
     } else {
         FilePlan::Create
     };
     Decision {
         ask: options.ask,
         plan,
+    }
+}
+
+/// How an existing file gets new data. Its name can go to another inode where nobody would miss the one that had it.
+fn write_to(options: &Options, source: &SourceFacts, dest: &DestFacts) -> FilePlan {
+    let there = dest.seen.itself;
+    let is_replaceable = there.kind == Kind::File
+        && there.nlink == 1
+        // Writing takes these bits away, or not: the kernel knows when.
+        && there.mode & 0o7000 == 0
+        && !options.attributes_only;
+    match options.atomic {
+        Atomic::Auto if is_replaceable && source.stat.kind == Kind::File => FilePlan::Supersede,
+        Atomic::Always if is_replaceable => FilePlan::Supersede,
+        Atomic::Always if !options.attributes_only => FilePlan::Refuse(Operation::NotAtomic),
+        _ => FilePlan::Overwrite,
     }
 }
 
@@ -228,14 +250,25 @@ fn is_removed(options: &Options, source: &SourceFacts, seen: &Stat) -> bool {
 
 /// Whether the destination was modified before the source.
 fn is_older(options: &Options, dest: &Stat, source: &Stat) -> bool {
-    let mut modified = source.times.modified;
-    if options.preserve.timestamps {
-        // A copy on a filesystem that keeps coarser times is not older for that.
-        let (seconds, nanoseconds) = modified;
-        let unit = resolution(dest);
-        modified = (seconds, nanoseconds / unit * unit);
-    }
-    dest.times.modified < modified
+    dest.times.modified < modified(options, dest, source)
+}
+
+/// Whether the destination is no copy of the source, as far as can be seen from outside.
+fn has_changed(options: &Options, dest: &Stat, source: &Stat) -> bool {
+    dest.kind != source.kind
+        || (source.kind == Kind::File && dest.size != source.size)
+        || dest.times.modified != modified(options, dest, source)
+}
+
+/// When the source was modified, as its copy can say it: one on a filesystem that keeps coarser times is not older for that.
+fn modified(options: &Options, dest: &Stat, source: &Stat) -> (i64, u32) {
+    let (seconds, nanoseconds) = source.times.modified;
+    let unit = if options.preserve.timestamps {
+        resolution(dest)
+    } else {
+        1
+    };
+    (seconds, nanoseconds / unit * unit)
 }
 
 /// The unit, in nanoseconds, that all of a file's times are multiples of: a guess at what its filesystem can keep.

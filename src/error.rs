@@ -33,6 +33,8 @@ pub enum Operation {
     Extend,
     /// Closing a copy.
     Close,
+    /// Giving a complete copy its name.
+    Commit,
     /// Making or opening a file.
     CreateFile,
     /// Making or opening a directory.
@@ -91,6 +93,8 @@ pub enum Operation {
     DirOverOther,
     /// Something else would replace a directory.
     OtherOverDir,
+    /// A destination cannot be replaced in one step (`--atomic=always`).
+    NotAtomic,
     /// A destination is there already (`--update=none-fail`).
     NotReplacing,
     /// A destination's backup would replace the source.
@@ -131,6 +135,8 @@ impl Operation {
             Self::Clone => format!("failed to clone {path} from {other}"),
             Self::Extend => format!("failed to extend {path}"),
             Self::Close => format!("failed to close {path}"),
+            Self::Commit => format!("cannot put a copy of {other} in place of {path}"),
+            Self::NotAtomic => format!("cannot replace {path} in one step (--atomic=always)"),
             Self::CreateFile => format!("cannot create regular file {path}"),
             Self::CreateDir => format!("cannot create directory {path}"),
             Self::CreateSymlink => format!("cannot create symbolic link {path}"),

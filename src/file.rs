@@ -59,7 +59,11 @@ fn try_copy(
             skip(cx, place);
             return Ok(());
         }
-        FilePlan::Create | FilePlan::Overwrite | FilePlan::Replace | FilePlan::Backup => {}
+        FilePlan::Create
+        | FilePlan::Overwrite
+        | FilePlan::Supersede
+        | FilePlan::Replace
+        | FilePlan::Backup => {}
     }
     let saved = clear(cx, place, plan)?;
     let announcement = Announcement {

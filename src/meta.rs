@@ -132,6 +132,13 @@ impl Attributes {
         }
     }
 
+    /// Whether there are some that the kernel changes when the data is written, as file capabilities are.
+    pub(crate) fn change_with_data(&self) -> bool {
+        self.xattrs
+            .iter()
+            .any(|(name, _)| name.as_c_str() != CONTEXT && name.to_bytes().starts_with(b"security."))
+    }
+
     /// Gives them to the copy, in the module's order. What fails first, in the order of [`rank`], is told to `failed`: the
     /// others usually fail for the same reason, and `cp` stops there.
     pub(crate) fn give(

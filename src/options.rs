@@ -74,6 +74,10 @@ pub enum Overwrite {
     Always,
     /// It is overwritten if it was modified before the source, and else left alone and counted as skipped (`-u`).
     IfOlder,
+    /// It is overwritten if its size or its modification time differs from the source's, and else left alone and counted as
+    /// skipped (`--update=changed`). As the modification time is the last thing that a copy gets, one that keeps times and
+    /// was stopped is finished by doing it again like this.
+    IfChanged,
     /// It is left alone and counted as skipped (`-n`, `--update=none`).
     Never,
     /// It is left alone, and that is an error (`--update=none-fail`).
@@ -104,6 +108,18 @@ pub enum Backup {
     Numbered,
     /// Numbered if there are numbered backups of it already, else simple.
     Existing,
+}
+
+/// Whether a file is written beside its name first, and takes the name only when it is complete.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Atomic {
+    /// Existing files where nobody could tell afterwards but by the inode number, and new ones that take long to write.
+    #[default]
+    Auto,
+    /// Every file; what cannot be, is an error.
+    Always,
+    /// None: existing files are emptied and written.
+    Never,
 }
 
 /// Whether data may be shared with the source instead of being moved.
@@ -178,6 +194,8 @@ pub struct Options {
     pub write_through_dangling: bool,
     /// Directories on other filesystems than their operand's are made but not entered (`-x`).
     pub one_file_system: bool,
+    /// Whether a file takes its name only when it is complete (`--atomic`).
+    pub atomic: Atomic,
     /// Whether data may be shared with the source.
     pub reflink: Reflink,
     /// How holes are treated.
@@ -204,6 +222,7 @@ impl Default for Options {
             keep_directory_symlink: false,
             write_through_dangling: false,
             one_file_system: false,
+            atomic: Atomic::default(),
             reflink: Reflink::default(),
             sparse: Sparse::default(),
         }

@@ -1,13 +1,36 @@
-//! Names that appear only when what they name is there.
+//! Files that are not complete, and names that change hands in one step.
+//!
+//! A file is written in one of three places:
+//! 1. **Beside its name** ([`Staged::beside`]), under a name of its own that begins with [`PREFIX`]. It takes its name when it
+//!    is complete, by rename(2): whoever looks sees the old file or the new one.
+//! 2. **Under its name** ([`Staged::create`]), if that was free and the file is small.
+//! 3. **Into the file that is there** ([`Staged::existing`]), where its inode has to stay.
+//!
+//! In the first two cases it is removed again if anything fails before [`Staged::commit`].
+//!
+//! # What a killed run leaves
+//!
+//! Nobody removes the staged files of a run that was killed but a later one, in the directories that it writes to
+//! ([`sweep`]) and where it wants the same name for itself. To know them from those of a run that is alive, somewhere, whatever
+//! container or machine it is on, a file is locked (flock(2)) for as long as it is staged; the kernel unlocks it with the end
+//! of its writer. Other things than files are staged for a moment only: they are left over if they are an hour old.
 
+use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::data::Failure;
 use crate::dir::Place;
+use crate::error::Operation;
 use crate::path::split;
-use crate::sys::{self, Errno};
+use crate::sys::{self, Errno, Kind, Stat};
+
+/// What the names of staged files begin with; 16 hexadecimal digits, a dash and a number follow.
+const PREFIX: &str = ".poolcp-";
 
 /// A file that is being written. Dropped before it is committed, a new one is removed; nothing else happens in a drop.
 pub(crate) struct Staged<'a> {
@@ -16,32 +39,94 @@ pub(crate) struct Staged<'a> {
     pub is_stream: bool,
     /// Removes the name of a new file; `None` if the file was there before.
     guard: Option<RemoveOnDrop<'a>>,
+    /// The name that a file beside it takes, and whether that may be taken.
+    takes: Option<(&'a OsStr, Taken)>,
+}
+
+/// What a staged file finds under the name that it takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Nothing, or it is an error.
+    No,
+    /// A file, which goes.
+    Yes,
 }
 
 impl<'a> Staged<'a> {
+    /// Makes a file under its own name.
     pub(crate) fn create(dir: BorrowedFd<'a>, name: &'a OsStr, mode: u32) -> sys::Result<Self> {
         let file = sys::create_file(dir, name, mode)?;
+        let name = Cow::Borrowed(name);
         Ok(Self {
             file,
             is_stream: false,
             guard: Some(RemoveOnDrop { dir, name }),
+            takes: None,
         })
     }
 
+    /// Makes a file that will take the name `name`.
+    pub(crate) fn beside(
+        dir: BorrowedFd<'a>,
+        name: &'a OsStr,
+        taken: Taken,
+        mode: u32,
+    ) -> sys::Result<Self> {
+        let (file, temporary) = make_temporary(dir, name, |temporary| {
+            let file = sys::create_file(dir, temporary, mode)?;
+            match sys::lock_file(&file) {
+                // Somebody took it for a dead run's, before it was locked.
+                Ok(()) if sys::fstat(&file)?.nlink == 0 => Err(Errno::EXIST),
+                Err(Errno::WOULDBLOCK) => Err(Errno::EXIST),
+                // A filesystem without locks has nobody who could sweep, either.
+                Ok(()) | Err(_) => Ok(file),
+            }
+        })?;
+        let guard = RemoveOnDrop {
+            dir,
+            name: Cow::Owned(temporary),
+        };
+        Ok(Self {
+            file,
+            is_stream: false,
+            guard: Some(guard),
+            takes: Some((name, taken)),
+        })
+    }
+
+    /// Takes a file that is there.
     pub(crate) fn existing(file: OwnedFd, is_stream: bool) -> Self {
         Self {
             file,
             is_stream,
             guard: None,
+            takes: None,
         }
     }
 
+    /// The name that the file has until it is committed, if this run made it.
+    pub(crate) fn name(&self) -> Option<&OsStr> {
+        self.guard.as_ref().map(|guard| &*guard.name)
+    }
+
     /// Closes the file, hears what its filesystem has to say at the end, and keeps it if that is nothing.
-    pub(crate) fn commit(self) -> sys::Result<()> {
-        sys::close(self.file)?;
-        if let Some(guard) = self.guard {
-            std::mem::forget(guard);
+    pub(crate) fn commit(self) -> Result<(), Failure> {
+        let failed = |operation| move |errno| Failure { operation, errno };
+        let close = |file| sys::close(file).map_err(failed(Operation::Close));
+        let Some(guard) = self.guard else {
+            return close(self.file);
+        };
+        if let Some((name, taken)) = self.takes {
+            // The lock goes with the last descriptor: it is held until the name is taken.
+            let lock = sys::duplicate(&self.file).map_err(failed(Operation::Close))?;
+            close(self.file)?;
+            sys::rename(guard.dir, &guard.name, name, taken == Taken::Yes)
+                .map_err(failed(Operation::Commit))?;
+            drop(lock);
+        } else {
+            close(self.file)?;
         }
+        std::mem::forget(guard);
         Ok(())
     }
 }
@@ -49,13 +134,13 @@ impl<'a> Staged<'a> {
 /// The name of a new file that is not complete.
 struct RemoveOnDrop<'a> {
     dir: BorrowedFd<'a>,
-    name: &'a OsStr,
+    name: Cow<'a, OsStr>,
 }
 
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
         // The error that led here is reported already; that a part of the file stays behind adds nothing to it.
-        let _ = sys::unlink(self.dir, self.name);
+        let _ = sys::unlink(self.dir, &self.name);
     }
 }
 
@@ -65,7 +150,7 @@ pub(crate) fn replace(
     make: impl Fn(&OsStr) -> sys::Result<()>,
 ) -> sys::Result<()> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
-    let temporary = make_temporary(name, make)?;
+    let ((), temporary) = make_temporary(dir, name, make)?;
     let renamed = sys::rename(dir, &temporary, name, true);
     // Two names of one file are left as they are by rename(2), and so is anything after an error.
     match sys::unlink(dir, &temporary) {
@@ -74,19 +159,98 @@ pub(crate) fn replace(
     }
 }
 
-/// Makes something under a name that is free, next to `name`, and returns that name.
-fn make_temporary(name: &OsStr, make: impl Fn(&OsStr) -> sys::Result<()>) -> sys::Result<OsString> {
-    let (parent, _) = split(name);
-    // The process's number keeps two runs apart; the count keeps workers apart, and what is left of a run that was killed.
-    static COUNT: AtomicU64 = AtomicU64::new(0);
+/// Makes something under a name that is free, next to `name`, and returns that name with it. One name always leads to the same
+/// first try, so that a run that is repeated finds what it left.
+fn make_temporary<T>(
+    dir: BorrowedFd<'_>,
+    name: &OsStr,
+    make: impl Fn(&OsStr) -> sys::Result<T>,
+) -> sys::Result<(T, OsString)> {
+    let (parent, base) = split(name);
+    let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(base);
+    let mut number = 0_u64;
     loop {
-        let count = COUNT.fetch_add(1, Ordering::Relaxed);
-        let base = format!(".poolcp-{}-{count}", std::process::id());
-        let temporary = Path::new(parent).join(base).into_os_string();
-        match make(&temporary) {
-            Ok(()) => return Ok(temporary),
-            Err(Errno::EXIST) => {}
+        let temporary = Path::new(parent).join(format!("{PREFIX}{hash:016x}-{number}"));
+        match make(temporary.as_os_str()) {
+            Ok(made) => return Ok((made, temporary.into_os_string())),
+            Err(Errno::EXIST) if sweep_one(dir, temporary.as_os_str()) => {}
+            Err(Errno::EXIST) => number += 1,
             Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Removes what runs that were killed have left in a directory.
+pub(crate) fn sweep(dir: BorrowedFd<'_>) {
+    // A directory that cannot be listed is not swept, and that is all.
+    for name in sys::names_with_prefix(dir, PREFIX.as_bytes()).unwrap_or_default() {
+        if is_staged_name(&name) {
+            sweep_one(dir, &name);
+        }
+    }
+}
+
+fn is_staged_name(name: &OsStr) -> bool {
+    let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes());
+    rest.and_then(|rest| rest.split_at_checked(16))
+        .is_some_and(|(hash, number)| {
+            let is_number =
+                |digits: &[u8]| !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+            hash.iter().all(u8::is_ascii_hexdigit)
+                && number.strip_prefix(b"-").is_some_and(is_number)
+        })
+}
+
+/// Removes something that is staged, if whoever staged it is gone. Whether it did.
+fn sweep_one(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
+    let Ok(stat) = sys::stat_at(dir, name, false) else {
+        return false;
+    };
+    let is_left = match stat.kind {
+        Kind::Dir => false,
+        // A file with another name is a link that was about to be made.
+        Kind::File if stat.nlink == 1 => return sweep_file(dir, name, &stat),
+        _ => is_old(&stat),
+    };
+    is_left && sys::unlink(dir, name).is_ok()
+}
+
+/// Removes a staged file that nobody has locked.
+fn sweep_file(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> bool {
+    let Ok(file) = sys::open_for_lock(dir, name) else {
+        return false;
+    };
+    let is_it = sys::fstat(&file).is_ok_and(|now| now.id == stat.id);
+    is_it && sys::lock_file(file.as_fd()).is_ok() && sys::unlink(dir, name).is_ok()
+}
+
+/// Far more than between the making of a link and its renaming.
+const OLD: Duration = Duration::from_secs(3600);
+
+fn is_old(stat: &Stat) -> bool {
+    let (seconds, _) = stat.times.changed;
+    let changed = UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let age = SystemTime::now().duration_since(changed);
+    age.is_ok_and(|age| age > OLD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_that_this_program_makes_are_swept() {
+        for (name, is_ours) in [
+            (".poolcp-0123456789abcdef-0", true),
+            (".poolcp-0123456789abcdef-17", true),
+            (".poolcp-0123456789abcdef-", false),
+            (".poolcp-0123456789abcdef", false),
+            (".poolcp-0123456789abcdeg-0", false),
+            (".poolcp-0123456789abcdef-x", false),
+            (".poolcp-", false),
+            ("poolcp-0123456789abcdef-0", false),
+        ] {
+            assert_eq!(is_staged_name(name.as_ref()), is_ours, "{name}");
         }
     }
 }

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, CString, OsStr, OsString};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
@@ -149,8 +150,7 @@ pub(crate) fn read_link(dir: impl AsFd, name: &OsStr) -> Result<CString> {
 pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
     let mut entries = Vec::new();
     // Not Dir::read_from: that opens the directory once more by its name ".", which needs the permission to search it.
-    let own = rustix::io::fcntl_dupfd_cloexec(dir, 0)?;
-    for entry in rustix::fs::Dir::new(own)? {
+    for entry in rustix::fs::Dir::new(duplicate(dir)?)? {
         let entry = entry?;
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." {
@@ -158,6 +158,21 @@ pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
         }
     }
     Ok(entries)
+}
+
+/// The names in an open directory that begin like this. Its position is at the end afterwards.
+pub(crate) fn names_with_prefix(dir: impl AsFd, prefix: &[u8]) -> Result<Vec<OsString>> {
+    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+    let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
+    let mut names = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name.starts_with(prefix) {
+            names.push(OsStr::from_bytes(name).to_owned());
+        }
+    }
+    Ok(names)
 }
 
 // ---- Opening ----
@@ -235,6 +250,28 @@ pub(crate) fn create_file(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<Own
         OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW,
         Mode::from_raw_mode(mode),
     )
+}
+
+/// Opens a file that may be locked, and not through a link.
+pub(crate) fn open_for_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    rustix::fs::openat(
+        dir,
+        name,
+        // NFS gives exclusive locks to those only who can write.
+        OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+}
+
+/// Locks an open file against others who do the same, or answers `EWOULDBLOCK` (flock(2)). The lock goes with the file's last
+/// descriptor.
+pub(crate) fn lock_file(fd: impl AsFd) -> Result<()> {
+    retry(|| rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingLockExclusive))
+}
+
+/// Another descriptor of the same open file.
+pub(crate) fn duplicate(fd: impl AsFd) -> Result<OwnedFd> {
+    rustix::io::fcntl_dupfd_cloexec(fd, 0)
 }
 
 /// Makes a file where a symbolic link to nothing leads, or opens what has got there meanwhile.
@@ -565,6 +602,13 @@ pub(crate) fn remove_xattr(fd: impl AsFd, attribute: &CStr) -> Result<()> {
 /// Removes an extended attribute of a name, of a symbolic link itself.
 pub(crate) fn remove_xattr_at(dir: impl AsFd, name: &OsStr, attribute: &CStr) -> Result<()> {
     rustix::fs::lremovexattr(path_of(dir, name), attribute)
+}
+
+/// A file's inode flags, as chattr(1) sets them (ioctl_iflags(2)); `None` where the filesystem has none.
+pub(crate) fn inode_flags(fd: impl AsFd) -> Option<u32> {
+    rustix::fs::ioctl_getflags(fd)
+        .ok()
+        .map(|flags| flags.bits())
 }
 
 /// Whether an open file has an extended attribute.

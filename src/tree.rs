@@ -36,10 +36,11 @@ use crate::file;
 use crate::handles::Pair;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
-use crate::options::{Backup, Follow};
+use crate::options::{Atomic, Backup, Follow};
 use crate::parents::Parents;
 use crate::plan::Root;
 use crate::report::Count;
+use crate::staged::sweep;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// How many files of one directory a worker takes at a time, at least: with fewer, handing them over costs more than it
@@ -285,6 +286,9 @@ impl DirTask {
             return Ok(None);
         };
         cx.counters.add(Count::Directories, 1);
+        if !made.fresh && cx.options.atomic != Atomic::Never {
+            sweep(made.fd.as_fd());
+        }
 
         let preserve = &cx.options.preserve;
         let mut failed = |failure: Failure| {
