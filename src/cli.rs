@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches};
 use poolcp::{
-    Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target, quote,
-    quote_argument,
+    Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target,
+    quote, quote_argument,
 };
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};

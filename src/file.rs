@@ -12,6 +12,7 @@
 //! Names of one inode go through the registry in `links.rs` between 2 and 3.
 
 use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -103,7 +104,15 @@ fn choose(
         // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
         let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
         let entry = if opened_first && cx.interest() == Interest::Nothing {
-            Entry::open(cx, place, kind, follow)?
+            match Entry::open(cx, place, kind, follow) {
+                // It may be another name of a file that is copied already.
+                Err(error)
+                    if cx.options.preserve.links && error.kind() == ErrorKind::PermissionDenied =>
+                {
+                    Entry::look(place, follow)?
+                }
+                opened => opened?,
+            }
         } else {
             Entry::look(place, follow)?
         };

@@ -117,7 +117,9 @@ mod tree;
 pub use context::{Event, Interest, Observer, Question};
 pub use data::{Holes, How, Tried};
 pub use error::{Error, Operation};
-pub use options::{Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse};
+pub use options::{
+    Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
+};
 pub use plan::{Plan, Progress, Root, Target};
 pub use pool::{BuildError, Closed, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
 pub use quote::{quote, quote_argument};

@@ -134,9 +134,9 @@ impl Attributes {
 
     /// Whether there are some that the kernel changes when the data is written, as file capabilities are.
     pub(crate) fn change_with_data(&self) -> bool {
-        self.xattrs
-            .iter()
-            .any(|(name, _)| name.as_c_str() != CONTEXT && name.to_bytes().starts_with(b"security."))
+        self.xattrs.iter().any(|(name, _)| {
+            name.as_c_str() != CONTEXT && name.to_bytes().starts_with(b"security.")
+        })
     }
 
     /// Gives them to the copy, in the module's order. What fails first, in the order of [`rank`], is told to `failed`: the

@@ -1079,6 +1079,8 @@ fn accepted(
         return Some("cp writes through symbolic links that it has made below operands");
     }
     let stumbles = says("cannot create directory")
+        || says("cannot create regular file")
+        || says("into itself")
         || says("File exists")
         || says("not writing through dangling");
     if stumbles && case.options.contains(&"parents") {
@@ -1117,6 +1119,13 @@ fn accepted(
         return Some(
             "which of the sources that end up in one file is the last depends on the order",
         );
+    }
+    let is_about_a_link = ["Too many levels", "dangling symlink"];
+    let is_about_a_link = is_about_a_link
+        .iter()
+        .any(|words| difference.text.contains(words));
+    if is_about_a_link && case.has_two_ways_to_a_file() && (theirs.code, ours.code) == (1, 1) {
+        return Some("what a link leads to may have been copied already, or not");
     }
     let links = ["content ", "same file as", "mtime ", "removed "];
     let is_linked =
@@ -1403,6 +1412,8 @@ const SCRIPTS: &[&str] = &[
      cp -rf s d/a/.",
     "mkdir d; echo a >s; ln -s a d/a
      cp -f s d/a/",
+    "mkdir s d; echo a >s/b; echo b >d/b; ln -P s/b d/a; chmod 0 s/b; touch -d @1000000000 s/b d/b; chown -hR 65534:65534 .
+     setpriv --reuid=65534 --regid=65534 --clear-groups cp -dRu ./s/b s/ d",
     "mkdir b d; seq 100000 >b/a; ln -s d/b l; mkdir d/b; echo b >d/b/c
      cp -rH b l d",
 ];
