@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -151,8 +152,59 @@ pub(crate) struct Context {
     copied_dirs: Mutex<HashMap<FileId, CopiedDir>>,
     /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
     made: Option<Mutex<HashSet<Made>>>,
+    canceller: Canceller,
     workers: usize,
     started: Instant,
+}
+
+/// How operands may get into each other's way. Unless they never do, they are copied one after the other, as `cp` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    Never,
+    /// One may meet what another one's copy made or changes: two have the same destination, one merges with the directory that
+    /// the others go into, one's source is another's destination, or their leading directories are made.
+    Possible,
+    /// The same file may be copied twice: an operand is, or is inside, another one.
+    Twice,
+}
+
+/// Stops a copy before its end, from any thread or from a signal handler.
+///
+/// The workers take up nothing new then, remove the files that they have not completed, give the directories that they have
+/// made their attributes, and the copy ends with a [`Report`] that says so.
+///
+/// ```
+/// # use poolcp::{Options, Plan, Pool, Target};
+/// # let dir = tempfile::tempdir()?;
+/// # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
+/// # std::fs::write(&source, "x")?;
+/// let plan = Plan::resolve([source], Target::Path(target.clone()), Options::default())?;
+/// let canceller = plan.canceller();
+/// canceller.cancel();
+/// let report = Pool::builder().build()?.apply_async(plan)?.join()?;
+/// assert!(report.cancelled && !target.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Canceller(Arc<AtomicBool>);
+
+impl Canceller {
+    /// Stops the copy.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it was told to stop.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// The flag behind it, for those who can set a flag and nothing else: signal handlers.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
+    }
 }
 
 /// A directory that is an operand: met again, it would be copied twice.
@@ -219,10 +271,10 @@ impl Context {
         options: Options,
         observer: Arc<dyn Observer>,
         counters: Arc<Counters>,
+        canceller: Canceller,
         workers: usize,
         tables: Tables,
-        remember: bool,
-        names_repeat: bool,
+        meeting: Meeting,
     ) -> Self {
         let limit = sys::raise_open_files_limit().saturating_sub(SPARE_DESCRIPTORS);
         let share = match tables {
@@ -236,13 +288,14 @@ impl Context {
             process: Process::new(),
             handles: Handles::new(workers, share, tables),
             max_nested: max_nested(share),
-            names_repeat,
+            names_repeat: meeting == Meeting::Twice,
             observer,
             errors: Mutex::default(),
             ladders: Mutex::default(),
             operand_dirs: Mutex::default(),
             copied_dirs: Mutex::default(),
-            made: remember.then(Mutex::default),
+            made: (meeting != Meeting::Never).then(Mutex::default),
+            canceller,
             workers,
             started: Instant::now(),
         }
@@ -280,6 +333,16 @@ impl Context {
             return false;
         };
         what().is_some_and(|what| lock(made).contains(&what))
+    }
+
+    /// Whether nothing new is to be taken up.
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.canceller.is_cancelled()
+    }
+
+    /// What stops the copy.
+    pub(crate) fn canceller(&self) -> &Canceller {
+        &self.canceller
     }
 
     /// What the observer wants to hear about.
@@ -349,6 +412,7 @@ impl Context {
             stats: self.counters.sum(),
             elapsed: self.started.elapsed(),
             workers: self.workers,
+            cancelled: self.is_cancelled(),
             errors: lock(&self.errors).clone(),
         }
     }

@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
+use crate::context::Canceller;
 use crate::error::Operation;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
@@ -126,6 +127,8 @@ pub(crate) struct Transfer<'a> {
     pub ladder: &'a Ladder,
     /// Bytes are counted as they move, so that a large file is seen to advance.
     pub counters: &'a Counters,
+    /// Asked between two pieces.
+    pub canceller: &'a Canceller,
     /// How deep waits may nest, for [`in_parallel`].
     pub max_nested: u32,
     /// Opens both files again for another worker, where it needs descriptors of its own.
@@ -374,6 +377,7 @@ impl Transfer<'_> {
             }
         }
         while offset < range.end {
+            self.go_on()?;
             let count = with_buffer(|buffer| self.copy_piece(buffer, offset, range.end))?;
             if count == 0 {
                 return Ok(End::Early);
@@ -389,6 +393,7 @@ impl Transfer<'_> {
     fn copy_range_in_kernel(&self, range: &Range<u64>) -> Result<u64, Failure> {
         let mut offset = range.start;
         while offset < range.end {
+            self.go_on()?;
             let len = (range.end - offset).min(KERNEL_CALL);
             // Cannot fail to convert: KERNEL_CALL fits any usize.
             let len = usize::try_from(len).unwrap_or(usize::MAX);
@@ -431,6 +436,13 @@ impl Transfer<'_> {
         Ok(())
     }
 
+    fn go_on(&self) -> Result<(), Failure> {
+        if self.canceller.is_cancelled() {
+            return Err(failed(Operation::Interrupted)(Errno::CANCELED));
+        }
+        Ok(())
+    }
+
     /// Forgets what was copied, and copies from the beginning to wherever the source ends.
     fn start_over(&self) -> Result<End, Failure> {
         sys::set_size(self.dest, 0).map_err(failed(Operation::Extend))?;
@@ -445,6 +457,7 @@ impl Transfer<'_> {
         let mut copied = 0;
         with_buffer(|buffer| {
             loop {
+                self.go_on()?;
                 let count = sys::read(self.source, buffer).map_err(failed(Operation::Read))?;
                 let mut bytes = &buffer[..count];
                 while !bytes.is_empty() {
@@ -468,6 +481,7 @@ impl Transfer<'_> {
         let mut offset = 0;
         with_buffer(|buffer| {
             loop {
+                self.go_on()?;
                 let count = fill(self.source, buffer)?;
                 for run in runs(&buffer[..count]) {
                     if !run.zeros {

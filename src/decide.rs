@@ -479,6 +479,9 @@ mod tests {
                 "-i" => options.ask = true,
                 "-n" => options.overwrite = Overwrite::Never,
                 "-u" => options.overwrite = Overwrite::IfOlder,
+                "changed" => options.overwrite = Overwrite::IfChanged,
+                "always" => options.atomic = Atomic::Always,
+                "never" => options.atomic = Atomic::Never,
                 "none-fail" => options.overwrite = Overwrite::Refuse,
                 "-l" => options.make = Make::HardLinks,
                 "-s" => options.make = Make::Symlinks,
@@ -512,7 +515,7 @@ mod tests {
 
     #[test]
     fn what_is_there_is_overwritten_replaced_or_kept() {
-        use FilePlan::{Backup, Create, Overwrite, Refuse, Replace, Skip};
+        use FilePlan::{Backup, Create, Overwrite, Refuse, Replace, Skip, Supersede};
         let a = plain(file(1));
         let b = dest(plain(file(2)));
         let many = dest(plain(Stat {
@@ -532,15 +535,15 @@ mod tests {
             ..b
         };
         check(&[
-            ("", a, b, Overwrite),
-            ("-i", a, b, Overwrite),
-            ("-f", a, b, Overwrite),
+            ("", a, b, Supersede),
+            ("-i", a, b, Supersede),
+            ("-f", a, b, Supersede),
             ("-n", a, b, Skip(Reason::Exists)),
             ("none-fail", a, b, Refuse(Operation::NotReplacing)),
             ("remove", a, b, Replace),
             ("-b", a, b, Backup),
             ("-b remove", a, b, Backup),
-            ("-b", a, dot, Overwrite),
+            ("-b", a, dot, Supersede),
             ("-b", a, of_source, Refuse(Operation::BackupIsSource)),
             ("numbered", a, of_source, Backup),
             ("", a, dir, Refuse(Operation::OtherOverDir)),
@@ -563,18 +566,57 @@ mod tests {
 
     #[test]
     fn an_update_needs_an_older_destination() {
-        use FilePlan::{Overwrite, Skip};
+        use FilePlan::{Skip, Supersede};
         let old = plain(modified(file(1), OLD));
         let new = plain(modified(file(1), NEW));
         let up_to_date = Skip(Reason::UpToDate);
         let is_old = dest(plain(modified(file(2), OLD)));
         let is_new = dest(plain(modified(file(2), NEW)));
+        let longer = dest(plain(Stat { size: 1, ..file(2) }));
         check(&[
-            ("-u", new, is_old, Overwrite),
+            ("-u", new, is_old, Supersede),
             ("-u", old, is_old, up_to_date),
             ("-u", old, is_new, up_to_date),
             ("-u -i", old, is_new, up_to_date),
-            ("-u -i", new, is_old, Overwrite),
+            ("-u -i", new, is_old, Supersede),
+            ("changed", new, is_old, Supersede),
+            ("changed", old, is_new, Supersede),
+            ("changed", old, is_old, up_to_date),
+            ("changed", old, longer, Supersede),
+        ]);
+    }
+
+    #[test]
+    fn a_file_is_superseded_where_nobody_would_miss_its_inode() {
+        use FilePlan::{Overwrite, Refuse, Supersede};
+        let a = plain(file(1));
+        let b = dest(plain(file(2)));
+        let changed = |change: fn(&mut Stat)| {
+            let mut stat = file(2);
+            change(&mut stat);
+            dest(plain(stat))
+        };
+        let many = changed(|stat| stat.nlink = 2);
+        let special = changed(|stat| stat.mode = 0o4755);
+        let device = changed(|stat| stat.kind = Kind::CharDevice);
+        let through = dest(link(3, Ok(file(2))));
+        let fifo = plain(stat(1, Kind::Fifo));
+        let no = Refuse(Operation::NotAtomic);
+        check(&[
+            ("", a, b, Supersede),
+            ("", a, many, Overwrite),
+            ("", a, special, Overwrite),
+            ("", a, device, Overwrite),
+            ("", a, through, Overwrite),
+            ("", fifo, b, Overwrite),
+            ("never", a, b, Overwrite),
+            ("always", a, b, Supersede),
+            ("always", fifo, b, Supersede),
+            ("always", a, many, no),
+            ("always", a, special, no),
+            ("always", a, device, no),
+            ("always", a, through, no),
+            ("always attributes", a, b, Overwrite),
         ]);
     }
 
@@ -584,7 +626,7 @@ mod tests {
         fine.times.modified = (NEW, 999_999_999);
         let coarse = dest(plain(modified(file(2), NEW)));
         check(&[
-            ("-u", plain(fine), coarse, FilePlan::Overwrite),
+            ("-u", plain(fine), coarse, FilePlan::Supersede),
             (
                 "-u -p",
                 plain(fine),
@@ -598,7 +640,7 @@ mod tests {
             "-u -p",
             plain(fine),
             dest(plain(changed)),
-            FilePlan::Overwrite,
+            FilePlan::Supersede,
         )]);
     }
 

@@ -29,6 +29,8 @@ pub enum Operation {
     Transfer,
     /// Sharing data with the source, with `--reflink=always`.
     Clone,
+    /// The copy was told to stop.
+    Interrupted,
     /// Setting a copy's size.
     Extend,
     /// Closing a copy.
@@ -133,6 +135,7 @@ impl Operation {
             Self::Write => format!("error writing {path}"),
             Self::Transfer => format!("error copying {other} to {path}"),
             Self::Clone => format!("failed to clone {path} from {other}"),
+            Self::Interrupted => format!("stopped while copying {other} to {path}"),
             Self::Extend => format!("failed to extend {path}"),
             Self::Close => format!("failed to close {path}"),
             Self::Commit => format!("cannot put a copy of {other} in place of {path}"),

@@ -25,7 +25,7 @@ use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::handles::Pair;
 use crate::links::{Claim, Name};
-use crate::options::{Follow, Make};
+use crate::options::{Follow, Make, Overwrite};
 use crate::report::Count;
 use crate::staged::replace;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -289,6 +289,13 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
             let there = sys::stat_at(dir, name, false).map_err(error)?;
             if there.id == id {
                 return Err(place.refused(Operation::SameFile));
+            }
+            if cx.options.overwrite == Overwrite::IfChanged {
+                let first = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
+                if there.id == first.id {
+                    skip(cx, place);
+                    return Ok(());
+                }
             }
             let make =
                 |temporary: &OsStr| sys::make_link(from.dest(), &first.dest, dir, temporary, false);

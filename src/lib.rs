@@ -24,6 +24,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`Plan::progress`] shows how far it is, [`Plan::canceller`] stops it.
+//!
 //! A program whose process is there for the copy alone, as the binary is, uses [`Plan::start`] and gets a little more speed.
 //!
 //! # The way of the data
@@ -114,7 +116,7 @@ mod staged;
 mod sys;
 mod tree;
 
-pub use context::{Event, Interest, Observer, Question};
+pub use context::{Canceller, Event, Interest, Observer, Question};
 pub use data::{Holes, How, Tried};
 pub use error::{Error, Operation};
 pub use options::{

@@ -1,14 +1,16 @@
 //! `poolcp`: parse, start the copy as a job on a pool, wait for it, print the report, say by the exit code how it went.
 //!
 //! The main thread only waits and draws; the copy runs on the pool's workers. Exit codes are `cp`'s: 0 if everything was
-//! copied, 1 if anything was not.
+//! copied, 1 if anything was not; and 128 and the signal's number if one stopped it.
 
 mod args;
 mod cli;
 mod getopt;
 mod progress;
+mod prompt;
+mod signals;
 
-use std::io::{self, BufRead, Write};
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +24,8 @@ use poolcp::{
     quote,
 };
 use progress::Display;
+use prompt::{Answers, prompt};
+use signals::Signals;
 
 /// How often the main thread looks up from waiting.
 const TICK: Duration = Duration::from_millis(100);
@@ -53,13 +57,16 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
     let plan = Plan::resolve(command.sources, command.target, command.options)
         .map_err(|error| refuse(program, &error))?
         .observer(Arc::new(observer));
+    let canceller = plan.canceller();
+    let signals = Signals::stop(&canceller).map_err(|error| fail(&error))?;
     let report = if plan.needs_pool() {
+        let mut answers = Answers::new().map_err(|error| fail(&error))?;
         let progress = plan.progress();
         let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
         // The observer goes with the job, and the questions with the observer.
         loop {
             match asked.recv_timeout(TICK) {
-                Ok(question) => terminal.answer(&question),
+                Ok(question) => terminal.answer(&question, || answers.is_yes(&canceller)),
                 Err(RecvTimeoutError::Timeout) => terminal.display.update(&progress.stats()),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
@@ -75,10 +82,10 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         .written()
         .and_then(|()| show(&report, command.report));
     shown.map_err(|error| fail(&write_error(&error)))?;
-    if report.is_success() && !terminal.has_declined() {
-        Ok(())
-    } else {
-        Err(ExitCode::FAILURE)
+    match signals.exit_code() {
+        Some(code) => Err(code),
+        None if report.is_success() && !terminal.has_declined() => Ok(()),
+        None => Err(ExitCode::FAILURE),
     }
 }
 
@@ -199,16 +206,13 @@ impl Terminal {
         self.declined.load(Ordering::Relaxed)
     }
 
-    /// Asks what a worker wants to know, on standard error, and hands it the answer from standard input. Only the main
-    /// thread does this.
-    fn answer(&self, asked: &Asked) {
+    /// Asks what a worker wants to know, on standard error, and hands it the answer. Only the main thread does this.
+    fn answer(&self, asked: &Asked, is_yes: impl FnOnce() -> bool) {
         self.display.aside(|| {
             let text = prompt(&asked.question);
             // Standard error is where a failure would be told; without an answer nothing is overwritten.
             let _ = write!(io::stderr(), "{}: {text}", self.program);
-            let mut line = Vec::new();
-            let read = io::stdin().lock().read_until(b'\n', &mut line);
-            let yes = read.is_ok() && matches!(line.first(), Some(b'y' | b'Y'));
+            let yes = is_yes();
             if !yes {
                 self.declined.store(true, Ordering::Relaxed);
             }
@@ -318,64 +322,4 @@ fn ways(how: &How) -> String {
         tried(how.offload),
         tried(how.reflink)
     )
-}
-
-/// A question in `cp`'s words, to be answered on the same line.
-fn prompt(question: &Question) -> String {
-    let dest = quote(&question.dest);
-    let Some(mode) = question.unwritable else {
-        return format!("overwrite {dest}? ");
-    };
-    let letters = permissions(mode);
-    if question.removes {
-        format!("replace {dest}, overriding mode {mode:04o} ({letters})? ")
-    } else {
-        format!("unwritable {dest} (mode {mode:04o}, {letters}); try anyway? ")
-    }
-}
-
-/// A mode as `ls` shows it: `rwsr-xr-t`.
-fn permissions(mode: u32) -> String {
-    let class = |shift: u32, special: u32, letter: char| {
-        let bit = |bit: u32, letter| {
-            if mode >> shift & bit != 0 {
-                letter
-            } else {
-                '-'
-            }
-        };
-        let execute = match (mode >> shift & 1 != 0, mode & special != 0) {
-            (true, true) => letter,
-            (false, true) => letter.to_ascii_uppercase(),
-            (true, false) => 'x',
-            (false, false) => '-',
-        };
-        [bit(4, 'r'), bit(2, 'w'), execute]
-    };
-    [
-        class(6, 0o4000, 's'),
-        class(3, 0o2000, 's'),
-        class(0, 0o1000, 't'),
-    ]
-    .concat()
-    .into_iter()
-    .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::permissions;
-
-    #[test]
-    fn modes_are_shown_as_by_ls() {
-        for (mode, shown) in [
-            (0o644, "rw-r--r--"),
-            (0o4755, "rwsr-xr-x"),
-            (0o2640, "rw-r-S---"),
-            (0o1777, "rwxrwxrwt"),
-            (0o1000, "--------T"),
-        ] {
-            assert_eq!(permissions(mode), shown);
-        }
-    }
 }

@@ -71,6 +71,7 @@ impl Entry {
                 sparse: cx.options.sparse,
                 ladder,
                 counters: &cx.counters,
+                canceller: cx.canceller(),
                 max_nested: cx.max_nested,
                 reopen: &reopen,
             };
@@ -511,6 +512,8 @@ fn explain(place: Place<'_>, failure: Failure) -> Error {
     let Failure { operation, errno } = failure;
     match operation {
         Operation::Read => place.source_error(operation, errno),
+        // Nothing failed.
+        Operation::Interrupted => place.refused(operation),
         _ => place.dest_error(operation, errno),
     }
 }

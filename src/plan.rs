@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::backup::backup_name;
-use crate::context::{Context, Observer, Silent};
+use crate::context::{Canceller, Context, Meeting, Observer, Silent};
 use crate::data;
 use crate::error::{Error, Operation};
 use crate::handles::Tables;
@@ -70,6 +70,7 @@ pub struct Plan {
     options: Options,
     observer: Arc<dyn Observer>,
     counters: Arc<Counters>,
+    canceller: Canceller,
 }
 
 /// A view on a copy's counts, from before its start until after its end.
@@ -137,6 +138,7 @@ impl Plan {
             options,
             observer: Arc::new(Silent),
             counters: Arc::default(),
+            canceller: Canceller::default(),
         })
     }
 
@@ -151,6 +153,12 @@ impl Plan {
     #[must_use]
     pub fn progress(&self) -> Progress {
         Progress(Arc::clone(&self.counters))
+    }
+
+    /// What stops the copy, before its start or while it runs.
+    #[must_use]
+    pub fn canceller(&self) -> Canceller {
+        self.canceller.clone()
     }
 
     /// The pairs of source and destination.
@@ -184,17 +192,6 @@ impl Plan {
             Meeting::Never
         }
     }
-}
-
-/// How operands may get into each other's way. Unless they never do, they are copied one after the other, as `cp` does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meeting {
-    Never,
-    /// One may meet what another one's copy made or changes: two have the same destination, one merges with the directory that
-    /// the others go into, one's source is another's destination, or their leading directories are made.
-    Possible,
-    /// The same file may be copied twice: an operand is, or is inside, another one.
-    Twice,
 }
 
 /// Whether one path is another, or is inside it.
@@ -292,10 +289,10 @@ impl Plan {
             self.options,
             self.observer,
             self.counters,
+            self.canceller,
             workers,
             tables,
-            meeting != Meeting::Never,
-            meeting == Meeting::Twice,
+            meeting,
         );
         let in_order = meeting != Meeting::Never || cx.options.ask;
         tree::copy_roots(&cx, &self.roots, in_order);

@@ -16,6 +16,7 @@
 //! | `version` | poolcp's version |
 //! | `elapsed_seconds` | from the start of the copy to its end |
 //! | `workers` | how many workers the pool had |
+//! | `cancelled` | it was told to stop, and may not have copied everything |
 //! | `files`, `directories`, `symlinks`, `hard_links`, `specials` | entries made (`directories`: made or merged into; `hard_links`: further names of a file already copied) |
 //! | `bytes` | the sizes of the regular files copied, holes included |
 //! | `bytes_moved` | the bytes that were really moved |
@@ -201,6 +202,8 @@ pub struct Report {
     pub elapsed: Duration,
     /// How many workers the pool had.
     pub workers: usize,
+    /// It was told to stop, by a [`crate::Canceller`], and may not have copied everything.
+    pub cancelled: bool,
     /// The first errors, at most [`Report::KEPT_ERRORS`]; [`Stats::errors`] counts them all.
     pub errors: Vec<Error>,
 }
@@ -216,7 +219,7 @@ impl Report {
     /// Whether everything that was asked for was done.
     #[must_use]
     pub fn is_success(&self) -> bool {
-        self.stats.errors == 0
+        self.stats.errors == 0 && !self.cancelled
     }
 
     /// The report as one JSON object, by the schema in the module's documentation.
@@ -229,6 +232,7 @@ impl Report {
             "version": env!("CARGO_PKG_VERSION"),
             "elapsed_seconds": self.elapsed.as_secs_f64(),
             "workers": self.workers,
+            "cancelled": self.cancelled,
             "files": stats.files,
             "directories": stats.directories,
             "symlinks": stats.symlinks,
@@ -310,6 +314,10 @@ impl fmt::Display for Report {
             if count > 0 {
                 row(f, label, &thousands(count))?;
             }
+        }
+        if self.cancelled {
+            let advice = "before the end; with -a and --update=changed it goes on from here";
+            row(f, "stopped", advice)?;
         }
         if stats.errors == 0 {
             return row(f, "errors", "none");
@@ -399,6 +407,7 @@ mod tests {
             },
             elapsed: Duration::from_millis(2_000),
             workers: 2,
+            cancelled: false,
             errors: Vec::new(),
         }
     }
@@ -451,6 +460,7 @@ mod tests {
             stats: Stats::default(),
             elapsed: Duration::ZERO,
             workers: 1,
+            cancelled: false,
             errors: Vec::new(),
         };
         assert!(report.to_string().contains("0 files/s"));

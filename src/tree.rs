@@ -71,7 +71,8 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
         Ok(parents) => parents,
         Err(error) => return cx.error(error),
     };
-    if !is_repeated()
+    if !cx.is_cancelled()
+        && !is_repeated()
         && let Some(task) = copy_root(cx, top, root)
     {
         rayon::scope(|scope| task.start(cx, scope));
@@ -256,8 +257,12 @@ impl DirTask {
         Err(place.source_error(Operation::List, Errno::ACCESS))
     }
 
-    /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand.
+    /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand, or is not
+    /// to be done any more.
     fn enter(&self, cx: &Context) -> Result<Option<Entered>, Error> {
+        if cx.is_cancelled() {
+            return Ok(None);
+        }
         let parent_pair = cx.handles.open(&self.parent)?;
         let source_name = self.source.as_os_str();
         let names = Names {
@@ -559,6 +564,9 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
 }
 
 fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
+    if cx.is_cancelled() {
+        return;
+    }
     let place = Place {
         dir,
         pair,

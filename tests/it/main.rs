@@ -15,6 +15,7 @@
 //! | `replacing` | what is there already: questions, updates, backups, removal |
 //! | `command_line` | spellings, complaints, and the options that make something other than a plain copy |
 //! | `errors` | what goes wrong: how it is told, and what is left behind |
+//! | `interrupted` | copies that are killed or stopped, and what the next one makes of it |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
 //! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
@@ -28,6 +29,7 @@ mod command_line;
 mod destination;
 mod differential;
 mod errors;
+mod interrupted;
 mod kinds;
 mod metadata;
 mod replacing;

@@ -2,7 +2,12 @@
 
 use std::fs;
 
-use crate::harness::{Call, Sandbox, chmod, same_as_cp, same_as_cp_when, set_mtime};
+use std::os::unix::fs::MetadataExt;
+
+use crate::harness::{
+    ACCESS_ACL, Call, NOBODY, Sandbox, acl_for, chmod, chown, is_root, same_as_cp, same_as_cp_when,
+    set_capability, set_mtime, set_xattr,
+};
 use crate::snapshot::{Snapshot, assert_same};
 
 const OLD: i64 = 1_000_000_000;
@@ -279,5 +284,139 @@ fn a_destination_is_removed_first_or_when_it_cannot_be_opened() {
             "-f s/dangling d",
         ],
         Call::by_ordinary_user,
+    );
+}
+
+// ---- A new inode, or the old one ----
+
+fn inode(sandbox: &Sandbox, name: &str) -> u64 {
+    let metadata = fs::metadata(sandbox.path(name));
+    metadata.expect("there").ino()
+}
+
+/// A file with everything that a file can have, in the place of which another one goes.
+fn decorated(sandbox: &Sandbox) {
+    sandbox.file("s/a", 5000);
+    let there = sandbox.file("d/a", 100);
+    chmod(&there, 0o640);
+    set_mtime(&there, OLD, 0);
+    if sandbox.can_set("user.poolcp", b"x") {
+        set_xattr(&there, "user.poolcp", b"there");
+    }
+    if sandbox.can_set(ACCESS_ACL, &acl_for(4321)) {
+        set_xattr(&there, ACCESS_ACL, &acl_for(4321));
+    }
+    if is_root() {
+        chown(&there, NOBODY, NOBODY);
+    }
+}
+
+#[test]
+fn a_file_that_takes_anothers_place_has_its_attributes() {
+    needs!(GnuCp9);
+    same_as_cp(decorated, &["s/a d", "-p s/a d", "-a s/a d", "-T s/a d/a"]);
+    let sandbox = Sandbox::new();
+    decorated(&sandbox);
+    let before = inode(&sandbox, "d/a");
+    sandbox.poolcp(["s/a", "d"]).ok();
+    assert_ne!(inode(&sandbox, "d/a"), before);
+    let names = fs::read_dir(sandbox.path("d")).expect("list").count();
+    assert_eq!(names, 1, "nothing else is left");
+}
+
+#[test]
+fn a_file_that_would_be_missed_is_written_in_place() {
+    type Making = fn(&Sandbox);
+    let place = |make: Making| {
+        let sandbox = Sandbox::new();
+        sandbox.file("s/a", 5000);
+        make(&sandbox);
+        sandbox
+    };
+    let cases: [(&str, Making); 4] = [
+        ("two names", |sandbox| {
+            sandbox.file("d/a", 100);
+            sandbox.hard_link("d/b", "d/a");
+        }),
+        ("behind a link", |sandbox| {
+            sandbox.file("d/b", 100);
+            sandbox.symlink("d/a", "b");
+        }),
+        ("special bits", |sandbox| {
+            chmod(&sandbox.file("d/a", 100), 0o4755);
+        }),
+        ("capabilities", |sandbox| {
+            // Without a tool or the right to set them, a second name does.
+            if !set_capability(&sandbox.file("d/a", 100)) {
+                sandbox.hard_link("d/b", "d/a");
+            }
+        }),
+    ];
+    for (what, make) in cases {
+        let sandbox = place(make);
+        let before = inode(&sandbox, "d/a");
+        sandbox.poolcp(["s/a", "d"]).ok();
+        assert_eq!(inode(&sandbox, "d/a"), before, "{what}");
+        assert_eq!(
+            fs::read(sandbox.path("d/a")).expect("read"),
+            fs::read(sandbox.path("s/a")).expect("read"),
+            "{what}"
+        );
+        let sandbox = place(make);
+        let there = fs::read(sandbox.path("d/a")).expect("read");
+        sandbox
+            .poolcp(["--atomic=always", "s/a", "d"])
+            .fails(&["cannot replace 'd/a' in one step (--atomic=always)"]);
+        assert_eq!(
+            fs::read(sandbox.path("d/a")).expect("read"),
+            there,
+            "{what}"
+        );
+    }
+    let sandbox = place(|sandbox| {
+        sandbox.file("d/a", 100);
+    });
+    let before = inode(&sandbox, "d/a");
+    sandbox.poolcp(["--atomic=never", "s/a", "d"]).ok();
+    assert_eq!(inode(&sandbox, "d/a"), before);
+}
+
+#[test]
+fn where_no_file_can_be_made_the_one_that_is_there_is_written() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::new();
+    sandbox.file("s/a", 5000);
+    sandbox.file("d/a", 100);
+    sandbox.give_to_ordinary_user();
+    chmod(&sandbox.path("d"), 0o555);
+    let before = inode(&sandbox, "d/a");
+    sandbox.poolcp(["s/a", "d"]).by_ordinary_user().ok();
+    assert_eq!(inode(&sandbox, "d/a"), before);
+    sandbox
+        .poolcp(["--atomic=always", "s/a", "d"])
+        .by_ordinary_user()
+        .fails(&["cannot replace 'd/a' in one step (--atomic=always)"]);
+}
+
+#[test]
+fn only_what_has_changed_is_copied() {
+    let sandbox = Sandbox::new();
+    shelf(&sandbox);
+    let copy = ["-aT", "--report=json", "--update=changed", "s", "e"];
+    assert_eq!(sandbox.poolcp(copy).ok().json()["files"], 6);
+    assert_eq!(sandbox.poolcp(copy).ok().json()["files"], 0);
+    set_mtime(&sandbox.path("e/a"), OLD + 1, 0);
+    sandbox.file("e/b", 101);
+    set_mtime(&sandbox.path("e/b"), OLD, 0);
+    fs::remove_file(sandbox.path("e/c")).expect("remove");
+    let report = sandbox.poolcp(copy).ok().json();
+    assert_eq!(
+        (&report["files"], &report["skipped"]),
+        (&3.into(), &3.into())
+    );
+    assert_same(
+        &Snapshot::of(&sandbox.path("s")),
+        &Snapshot::of(&sandbox.path("e")),
+        "an update",
     );
 }

@@ -1,0 +1,104 @@
+//! Questions about files that would be replaced (`-i`), and where the answers come from.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use poolcp::{Canceller, Question, quote};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// How often somebody who waits for an answer looks whether there is still a question.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Standard input, line by line.
+pub struct Answers(BufReader<File>);
+
+impl Answers {
+    /// # Errors
+    ///
+    /// No more files can be opened.
+    pub fn new() -> io::Result<Self> {
+        let input = io::stdin().as_fd().try_clone_to_owned()?;
+        Ok(Self(BufReader::new(input.into())))
+    }
+
+    /// Whether the next line says yes. The end of the input, an error, or the end of the copy says no.
+    pub fn is_yes(&mut self, canceller: &Canceller) -> bool {
+        while self.0.buffer().is_empty() {
+            let mut ready = [PollFd::new(self.0.get_ref(), PollFlags::IN)];
+            let tick = Timespec::try_from(TICK).ok();
+            let polled = poll(&mut ready, tick.as_ref());
+            if canceller.is_cancelled() {
+                return false;
+            }
+            // An error is better told by reading.
+            if polled != Ok(0) && polled != Err(rustix::io::Errno::INTR) {
+                break;
+            }
+        }
+        let mut line = Vec::new();
+        let read = self.0.read_until(b'\n', &mut line);
+        read.is_ok() && matches!(line.first(), Some(b'y' | b'Y'))
+    }
+}
+
+/// A question in `cp`'s words, to be answered on the same line.
+pub fn prompt(question: &Question) -> String {
+    let dest = quote(&question.dest);
+    let Some(mode) = question.unwritable else {
+        return format!("overwrite {dest}? ");
+    };
+    let letters = permissions(mode);
+    if question.removes {
+        format!("replace {dest}, overriding mode {mode:04o} ({letters})? ")
+    } else {
+        format!("unwritable {dest} (mode {mode:04o}, {letters}); try anyway? ")
+    }
+}
+
+/// A mode as `ls` shows it: `rwsr-xr-t`.
+fn permissions(mode: u32) -> String {
+    let class = |shift: u32, special: u32, letter: char| {
+        let bit = |bit: u32, letter| {
+            if mode >> shift & bit != 0 {
+                letter
+            } else {
+                '-'
+            }
+        };
+        let execute = match (mode >> shift & 1 != 0, mode & special != 0) {
+            (true, true) => letter,
+            (false, true) => letter.to_ascii_uppercase(),
+            (true, false) => 'x',
+            (false, false) => '-',
+        };
+        [bit(4, 'r'), bit(2, 'w'), execute]
+    };
+    [
+        class(6, 0o4000, 's'),
+        class(3, 0o2000, 's'),
+        class(0, 0o1000, 't'),
+    ]
+    .concat()
+    .into_iter()
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::permissions;
+
+    #[test]
+    fn modes_are_shown_as_by_ls() {
+        for (mode, shown) in [
+            (0o644, "rw-r--r--"),
+            (0o4755, "rwsr-xr-x"),
+            (0o2640, "rw-r-S---"),
+            (0o1777, "rwxrwxrwt"),
+            (0o1000, "--------T"),
+        ] {
+            assert_eq!(permissions(mode), shown);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What signals do. The first one asks the copy to stop, which then cleans up and is reported; a second one ends the process at
+//! once. A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
+
+use std::fs;
+use std::io;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use poolcp::Canceller;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// The signals that came.
+pub struct Signals(Arc<AtomicUsize>);
+
+impl Signals {
+    /// From now on signals stop a copy.
+    pub fn stop(canceller: &Canceller) -> io::Result<Self> {
+        let last = Arc::new(AtomicUsize::new(0));
+        let ignored = ignored();
+        for signal in [SIGINT, SIGTERM, SIGHUP] {
+            if ignored >> (signal - 1) & 1 == 1 {
+                continue;
+            }
+            // In this order: it looks at the flag before it is set.
+            flag::register_conditional_shutdown(signal, 128 + signal, canceller.flag())?;
+            // Cannot fail to convert: they are small.
+            flag::register_usize(signal, Arc::clone(&last), signal.unsigned_abs() as usize)?;
+            flag::register(signal, canceller.flag())?;
+        }
+        Ok(Self(last))
+    }
+
+    /// What a shell expects of a process that a signal ended; `None` if none came.
+    pub fn exit_code(&self) -> Option<ExitCode> {
+        match self.0.load(Ordering::Relaxed) {
+            0 => None,
+            signal => u8::try_from(128 + signal).ok().map(ExitCode::from),
+        }
+    }
+}
+
+/// The process's ignored signals, signal 1 in the lowest bit (proc_pid_status(5), `SigIgn`). None, where there is no /proc.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.unwrap_or(0)
+}

@@ -1,0 +1,243 @@
+//! What a copy leaves that did not come to its end: nothing under a final name that is not complete, and nothing that a second
+//! run does not finish.
+//!
+//! The long version, a few minutes: `cargo test --test it interrupted -- --ignored`
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{Sandbox, assert_rsync_agrees, content, poolcp, set_mtime, set_xattr};
+
+const MIB: usize = 1 << 20;
+
+/// Something of everything: small files, a large one that is cut into chunks, holes, links, directories of all modes.
+fn mixed(sandbox: &Sandbox) {
+    for i in 0..600 {
+        let path = sandbox.file(format!("source/{}/{}/{i}", i % 7, i % 13), i * 37 % 9000);
+        set_mtime(&path, 1_000_000_000 + i64::try_from(i).unwrap_or(0), 0);
+    }
+    set_mtime(&sandbox.file("source/large", 70 * MIB), 1_000_000_000, 5);
+    sandbox.sparse("source/holes", 9 * MIB as u64, &[(4 * MIB as u64, 5000)]);
+    sandbox.hard_link("source/other-name", "source/large");
+    sandbox.symlink("source/link", "large");
+    sandbox.fifo("source/fifo");
+    if sandbox.can_set("user.poolcp", b"x") {
+        set_xattr(&sandbox.path("source/large"), "user.poolcp", b"x");
+    }
+}
+
+fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
+    Command::new(poolcp())
+        .args(args)
+        .current_dir(sandbox.path(""))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("start poolcp")
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    // It may have come to its end already.
+    let _ = kill_process(pid.expect("a pid"), signal);
+}
+
+/// All names below a directory that begin as those of staged files do.
+fn staged(dir: &Path) -> Vec<String> {
+    let mut found = Vec::new();
+    let Ok(entries) = fs::read_dir(dir) else {
+        return found;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(".poolcp-") {
+            found.push(name);
+        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            found.extend(staged(&entry.path()));
+        }
+    }
+    found
+}
+
+/// A copy that is stopped at moments spread over its time, each time finished by a second run; returns how many of them were
+/// stopped before their end.
+fn stop_and_go_on(times: u32, with: Signal, options: &[&str]) -> u32 {
+    let sandbox = Sandbox::in_memory();
+    mixed(&sandbox);
+    let copy = [options, &["-a", "-q", "source", "copy"]].concat();
+    let begin = Instant::now();
+    assert!(start(&sandbox, &copy).wait().expect("wait").success());
+    let whole = begin.elapsed();
+    let mut stopped = 0;
+    for i in 0..times {
+        fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+        let mut child = start(&sandbox, &copy);
+        thread::sleep(whole * i / times);
+        signal(&child, with);
+        let ended = child.wait().expect("wait");
+        if !ended.success() {
+            stopped += 1;
+        }
+        let goes_on = ["-a", "-T", "--update=changed", "source", "copy"];
+        sandbox.poolcp(goes_on).ok();
+        assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
+        assert_eq!(
+            staged(&sandbox.path("copy")),
+            [""; 0],
+            "after {i} of {times}"
+        );
+        let again = [&goes_on[..], &["--report=json"]].concat();
+        let report = sandbox.poolcp(again).ok().json();
+        assert_eq!(report["files"], 0, "all was there already");
+    }
+    stopped
+}
+
+#[test]
+fn a_killed_copy_is_finished_by_the_next_one() {
+    needs!(Rsync);
+    assert!(stop_and_go_on(12, Signal::KILL, &[]) > 0);
+}
+
+#[test]
+fn a_copy_that_a_signal_stopped_is_finished_by_the_next_one() {
+    needs!(Rsync);
+    assert!(stop_and_go_on(6, Signal::INT, &[]) > 0);
+    assert!(stop_and_go_on(6, Signal::TERM, &["-j1"]) > 0);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn two_hundred_killed_copies_are_finished_by_the_next_ones() {
+    needs!(Rsync);
+    let stopped = stop_and_go_on(200, Signal::KILL, &[])
+        + stop_and_go_on(100, Signal::INT, &[])
+        + stop_and_go_on(100, Signal::TERM, &["--atomic=always"]);
+    eprintln!("{stopped} of 400 were stopped before their end");
+    assert!(stopped > 200);
+}
+
+#[test]
+fn a_signal_is_answered_with_a_report_and_its_exit_code() {
+    let sandbox = Sandbox::in_memory();
+    mixed(&sandbox);
+    for wait in 5..55 {
+        let child = start(&sandbox, &["-a", "--reflink=never", "source", "copy"]);
+        thread::sleep(Duration::from_millis(wait));
+        signal(&child, Signal::INT);
+        let output = child.wait_with_output().expect("wait");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(staged(&sandbox.path("copy")), [""; 0], "{stderr}");
+        // It may not have been made yet.
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        // A signal that comes before the program is ready for it ends it as any other.
+        if output.status.code() == Some(130) {
+            assert!(stderr.contains("\nstopped   before the end"), "{stderr}");
+            return;
+        }
+    }
+    panic!("no signal came in time");
+}
+
+#[test]
+fn an_ignored_signal_stays_ignored() {
+    let sandbox = Sandbox::in_memory();
+    mixed(&sandbox);
+    let script = "trap '' HUP; echo ready; exec \"$0\" -aq source copy";
+    let mut child = Command::new("sh")
+        .args(["-c", script])
+        .arg(poolcp())
+        .current_dir(sandbox.path(""))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("start");
+    let mut ready = [0; 6];
+    let stdout = child.stdout.as_mut().expect("a pipe");
+    stdout.read_exact(&mut ready).expect("the trap is set");
+    for _ in 0..20 {
+        signal(&child, Signal::HUP);
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(child.wait().expect("wait").success());
+}
+
+#[test]
+fn always_atomic_leaves_no_partial_file_even_when_killed() {
+    let sandbox = Sandbox::in_memory();
+    for i in 0..40 {
+        sandbox.file(format!("source/{i}"), 700_000);
+    }
+    let whole = content_of(&sandbox, "source");
+    for i in 0..10 {
+        let copy = [
+            "-r",
+            "-q",
+            "--atomic=always",
+            "--reflink=never",
+            "source",
+            "copy",
+        ];
+        let mut child = start(&sandbox, &copy);
+        thread::sleep(Duration::from_millis(2 + i));
+        signal(&child, Signal::KILL);
+        child.wait().expect("wait");
+        for (name, bytes) in content_of(&sandbox, "copy") {
+            let is_staged = name.starts_with(".poolcp-");
+            assert!(is_staged || whole.contains(&(name, bytes)));
+        }
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+    }
+}
+
+fn content_of(sandbox: &Sandbox, dir: &str) -> Vec<(String, Vec<u8>)> {
+    let entries = fs::read_dir(sandbox.path(dir)).into_iter().flatten();
+    let read = |entry: fs::DirEntry| {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        (name, fs::read(entry.path()).expect("read"))
+    };
+    entries.flatten().map(read).collect()
+}
+
+#[test]
+fn what_a_dead_run_left_is_swept_and_what_a_living_one_has_is_not() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/dir/a", 10);
+    let dead = sandbox.file("copy/dir/.poolcp-0123456789abcdef-0", 10);
+    let living = sandbox.file("copy/dir/.poolcp-fedcba9876543210-0", 10);
+    let others = sandbox.file("copy/dir/.poolcp-notes", 10);
+    let elsewhere = sandbox.file("copy/other/.poolcp-0123456789abcdef-0", 10);
+    let lock = fs::File::open(&living).expect("open");
+    lock.lock().expect("lock");
+    sandbox.poolcp(["-aT", "source", "copy"]).ok();
+    assert!(!dead.exists());
+    assert!(living.exists() && others.exists() && elsewhere.exists());
+}
+
+#[test]
+fn a_reader_sees_the_old_file_or_the_new_one() {
+    let sandbox = Sandbox::in_memory();
+    let (old, new) = (content(300_000, 1), content(200_000, 2));
+    fs::write(sandbox.path("old"), &old).expect("write");
+    fs::write(sandbox.path("new"), &new).expect("write");
+    let dest = sandbox.path("dest");
+    fs::write(&dest, &old).expect("write");
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for _ in 0..30 {
+                sandbox.poolcp(["-q", "new", "dest"]).ok();
+                sandbox.poolcp(["-q", "old", "dest"]).ok();
+            }
+        });
+        while !writer.is_finished() {
+            let seen = fs::read(&dest).expect("there is always one");
+            assert!(seen == old || seen == new, "{} bytes of a mix", seen.len());
+        }
+    });
+}
