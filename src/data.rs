@@ -35,7 +35,7 @@ use crate::error::Operation;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
 use crate::report::{Counters, Method};
-use crate::sys::{self, Errno, Stat};
+use crate::sys::{self, Errno, Kind, Stat};
 
 /// A worker's buffer, in bytes: large enough that system calls cost nothing beside the bytes, small enough that it stays
 /// in a core's second-level cache between the read and the write.
@@ -157,9 +157,22 @@ fn failed(operation: Operation) -> impl Fn(Errno) -> Failure {
     move |errno| Failure { operation, errno }
 }
 
-/// Where the source ended.
+/// Whether a file was written, or anything else was done to it, between two looks at it. The change time alone would do for
+/// files of this system; other systems' may not keep one.
+fn is_changed(before: &Stat, now: &Stat) -> bool {
+    let written = |stat: &Stat| (stat.size, stat.times.modified, stat.times.changed);
+    written(before) != written(now)
+}
+
+/// Makes a destination that was written as it was before, and a source that was read.
+pub(crate) fn empty(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(), Failure> {
+    sys::set_size(dest, 0).map_err(failed(Operation::Extend))?;
+    sys::rewind(source).map_err(failed(Operation::Read))
+}
+
+/// Where a range of the source ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+enum End {
     /// At its size, or beyond.
     AsExpected,
     /// Before the size that it had when it was looked at.
@@ -167,14 +180,6 @@ pub(crate) enum End {
 }
 
 impl End {
-    fn at(copied: u64, expected: u64) -> Self {
-        if copied < expected {
-            Self::Early
-        } else {
-            Self::AsExpected
-        }
-    }
-
     fn and(self, other: Self) -> Self {
         if self == Self::Early { self } else { other }
     }
@@ -221,8 +226,19 @@ pub enum Holes {
 }
 
 impl Transfer<'_> {
-    /// Copies the data, by the highest rung that takes it. [`End::Early`] says that the source is smaller than it was.
-    pub(crate) fn run(&self) -> Result<(End, How), Failure> {
+    /// Copies the data, by the highest rung that takes it, and says whether the source changed meanwhile: then these are its
+    /// facts now, and what was copied may be a mix of before and after.
+    pub(crate) fn run(&self) -> Result<(How, Option<Stat>), Failure> {
+        let how = self.copy()?;
+        // A pipe or a device is not the same from one moment to the next.
+        if self.stat.kind != Kind::File {
+            return Ok((how, None));
+        }
+        let now = sys::fstat(self.source).map_err(failed(Operation::Read))?;
+        Ok((how, is_changed(self.stat, &now).then_some(now)))
+    }
+
+    fn copy(&self) -> Result<How, Failure> {
         let size = self.stat.size;
         let mut how = How {
             reflink: self.share()?,
@@ -230,37 +246,32 @@ impl Transfer<'_> {
         };
         if how.reflink == Tried::Yes {
             self.counters.add_bytes(Method::Reflink, size);
-            return Ok((End::AsExpected, how));
+            return Ok(how);
         }
         how.offload = Tried::Avoided;
-        let end = if self.in_sequence {
-            self.copy_to_end()?
+        // An early end is a lie about the size (sysfs claims 4096 for everything) or a file that was cut meanwhile, which its
+        // facts will tell.
+        if self.in_sequence {
+            self.copy_to_end()?;
         } else if self.sparse == Sparse::Always {
             how.holes = Holes::Zeros;
-            self.copy_without_zeros()?
+            self.copy_without_zeros()?;
         } else if self.sparse == Sparse::Auto && self.has_holes() {
             how.holes = Holes::Seek;
             let data = self.data_ranges().map_err(failed(Operation::Read))?;
             match self.copy_ranges(&data, &mut how)? {
                 End::AsExpected => {
                     sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
-                    End::AsExpected
                 }
                 // What looked like holes was a wrong size: take what there is.
                 End::Early => self.start_over()?,
             }
         } else if size < KERNEL_FROM {
-            self.copy_to_end()?
+            self.copy_to_end()?;
         } else {
-            self.copy_ranges(std::slice::from_ref(&(0..size)), &mut how)?
-        };
-        // An early end is a lie about the size (sysfs claims 4096 for everything) or a file that was cut meanwhile.
-        match end {
-            End::Early if sys::fstat(self.source).is_ok_and(|now| now.size >= size) => {
-                Ok((End::AsExpected, how))
-            }
-            end => Ok((end, how)),
+            self.copy_ranges(std::slice::from_ref(&(0..size)), &mut how)?;
         }
+        Ok(how)
     }
 
     /// Tries the first rung.
@@ -444,15 +455,14 @@ impl Transfer<'_> {
     }
 
     /// Forgets what was copied, and copies from the beginning to wherever the source ends.
-    fn start_over(&self) -> Result<End, Failure> {
-        sys::set_size(self.dest, 0).map_err(failed(Operation::Extend))?;
-        sys::rewind(self.source).map_err(failed(Operation::Read))?;
+    fn start_over(&self) -> Result<(), Failure> {
+        empty(self.source, self.dest)?;
         self.copy_to_end()
     }
 
     /// Reads from front to back and writes as it goes: the fewest system calls for a small file, and the only way for one
     /// whose size is not known (/proc says 0) or that can only be read in order.
-    fn copy_to_end(&self) -> Result<End, Failure> {
+    fn copy_to_end(&self) -> Result<(), Failure> {
         let size = self.stat.size;
         let mut copied = 0;
         with_buffer(|buffer| {
@@ -473,11 +483,11 @@ impl Transfer<'_> {
             }
         })?;
         self.counters.add_bytes(Method::ReadWrite, copied);
-        Ok(End::at(copied, size))
+        Ok(())
     }
 
     /// Reads all and writes only the blocks that are not zero (`--sparse=always`).
-    fn copy_without_zeros(&self) -> Result<End, Failure> {
+    fn copy_without_zeros(&self) -> Result<(), Failure> {
         let mut offset = 0;
         with_buffer(|buffer| {
             loop {
@@ -497,8 +507,7 @@ impl Transfer<'_> {
                 }
             }
         })?;
-        sys::set_size(self.dest, offset).map_err(failed(Operation::Extend))?;
-        Ok(End::at(offset, self.stat.size))
+        sys::set_size(self.dest, offset).map_err(failed(Operation::Extend))
     }
 }
 

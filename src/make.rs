@@ -270,8 +270,7 @@ impl Entry {
             };
             emptied.map_err(|errno| create_error(place, errno))?;
         }
-        let is_stream = !matches!(stat.kind, Kind::File | Kind::BlockDevice);
-        Ok(Some(Staged::existing(file, is_stream)))
+        Ok(Some(Staged::existing(file, stat.kind != Kind::File)))
     }
 
     /// Makes a file that is to take the place of one that is there, and has all that is known about that one but its data.

@@ -35,7 +35,8 @@ const PREFIX: &str = ".poolcp-";
 /// A file that is being written. Dropped before it is committed, a new one is removed; nothing else happens in a drop.
 pub(crate) struct Staged<'a> {
     pub file: OwnedFd,
-    /// A FIFO, a terminal or the like, which is written in one direction only.
+    /// A FIFO or a device, which is written in one direction only, and has neither a size to be set nor holes: what is not
+    /// written to a disk stays what it was.
     pub is_stream: bool,
     /// Removes the name of a new file; `None` if the file was there before.
     guard: Option<RemoveOnDrop<'a>>,

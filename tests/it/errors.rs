@@ -1,12 +1,19 @@
 //! What goes wrong: how it is told, and what is left behind.
 
 use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
-use crate::harness::{Call, Mount, Sandbox, chmod, poolcp};
+use crate::harness::{Call, LoopDevice, Mount, Run, Sandbox, chmod, poolcp};
+use crate::snapshot::assert_same_tree;
 
 const MIB: usize = 1 << 20;
+
+/// Longer than what is waited for ever takes.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn a_missing_source_is_told_and_the_others_are_copied() {
@@ -297,4 +304,118 @@ fn sources_that_come_and_go_end() {
         sandbox.dir(format!("source/swapped{}", round % 3));
         fs::remove_dir(sandbox.path(format!("source/swapped{}", round % 3))).expect("remove");
     });
+}
+
+/// Writes to the source while it is copied, from its first byte on, until the copy has ended.
+fn copy_while_writing(write: impl Fn(&File, u64) + Sync) -> (Sandbox, Run) {
+    let sandbox = Sandbox::in_memory();
+    // Large enough to be read for some milliseconds, twice.
+    let source = sandbox.file("source", 24 * MIB);
+    sandbox.file("other", 100);
+    sandbox.dir("target");
+    let done = AtomicBool::new(false);
+    let run = thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = OpenOptions::new().write(true).open(&source);
+            let file = file.expect("open");
+            for round in 0.. {
+                if done.load(Ordering::Relaxed) {
+                    break;
+                }
+                write(&file, round);
+            }
+        });
+        let run = sandbox.poolcp(["-p", "source", "other", "target"]).run();
+        done.store(true, Ordering::Relaxed);
+        run
+    });
+    (sandbox, run)
+}
+
+#[test]
+fn a_source_that_does_not_stop_changing_is_told_and_the_others_are_copied() {
+    let appending = |file: &File, round| {
+        file.write_all_at(b"more", 24 * MIB as u64 + 4 * round)
+            .expect("append");
+    };
+    let rewriting = |file: &File, round: u64| {
+        file.write_all_at(&round.to_le_bytes(), 12 * MIB as u64)
+            .expect("rewrite");
+    };
+    let runs = [
+        copy_while_writing(appending),
+        copy_while_writing(rewriting),
+        copy_while_writing(|file, round| file.set_len((24 - round % 24) << 20).expect("cut")),
+    ];
+    for (sandbox, run) in runs {
+        assert_eq!(
+            (run.code, run.messages()),
+            (1, vec!["'source': file changed as we read it"]),
+            "{run:?}"
+        );
+        assert!(sandbox.path("target/source").exists());
+        assert_eq!(
+            fs::read(sandbox.path("target/other")).expect("read").len(),
+            100
+        );
+    }
+}
+
+#[test]
+fn a_source_that_changes_once_is_copied_again() {
+    needs!(Strace);
+    // The data is taken, and then the copy is held up for long enough to change the source.
+    let delay = "copy_file_range:delay_exit=500000:when=1";
+    for (before, after) in [(100_000, 5), (100_000, 0), (100_000, 200_000), (5000, 5000)] {
+        let sandbox = Sandbox::new();
+        let source = sandbox.file("source/file", before);
+        let copy = sandbox.path("copy/file");
+        let call = sandbox.poolcp(["-a", "-j1", "source", "copy"]);
+        let call = call.traced(&["--inject", delay]).patience(PATIENCE);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                wait_for(&copy);
+                thread::sleep(Duration::from_millis(100));
+                fs::write(&source, vec![b'x'; after]).expect("write");
+            });
+            call.ok();
+        });
+        let what = format!("{before} bytes, then {after}");
+        assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), &what);
+    }
+}
+
+fn wait_for(path: &Path) {
+    let start = Instant::now();
+    while !path.exists() {
+        assert!(
+            start.elapsed() < PATIENCE,
+            "{} does not come",
+            path.display()
+        );
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_device_gets_the_holes_of_its_source_as_zeros() {
+    needs!(LoopDevice);
+    let sandbox = Sandbox::new();
+    let disk = sandbox.file("disk", 4 * MIB);
+    let source = sandbox.sparse("source", 3 * MIB as u64, &[(MIB as u64, 5000)]);
+    let device = LoopDevice::attach(&disk).expect("a loop device");
+    for options in ["--sparse=auto", "--sparse=always"] {
+        sandbox
+            .poolcp([
+                options.as_ref(),
+                source.as_os_str(),
+                device.path().as_os_str(),
+            ])
+            .ok();
+        let written = fs::read(device.path()).expect("read");
+        assert!(
+            fs::read(&source).expect("read") == written[..3 * MIB],
+            "{options}"
+        );
+    }
 }

@@ -59,6 +59,9 @@ pub enum Need {
     TrustedXattrs,
     Capabilities,
     Acls,
+    /// `strace` that may trace, and can make system calls fail.
+    Strace,
+    LoopDevice,
 }
 
 impl fmt::Display for Need {
@@ -76,6 +79,8 @@ impl fmt::Display for Need {
             Self::TrustedXattrs => "the right to set trusted attributes",
             Self::Capabilities => "setcap",
             Self::Acls => "a file system with ACLs",
+            Self::Strace => "strace, and the right to trace",
+            Self::LoopDevice => "losetup, and the right to use it",
         })
     }
 }
@@ -110,6 +115,13 @@ impl Need {
             Self::TrustedXattrs => probe.can_set("trusted.poolcp", b"x"),
             Self::Capabilities => is_installed("setcap") && set_capability(&probe.file("f", 1)),
             Self::Acls => probe.can_set(ACCESS_ACL, &acl_for(1)),
+            Self::Strace => {
+                // An error that the program does not know comes from nobody else.
+                let fault = ["--inject", "openat:error=EXFULL"];
+                let call = probe.call("true", [""; 0]).traced(&fault);
+                is_installed("strace") && call.run().code == 127
+            }
+            Self::LoopDevice => LoopDevice::attach(&probe.file("disk", 1 << 20)).is_some(),
         }
     }
 }
@@ -161,6 +173,9 @@ pub fn poolcp_as_cp() -> &'static Path {
 
 // ---- Running programs ----
 
+/// What strace has to say, beside the files of a test.
+pub const TRACE: &str = "trace";
+
 /// A program that is going to be run in a sandbox.
 pub struct Call {
     program: PathBuf,
@@ -170,6 +185,7 @@ pub struct Call {
     before: String,
     ordinary: bool,
     unshared: bool,
+    strace: Option<Vec<OsString>>,
     stdin: String,
     environment: Vec<(OsString, OsString)>,
     stdout: Option<File>,
@@ -230,6 +246,13 @@ impl Call {
         self
     }
 
+    /// Under strace, with these options. What it writes is in the file [`TRACE`] where the program runs.
+    pub fn traced<A: AsRef<OsStr>>(mut self, options: &[A]) -> Self {
+        let options = options.iter().map(|option| option.as_ref().to_owned());
+        self.strace = Some(options.collect());
+        self
+    }
+
     fn command(&self) -> Command {
         let mut line: Vec<OsString> = Vec::new();
         if self.unshared {
@@ -244,6 +267,12 @@ impl Call {
             line.push("setpriv".into());
             line.extend(id.map(OsString::from));
             line.extend(["--clear-groups", "--"].map(OsString::from));
+        }
+        if let Some(options) = &self.strace {
+            line.extend(["strace", "-f", "-qq", "-o"].map(OsString::from));
+            line.push(self.cwd.join(TRACE).into());
+            line.extend(options.iter().cloned());
+            line.push("--".into());
         }
         line.push(self.program.clone().into());
         line.extend(self.args.iter().cloned());
@@ -521,6 +550,7 @@ impl Sandbox {
             before: String::new(),
             ordinary: false,
             unshared: false,
+            strace: None,
             stdin: String::new(),
             environment: Vec::new(),
             stdout: None,
@@ -677,6 +707,31 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A file as a disk, until it goes out of scope.
+pub struct LoopDevice(PathBuf);
+
+impl LoopDevice {
+    pub fn attach(file: &Path) -> Option<Self> {
+        let out = Command::new("losetup")
+            .args(["--find", "--show"])
+            .arg(file)
+            .output();
+        let out = out.ok().filter(|out| out.status.success())?;
+        let device = String::from_utf8_lossy(&out.stdout);
+        Some(Self(device.trim().into()))
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for LoopDevice {
+    fn drop(&mut self) {
+        let _ = Command::new("losetup").arg("-d").arg(&self.0).status();
     }
 }
 
