@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::context::{Context, Made};
-use crate::data::{self, End, Ends, Failure, How, Ladder, Transfer};
+use crate::data::{self, Ends, Failure, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
@@ -58,25 +58,10 @@ impl Entry {
                 &*own
             }
         };
-        let (end, how) = if cx.options.attributes_only {
-            (End::AsExpected, None)
+        let how = if cx.options.attributes_only {
+            None
         } else {
-            let reopen = self.reopener(cx, place, &dest)?;
-            let transfer = Transfer {
-                source: source.as_fd(),
-                dest: dest.file.as_fd(),
-                stat: &self.stat,
-                in_sequence: dest.is_stream,
-                reflink: cx.options.reflink,
-                sparse: cx.options.sparse,
-                ladder,
-                counters: &cx.counters,
-                canceller: cx.canceller(),
-                max_nested: cx.max_nested,
-                reopen: &reopen,
-            };
-            let (end, how) = transfer.run().map_err(|failure| explain(place, failure))?;
-            (end, Some(how))
+            Some(self.fill(cx, place, source.as_fd(), &dest, ladder)?)
         };
         self.dress(
             cx,
@@ -106,10 +91,55 @@ impl Entry {
         if !cx.options.attributes_only {
             cx.counters.add(Count::Bytes, self.stat.size);
         }
-        if end == End::Early {
-            return Err(Error::new(Operation::Changed, place.source_path()));
+        Ok(how)
+    }
+
+    /// Copies the data; once more if the source changed meanwhile. One that does not stop changing is told.
+    fn fill(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+        source: BorrowedFd<'_>,
+        dest: &Staged<'_>,
+        ladder: &Ladder,
+    ) -> Result<How, Error> {
+        let (mut how, mut changed) = self.transfer(cx, place, source, dest, ladder)?;
+        if let Some(now) = changed
+            && !dest.is_stream
+        {
+            self.stat = now;
+            data::empty(source, dest.file.as_fd()).map_err(|failure| explain(place, failure))?;
+            (how, changed) = self.transfer(cx, place, source, dest, ladder)?;
+        }
+        if changed.is_some() {
+            cx.error(Error::new(Operation::Changed, place.source_path()));
         }
         Ok(how)
+    }
+
+    fn transfer(
+        &self,
+        cx: &Context,
+        place: Place<'_>,
+        source: BorrowedFd<'_>,
+        dest: &Staged<'_>,
+        ladder: &Ladder,
+    ) -> Result<(How, Option<Stat>), Error> {
+        let reopen = self.reopener(cx, place, dest)?;
+        let transfer = Transfer {
+            source,
+            dest: dest.file.as_fd(),
+            stat: &self.stat,
+            in_sequence: dest.is_stream,
+            reflink: cx.options.reflink,
+            sparse: cx.options.sparse,
+            ladder,
+            counters: &cx.counters,
+            canceller: cx.canceller(),
+            max_nested: cx.max_nested,
+            reopen: &reopen,
+        };
+        transfer.run().map_err(|failure| explain(place, failure))
     }
 
     /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's
