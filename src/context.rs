@@ -13,7 +13,7 @@ use crate::data::{How, Ladder};
 use crate::dir::{Entry, Place};
 use crate::error::Error;
 use crate::handles::{Handles, Tables};
-use crate::links::Links;
+use crate::links::{Links, Writers};
 use crate::options::Options;
 use crate::report::{Count, Counters, Report};
 use crate::sys::{self, FileId};
@@ -138,6 +138,7 @@ pub(crate) struct Context {
     pub options: Options,
     pub counters: Arc<Counters>,
     pub links: Links,
+    pub writers: Writers,
     pub process: Process,
     pub handles: Handles,
     pub max_nested: u32,
@@ -285,6 +286,7 @@ impl Context {
             options,
             counters,
             links: Links::default(),
+            writers: Writers::default(),
             process: Process::new(),
             handles: Handles::new(workers, share, tables),
             max_nested: max_nested(share),

@@ -31,7 +31,7 @@ pub(crate) struct Seen {
 
 impl Seen {
     /// What is at the end of the link, if it is one.
-    fn end(&self) -> Result<Stat> {
+    pub(crate) fn end(&self) -> Result<Stat> {
         self.target.unwrap_or(Ok(self.itself))
     }
 }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::data::Ladder;
-use crate::error::{Error, Operation};
+use crate::error::{Error, Operation, unless_panic};
 use crate::handles::Pair;
+use crate::links::Name;
 use crate::meta::Attributes;
 use crate::path::{join, split};
 use crate::sys::{self, Errno, FileId};
@@ -208,6 +209,24 @@ impl Place<'_> {
 
     pub(crate) fn dest_path(&self) -> PathBuf {
         self.dir.dest_path(self.names.dest)
+    }
+
+    /// The same for longer than a task.
+    pub(crate) fn to_name(self) -> Name {
+        let Names { source, dest } = self.names;
+        Name {
+            dir: Arc::clone(self.dir),
+            source: source.to_owned(),
+            dest: dest.to_owned(),
+        }
+    }
+
+    /// Does something about the entry; a panic is an error then, as any other.
+    pub(crate) fn unless_panic<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        unless_panic(|| self.source_path(), work)
     }
 
     pub(crate) fn source_entry(&self) -> Option<Entry> {

@@ -5,6 +5,8 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::quote::{quote, quote_if_needed};
@@ -121,6 +123,8 @@ pub enum Operation {
     Changed,
     /// A directory is not at its place any more.
     Moved,
+    /// A panic: a mistake in this library, or in an [`crate::Observer`].
+    Panic,
 }
 
 impl Operation {
@@ -191,6 +195,7 @@ impl Operation {
             }
             Self::Changed => format!("{path}: file changed as we read it"),
             Self::Moved => format!("{path}: directory was moved while being copied"),
+            Self::Panic => format!("cannot copy {path}: internal error"),
         }
     }
 }
@@ -280,6 +285,20 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// Does something about the source at `path`; a panic is an error then, as any other, and its siblings go on. What it was is
+/// told by the process's panic hook.
+pub(crate) fn unless_panic<T>(
+    path: impl FnOnce() -> PathBuf,
+    work: impl FnOnce() -> Result<T, Error>,
+) -> Result<T, Error> {
+    // What a copy's workers share is valid between any two statements, see `context::lock`.
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
+        // Dropping it may panic again.
+        mem::forget(payload);
+        Err(Error::new(Operation::Panic, path()))
+    })
+}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

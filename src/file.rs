@@ -24,7 +24,7 @@ use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::handles::Pair;
-use crate::links::{Claim, Name};
+use crate::links::{Claim, Left, Name};
 use crate::options::{Follow, Make, Overwrite};
 use crate::report::Count;
 use crate::staged::replace;
@@ -36,70 +36,65 @@ use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 /// Returns the directories that had this entry's further names pending, one for each name that is done now.
 pub(crate) fn copy(cx: &Context, place: Place<'_>, kind: Kind, follow: bool) -> Vec<Arc<Dir>> {
     let mut ended = Vec::new();
-    if let Err(error) = try_copy(cx, place, kind, follow, &mut ended) {
+    let done = place.unless_panic(|| try_copy(cx, place, kind, follow, None, &mut ended));
+    if let Err(error) = done {
         cx.error(error);
     }
     ended
 }
 
+/// Chooses what to do, and does it. The caller may hold a claim on the file that it is going to write.
 fn try_copy(
     cx: &Context,
     place: Place<'_>,
     kind: Kind,
     follow: bool,
+    held: Option<FileId>,
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<(), Error> {
-    let (mut entry, plan) = choose(cx, place, kind, follow)?;
-    let is_tracked = entry.is_tracked(cx);
-    match plan {
-        FilePlan::Refuse(operation) => return Err(place.refused(operation)),
-        FilePlan::Unreachable(errno) => return Err(place.unreachable(errno)),
-        // Further names of the source are still linked to a destination that is up to date.
-        FilePlan::Skip(Reason::UpToDate) if is_tracked => {}
-        FilePlan::Skip(_) => {
-            skip(cx, place);
-            return Ok(());
-        }
-        FilePlan::Create
-        | FilePlan::Overwrite
-        | FilePlan::Supersede
-        | FilePlan::Replace
-        | FilePlan::Backup => {}
-    }
-    let saved = clear(cx, place, plan)?;
-    let announcement = Announcement {
-        place,
-        saved: saved.as_ref(),
-        is_late: cx.interest() == Interest::Ways && has_data(&cx.options, entry.stat.kind),
+    let (entry, plan, there) = choose(cx, place, kind, follow)?;
+    let Some(id) = there.filter(|id| plan == FilePlan::Overwrite && held != Some(*id)) else {
+        return entry.carry_out(cx, place, plan, ended);
     };
-    let is_made = !matches!(plan, FilePlan::Skip(_));
-    if is_made && !announcement.is_late {
-        announcement.make(cx, None);
-    }
-    let done = if is_tracked {
-        entry.make_once(cx, place, plan, ended)
-    } else {
-        entry.make(cx, place, plan)
+    // Another name may lead to the same file, and has to wait then.
+    let left = || Left {
+        name: place.to_name(),
+        kind,
+        follow,
     };
-    if is_made && announcement.is_late {
-        announcement.make(cx, done.as_ref().ok().copied().flatten());
+    if !cx.writers.claim(id, left) {
+        return Ok(());
     }
-    match (done, saved) {
-        (Err(error), Some(saved)) => {
-            restore(cx, place, &saved);
-            Err(error)
+    let done = place.unless_panic(|| entry.carry_out(cx, place, plan, ended));
+    while let Some(left) = cx.writers.next(id) {
+        if let Err(error) = copy_waiting(cx, &left, id, ended) {
+            cx.error(error);
         }
-        (done, _) => done.map(drop),
+        ended.push(left.name.dir);
     }
+    done
 }
 
-/// Looks at the entry, and settles what is going to be done about it.
+/// Copies a name that had to wait, as if it had come only now.
+fn copy_waiting(
+    cx: &Context,
+    left: &Left,
+    held: FileId,
+    ended: &mut Vec<Arc<Dir>>,
+) -> Result<(), Error> {
+    let pair = cx.handles.open(&left.name.dir)?;
+    let place = left.name.place(&pair);
+    place.unless_panic(|| try_copy(cx, place, left.kind, left.follow, Some(held), ended))
+}
+
+/// Looks at the entry, and settles what is going to be done about it. What has the destination's name is returned, too: a
+/// symbolic link stands for what it leads to.
 fn choose(
     cx: &Context,
     place: Place<'_>,
     kind: Kind,
     follow: bool,
-) -> Result<(Entry, FilePlan), Error> {
+) -> Result<(Entry, FilePlan, Option<FileId>), Error> {
     if place.dir.is_fresh() {
         // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
         let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
@@ -116,17 +111,17 @@ fn choose(
         } else {
             Entry::look(place, follow)?
         };
-        return Ok((entry, FilePlan::Create));
+        return Ok((entry, FilePlan::Create, None));
     }
     let entry = Entry::look(place, follow)?;
-    let Decision { ask, plan } = entry.decide(cx, place)?;
+    let (Decision { ask, plan }, there) = entry.decide(cx, place)?;
     let may = !ask || cx.may_overwrite(&question(cx, place, entry.stat.kind));
     let plan = if may {
         plan
     } else {
         FilePlan::Skip(Reason::Exists)
     };
-    Ok((entry, plan))
+    Ok((entry, plan, there))
 }
 
 /// What is said about an entry that is made: at the beginning or, if it is to say how, at the end.
@@ -217,11 +212,7 @@ fn settle(
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<Option<How>, Error> {
     let id = entry.stat.id;
-    let mut first = Name {
-        dir: Arc::clone(place.dir),
-        source: place.names.source.to_owned(),
-        dest: place.names.dest.to_owned(),
-    };
+    let mut first = place.to_name();
     let mut copied = made.is_ok();
     while !copied {
         let Some(next) = cx.links.fail(id) else {
@@ -238,10 +229,10 @@ fn settle(
         first = next;
     }
     for name in cx.links.finish(id, first.clone()) {
-        let linked = cx
-            .handles
-            .open(&name.dir)
-            .and_then(|pair| link(cx, &first, name.place(&pair), id));
+        let linked = cx.handles.open(&name.dir).and_then(|pair| {
+            let place = name.place(&pair);
+            place.unless_panic(|| link(cx, &first, place, id))
+        });
         if let Err(error) = linked {
             cx.error(error);
         }
@@ -254,12 +245,14 @@ fn settle(
 fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
     let pair = cx.handles.open(&name.dir)?;
     let place = name.place(&pair);
-    let mut entry = Entry::look(place, follow)?;
-    // Whoever left it has asked, and cleared the name.
-    match entry.decide(cx, place)?.plan {
-        FilePlan::Refuse(operation) => Err(place.refused(operation)),
-        plan => entry.make(cx, place, plan).map(drop),
-    }
+    place.unless_panic(|| {
+        let mut entry = Entry::look(place, follow)?;
+        // Whoever left it has asked, and cleared the name.
+        match entry.decide(cx, place)?.0.plan {
+            FilePlan::Refuse(operation) => Err(place.refused(operation)),
+            plan => entry.make(cx, place, plan).map(drop),
+        }
+    })
 }
 
 impl Name {
@@ -382,9 +375,71 @@ impl Entry {
     }
 
     /// What is going to be done, given what has the destination's name now.
-    fn decide(&self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
+    fn decide(&self, cx: &Context, place: Place<'_>) -> Result<(Decision, Option<FileId>), Error> {
         let Facts { source, dest } = gather(cx, place, self.stat, self.followed)?;
-        Ok(decide(&cx.options, &source, &dest))
+        let decision = decide(&cx.options, &source, &dest);
+        let there = dest.ok().flatten().and_then(|dest| dest.seen.end().ok());
+        Ok((decision, there.map(|stat| stat.id)))
+    }
+
+    /// Does what has been chosen.
+    fn carry_out(
+        mut self,
+        cx: &Context,
+        place: Place<'_>,
+        plan: FilePlan,
+        ended: &mut Vec<Arc<Dir>>,
+    ) -> Result<(), Error> {
+        match plan {
+            FilePlan::Refuse(operation) => return Err(place.refused(operation)),
+            FilePlan::Unreachable(errno) => return Err(place.unreachable(errno)),
+            // Further names of the source are still linked to a destination that is up to date.
+            FilePlan::Skip(Reason::UpToDate) if self.is_tracked(cx) => {}
+            FilePlan::Skip(_) => {
+                skip(cx, place);
+                return Ok(());
+            }
+            FilePlan::Create
+            | FilePlan::Overwrite
+            | FilePlan::Supersede
+            | FilePlan::Replace
+            | FilePlan::Backup => {}
+        }
+        let saved = clear(cx, place, plan)?;
+        let done =
+            place.unless_panic(|| self.make_and_tell(cx, place, plan, saved.as_ref(), ended));
+        if let (Err(_), Some(saved)) = (&done, &saved) {
+            restore(cx, place, saved);
+        }
+        done
+    }
+
+    fn make_and_tell(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+        plan: FilePlan,
+        saved: Option<&Saved<'_>>,
+        ended: &mut Vec<Arc<Dir>>,
+    ) -> Result<(), Error> {
+        let announcement = Announcement {
+            place,
+            saved,
+            is_late: cx.interest() == Interest::Ways && has_data(&cx.options, self.stat.kind),
+        };
+        let is_made = !matches!(plan, FilePlan::Skip(_));
+        if is_made && !announcement.is_late {
+            announcement.make(cx, None);
+        }
+        let done = if self.is_tracked(cx) {
+            self.make_once(cx, place, plan, ended)
+        } else {
+            self.make(cx, place, plan)
+        };
+        if is_made && announcement.is_late {
+            announcement.make(cx, done.as_ref().ok().copied().flatten());
+        }
+        done.map(drop)
     }
 
     /// Whether further names of this file are to become links to its copy: it has others, or links to it are followed.
@@ -413,17 +468,10 @@ impl Entry {
         } else {
             u64::MAX
         };
-        let claim = cx.links.claim(self.stat.id, names, || {
-            let Names { source, dest } = place.names;
-            Name {
-                dir: Arc::clone(place.dir),
-                source: source.to_owned(),
-                dest: dest.to_owned(),
-            }
-        });
+        let claim = cx.links.claim(self.stat.id, names, || place.to_name());
         match claim {
             Claim::Copy => {
-                let made = self.make(cx, place, plan);
+                let made = place.unless_panic(|| self.make(cx, place, plan));
                 settle(cx, self, place, made, ended)
             }
             Claim::LinkTo(first) => link(cx, &first, place, self.stat.id).map(|()| None),

@@ -6,14 +6,18 @@
 //!
 //! An inode is forgotten once all its names have been seen, so the memory needed is bounded by the files that have names
 //! outside of the trees that are copied, or not met yet.
+//!
+//! The same holds for names that lead to one file at the destination, through links that were there before ([`Writers`]):
+//! who comes while the file is written leaves the name with the one who writes it.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 
 use crate::context::lock;
 use crate::dir::Dir;
-use crate::sys::FileId;
+use crate::sys::{FileId, Kind};
 
 /// A name that outlives the task that met it.
 #[derive(Clone)]
@@ -128,6 +132,48 @@ impl Links {
     }
 }
 
+/// The existing files that are being written, each with the names that wait for its end.
+#[derive(Default)]
+pub(crate) struct Writers(Mutex<HashMap<FileId, Vec<Left>>>);
+
+/// A name that was left with the writer of what it leads to.
+pub(crate) struct Left {
+    pub name: Name,
+    /// What the name is in the source, and whether a link was followed to find that.
+    pub kind: Kind,
+    pub follow: bool,
+}
+
+impl Writers {
+    /// Whether the caller may write the file, and must then call [`Writers::next`] until nothing is left. If another worker
+    /// is writing it, the name is left with that one, and its directory has one more thing pending.
+    pub(crate) fn claim(&self, id: FileId, left: impl FnOnce() -> Left) -> bool {
+        match lock(&self.0).entry(id) {
+            Entry::Vacant(free) => {
+                free.insert(Vec::new());
+                true
+            }
+            Entry::Occupied(mut taken) => {
+                let left = left();
+                left.name.dir.add_pending();
+                taken.get_mut().push(left);
+                false
+            }
+        }
+    }
+
+    /// The file has been written. Returns a name that waited for that, for the caller to copy; with the last one the claim
+    /// ends.
+    pub(crate) fn next(&self, id: FileId) -> Option<Left> {
+        let mut writers = lock(&self.0);
+        let left = writers.get_mut(&id).and_then(Vec::pop);
+        if left.is_none() {
+            writers.remove(&id);
+        }
+        left
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,5 +221,24 @@ mod tests {
         links.claim(ID, 2, || b.clone());
         assert!(!b.dir.end_pending());
         assert!(b.dir.end_pending());
+    }
+    #[test]
+    fn one_file_has_one_writer_who_gets_the_names_that_come_meanwhile() {
+        let writers = Writers::default();
+        let left = |text: &str| Left {
+            name: name(text),
+            kind: Kind::File,
+            follow: false,
+        };
+        let claim = |text: &str| writers.claim(ID, || left(text));
+        assert!(claim("a") && !claim("b") && !claim("c"));
+        assert_eq!(
+            writers.next(ID).map(|left| left.name.dest),
+            Some("c".into())
+        );
+        assert!(!claim("d"), "c is being copied");
+        assert!(writers.next(ID).is_some() && writers.next(ID).is_some());
+        assert!(writers.next(ID).is_none());
+        assert!(claim("e"), "nobody writes it any more");
     }
 }

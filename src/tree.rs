@@ -30,7 +30,7 @@ use crate::context::{Context, Event, lock};
 use crate::data::Failure;
 use crate::decide::{FilePlan, decide_dir};
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
-use crate::error::{Error, Operation};
+use crate::error::{Error, Operation, unless_panic};
 use crate::facts::{Facts, gather};
 use crate::file;
 use crate::handles::Pair;
@@ -67,17 +67,23 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
 
 /// Copies one operand, with its leading directories if those are wanted.
 fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce() -> bool) {
-    let parents = match Parents::make(cx, root) {
-        Ok(parents) => parents,
-        Err(error) => return cx.error(error),
-    };
-    if !cx.is_cancelled()
-        && !is_repeated()
-        && let Some(task) = copy_root(cx, top, root)
-    {
-        rayon::scope(|scope| task.start(cx, scope));
+    let copied = unless_panic(
+        || root.source.clone(),
+        || {
+            let parents = Parents::make(cx, root)?;
+            if !cx.is_cancelled()
+                && !is_repeated()
+                && let Some(task) = copy_root(cx, top, root)
+            {
+                rayon::scope(|scope| task.start(cx, scope));
+            }
+            parents.dress(cx);
+            Ok(())
+        },
+    );
+    if let Err(error) = copied {
+        cx.error(error);
     }
-    parents.dress(cx);
 }
 
 /// Whether a file is an operand for the second time, by the same name, which is worth a warning and no more. (A directory is
@@ -154,7 +160,7 @@ impl DirTask {
     }
 
     fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
-        scope.spawn(move |scope| match self.enter(cx) {
+        scope.spawn(move |scope| match self.enter_unless_panic(cx) {
             Ok(Some(entered)) => entered.copy(cx, scope),
             Ok(None) => end(cx, self.parent),
             Err(error) => {
@@ -257,6 +263,10 @@ impl DirTask {
         Err(place.source_error(Operation::List, Errno::ACCESS))
     }
 
+    fn enter_unless_panic(&self, cx: &Context) -> Result<Option<Entered>, Error> {
+        unless_panic(|| self.parent.source_path(&self.source), || self.enter(cx))
+    }
+
     /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand, or is not
     /// to be done any more.
     fn enter(&self, cx: &Context) -> Result<Option<Entered>, Error> {
@@ -356,7 +366,13 @@ impl Entered {
 
     fn copy<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         if self.listed {
-            copy_entries(cx, scope, &self.dir, &self.pair);
+            let copied = about(&self.dir, || {
+                copy_entries(cx, scope, &self.dir, &self.pair);
+                Ok(())
+            });
+            if let Err(error) = copied {
+                cx.error(error);
+            }
         }
         end(cx, self.dir);
     }
@@ -369,12 +385,16 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
     let mut next = Some(task);
     loop {
         if let Some(task) = next.take() {
-            match task.enter(cx) {
+            match task.enter_unless_panic(cx) {
                 Ok(None) => end(cx, task.parent),
                 Ok(Some(entered)) if entered.dir.is_fresh() => entered.spawn(cx, scope),
                 Ok(Some(Entered { dir, pair, listed })) => {
                     let mut entries = if listed {
-                        list_known(cx, &dir, &pair)
+                        let listed = about(&dir, || Ok(list_known(cx, &dir, &pair)));
+                        listed.unwrap_or_else(|error| {
+                            cx.error(error);
+                            Vec::new()
+                        })
                     } else {
                         Vec::new()
                     };
@@ -640,7 +660,9 @@ fn look(cx: &Context, dir: &Dir, pair: &Pair, name: OsString, kind: Kind) -> Opt
 /// One thing less is pending in a directory. Whoever ends the last one finishes it, and so on upwards.
 fn end(cx: &Context, mut dir: Arc<Dir>) {
     while dir.end_pending() {
-        finish(cx, &dir);
+        if let Err(error) = about(&dir, || finish(cx, &dir)) {
+            cx.error(error);
+        }
         let Some(parent) = dir.parent().cloned() else {
             return;
         };
@@ -654,10 +676,15 @@ fn end_all(cx: &Context, dirs: Vec<Arc<Dir>>) {
     }
 }
 
+/// Does something about a directory; a panic is an error then.
+fn about<T>(dir: &Dir, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    unless_panic(|| dir.source_path("".as_ref()), work)
+}
+
 /// All of a directory's children are done: gives it what only then can be given, and closes it.
-fn finish(cx: &Context, dir: &Arc<Dir>) {
+fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
     let Some(facts) = dir.facts() else {
-        return;
+        return Ok(());
     };
     let done = cx.handles.open(dir).map(|pair| {
         let error = |operation, errno| {
@@ -686,10 +713,8 @@ fn finish(cx: &Context, dir: &Arc<Dir>) {
             cx.handles.open_above(parent, &pair);
         }
     });
-    if let Err(error) = done {
-        cx.error(error);
-    }
     cx.handles.close(dir);
+    done
 }
 
 /// What a directory holds, as far as it could be read.

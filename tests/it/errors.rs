@@ -3,12 +3,15 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use poolcp::{Error, Event, Interest, Observer, Options, Plan, Target};
+
 use crate::harness::{Call, LoopDevice, Mount, Run, Sandbox, chmod, poolcp};
-use crate::snapshot::assert_same_tree;
+use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const MIB: usize = 1 << 20;
 
@@ -417,5 +420,72 @@ fn a_device_gets_the_holes_of_its_source_as_zeros() {
             fs::read(&source).expect("read") == written[..3 * MIB],
             "{options}"
         );
+    }
+}
+
+/// Panics wherever it is told of something called "bad".
+struct Panicking(Interest);
+
+impl Observer for Panicking {
+    fn interest(&self) -> Interest {
+        self.0
+    }
+
+    fn entry(&self, event: &Event) {
+        let (Event::Copying { dest, .. } | Event::Copied { dest, .. } | Event::Removed { dest }) =
+            event
+        else {
+            return;
+        };
+        let name = dest.file_name().expect("a name").to_string_lossy();
+        assert!(!name.ends_with("bad"), "this is bad");
+    }
+}
+
+#[test]
+fn a_panic_is_an_error_of_its_entry_and_the_rest_is_copied() {
+    for interest in [Interest::Entries, Interest::Ways] {
+        let sandbox = Sandbox::new();
+        for dir in ["", "x/", "x/y/"] {
+            for i in 0..20 {
+                sandbox.file(format!("source/{dir}{i}"), 10);
+            }
+        }
+        sandbox.file("source/bad", 10);
+        sandbox.file("source/x/bad/below", 10);
+        sandbox.file("source/y/file", 10);
+        // Others wait for these two.
+        let linked = sandbox.file("source/x/y/z-bad", 10);
+        for i in 0..20 {
+            sandbox.hard_link(format!("source/x/y/linked{i}"), &linked);
+        }
+        chmod(&sandbox.path("source/x/y"), 0o711);
+        let target = sandbox.path("copy");
+        // This is removed by force, in the middle of its copy.
+        let taken = sandbox.file("copy/source/x/y/z-bad", 10);
+        sandbox.hard_link("copy/other-name", &taken);
+        let plan = Plan::resolve(
+            [sandbox.path("source")],
+            Target::Path(target.clone()),
+            Options::archive(),
+        );
+        let plan = plan
+            .expect("a plan")
+            .observer(Arc::new(Panicking(interest)));
+        let (pool, job) = plan.start(4).expect("a pool");
+        let report = job.join().expect("a report");
+        pool.join();
+        let mut told: Vec<String> = report.errors.iter().map(Error::to_string).collect();
+        told.sort_unstable();
+        let expected = ["bad", "x/bad", "x/y/z-bad"].map(|name| {
+            let path = sandbox.path("source").join(name);
+            format!("cannot copy '{}': internal error", path.display())
+        });
+        assert_eq!(told, expected, "{interest:?}");
+        // All others, and directories' attributes.
+        let is_other = |name: &str| !name.contains("bad");
+        let source = Snapshot::of(&sandbox.path("source")).only(is_other);
+        let copy = Snapshot::of(&target.join("source")).only(is_other);
+        assert_same(&source, &copy, &format!("{interest:?}"));
     }
 }

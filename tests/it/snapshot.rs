@@ -73,6 +73,12 @@ impl Snapshot {
         self
     }
 
+    /// Only what has such a path.
+    pub fn only(mut self, is_wanted: impl Fn(&str) -> bool) -> Self {
+        self.0.retain(|path, _| is_wanted(&path.to_string_lossy()));
+        self
+    }
+
     /// Times that were set while the test ran all become the same, so that twins made one after the other are equal.
     pub fn blurred(mut self) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
