@@ -22,6 +22,7 @@ use rustix::fs::{
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 
+use crate::passthrough::{Manners, Passthrough};
 use crate::snapshot::Snapshot;
 
 /// The user that stands for anybody but the superuser.
@@ -54,6 +55,8 @@ pub enum Need {
     Rsync,
     Mknod,
     Mount,
+    Fuse,
+    Ext4,
     NoProc,
     UserXattrs,
     TrustedXattrs,
@@ -74,6 +77,8 @@ impl fmt::Display for Need {
             Self::Rsync => "rsync",
             Self::Mknod => "the right to make device files",
             Self::Mount => "the right to mount a tmpfs",
+            Self::Fuse => "the right to mount a FUSE file system",
+            Self::Ext4 => "mkfs.ext4, and the right to mount",
             Self::NoProc => "unshare, and the right to hide /proc",
             Self::UserXattrs => "a file system with user attributes",
             Self::TrustedXattrs => "the right to set trusted attributes",
@@ -108,6 +113,11 @@ impl Need {
                 .try_device("null", FileType::CharacterDevice, 1, 3)
                 .is_ok(),
             Self::Mount => Mount::tmpfs(&probe.dir("mnt"), "64k").is_some(),
+            Self::Fuse => {
+                let at = probe.dir("mnt");
+                Passthrough::mount(&probe.dir("below"), &at, Manners::default()).is_ok()
+            }
+            Self::Ext4 => Mount::ext4(&probe, "mnt", &[]).is_some(),
             Self::NoProc => {
                 is_installed("unshare") && without_proc(probe.call("true", [""; 0])).run().code == 0
             }
@@ -701,6 +711,21 @@ impl Mount {
         mount
             .is_ok_and(|out| out.status.success())
             .then(|| Self(at.to_owned()))
+    }
+
+    /// A new file system of 64 MiB, in a file of the sandbox next to the directory.
+    pub fn ext4(sandbox: &Sandbox, at: &str, options: &[&str]) -> Option<Self> {
+        let image = sandbox.sparse(format!("{at}.ext4"), 64 << 20, &[]);
+        let at = sandbox.dir(at);
+        let run = |program: &str, args: &[&OsStr]| {
+            let output = Command::new(program).args(args).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let quietly = ["-q", "-F"].iter().chain(options).map(OsStr::new);
+        let make: Vec<&OsStr> = quietly.chain([image.as_os_str()]).collect();
+        let mount = ["-t", "ext4", "-o", "loop"].map(OsStr::new);
+        let mount = [&mount[..], &[image.as_os_str(), at.as_os_str()]].concat();
+        (run("mkfs.ext4", &make) && run("mount", &mount)).then(|| Self(at))
     }
 }
 

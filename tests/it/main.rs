@@ -16,6 +16,8 @@
 //! | `command_line` | spellings, complaints, and the options that make something other than a plain copy |
 //! | `errors` | what goes wrong: how it is told, and what is left behind |
 //! | `interrupted` | copies that are killed or stopped, and what the next one makes of it |
+//! | `strange` | filesystems that are slow, or answer in unusual ways that the rules allow |
+//! | `passthrough` | such filesystems (FUSE) |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
 //! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
@@ -32,7 +34,11 @@ mod errors;
 mod interrupted;
 mod kinds;
 mod metadata;
+// What only the latency bench uses of it.
+#[allow(dead_code)]
+mod passthrough;
 mod replacing;
 mod report;
 mod scale;
+mod strange;
 mod trees;

@@ -1,0 +1,587 @@
+//! Filesystems that are slow, or answer in unusual ways that the rules allow. Whatever they say, the copy is right; or the
+//! exit code is 1, a message says what went wrong, and no part of a file is left.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use fuser::FopenFlags;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::harness::{Mount, Run, Sandbox, chmod, set_mtime};
+use crate::passthrough::{Call, Manners, Operation, Passthrough};
+use crate::snapshot::Snapshot;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// Around a page, the buffer of a worker (256 KiB) and the most that the kernel asks FUSE for at once (1 MiB).
+const SIZES: [usize; 9] = [
+    0,
+    1,
+    4 * KIB - 1,
+    4 * KIB,
+    4 * KIB + 1,
+    256 * KIB,
+    256 * KIB + 1,
+    MIB + 7,
+    3 * MIB,
+];
+
+/// A sandbox with a strange filesystem at `strange`, which shows the directory `below`.
+struct Strange {
+    /// Unmounted before the sandbox is removed.
+    filesystem: Passthrough,
+    sandbox: Sandbox,
+}
+
+impl Strange {
+    /// `setup` makes what is there from the beginning, below the filesystem.
+    fn new(manners: Manners, setup: impl FnOnce(&Sandbox)) -> Self {
+        let sandbox = Sandbox::in_memory();
+        sandbox.dir("below");
+        setup(&sandbox);
+        let at = sandbox.dir("strange");
+        let filesystem = Passthrough::mount(&sandbox.path("below"), &at, manners);
+        Self {
+            filesystem: filesystem.expect("mount"),
+            sandbox,
+        }
+    }
+
+    /// With files of [`SIZES`] in `source`.
+    fn with_sizes(manners: Manners) -> Self {
+        Self::new(manners, |sandbox| make_sizes(sandbox, "below/source"))
+    }
+
+    /// What is at a path below the filesystem.
+    fn below(&self, path: &str) -> std::path::PathBuf {
+        self.sandbox.path("below").join(path)
+    }
+
+    fn run(&self, line: &str) -> Run {
+        self.sandbox.poolcp(line.split(' ')).run()
+    }
+
+    #[track_caller]
+    fn ok(&self, line: &str) {
+        self.sandbox.poolcp(line.split(' ')).ok();
+    }
+}
+
+fn make_sizes(sandbox: &Sandbox, dir: &str) {
+    for size in SIZES {
+        sandbox.file(format!("{dir}/{size}"), size);
+    }
+}
+
+/// The same names with the same bytes.
+#[track_caller]
+fn assert_same_bytes(source: &Path, copy: &Path) {
+    let names = |dir: &Path| {
+        let listing = fs::read_dir(dir).expect("list");
+        let mut names: Vec<_> = listing
+            .map(|entry| entry.expect("list").file_name())
+            .collect();
+        names.sort_unstable();
+        names
+    };
+    assert_eq!(names(source), names(copy));
+    for name in names(source) {
+        let [one, other] = [source, copy].map(|dir| dir.join(&name));
+        if one.is_dir() {
+            assert_same_bytes(&one, &other);
+        } else {
+            let [one, other] = [one, other].map(|path| fs::read(path).expect("read"));
+            assert!(one == other, "{name:?}: {} and {}", one.len(), other.len());
+        }
+    }
+}
+
+fn refuse(what: impl Fn(&Call<'_>) -> Option<Errno> + Send + Sync + 'static) -> Manners {
+    Manners {
+        refuse: Box::new(what),
+        ..Manners::default()
+    }
+}
+
+// ---- Nothing strange ----
+
+#[test]
+fn a_tree_is_copied_from_to_and_on_a_fuse_filesystem() {
+    needs!(Fuse);
+    let strange = Strange::new(Manners::default(), |sandbox| {
+        make_sizes(sandbox, "below/source/dir");
+        sandbox.symlink("below/source/dir/link", "nowhere");
+        sandbox.fifo("below/source/fifo");
+        sandbox.file("below/source/file", 5000);
+        sandbox.hard_link("below/source/dir/hard", "below/source/file");
+        sandbox.sparse("below/source/sparse", 5 * MIB as u64, &[(MIB as u64, 10)]);
+        chmod(&sandbox.file("below/source/program", 10), 0o4751);
+        set_mtime(&sandbox.dir("below/source/old"), 5, 999);
+    });
+    strange.ok("-a strange/source from");
+    strange.ok("-a from strange/to");
+    strange.ok("-a strange/source strange/on");
+    let source = Snapshot::of(&strange.below("source"));
+    let copies = [
+        strange.sandbox.path("from"),
+        strange.below("to"),
+        strange.below("on"),
+    ];
+    for copy in copies {
+        let difference = source.difference(&Snapshot::of(&copy));
+        assert_eq!(difference, None, "{}", copy.display());
+    }
+}
+
+#[test]
+fn workers_wait_at_the_same_time() {
+    needs!(Fuse);
+    let manners = Manners {
+        delay: Duration::from_millis(20),
+        depth: 64,
+        ..Manners::default()
+    };
+    let strange = Strange::new(manners, |sandbox| {
+        for i in 0..128 {
+            sandbox.file(format!("below/source/{}/{i}", i % 16), 100);
+        }
+    });
+    let copy = |workers: &str, name: &str| {
+        strange.filesystem.asked().take_most_under_way();
+        let start = Instant::now();
+        strange.ok(&format!("-r {workers} strange/source {name}"));
+        let most = strange.filesystem.asked().take_most_under_way();
+        assert_same_bytes(&strange.below("source"), &strange.sandbox.path(name));
+        (start.elapsed(), most)
+    };
+    let (one, _) = copy("-j1", "one");
+    let (many, most) = copy("-j32", "many");
+    assert!(most >= 16, "{most} operations at once");
+    assert!(many * 4 < one, "{many:?} and {one:?}");
+}
+
+#[test]
+fn a_device_takes_no_more_than_its_depth() {
+    needs!(Fuse);
+    let manners = Manners {
+        delay: Duration::from_millis(1),
+        depth: 3,
+        ..Manners::default()
+    };
+    let strange = Strange::new(manners, |sandbox| {
+        for i in 0..64 {
+            sandbox.file(format!("below/source/{}/{i}", i % 8), 100);
+        }
+    });
+    strange.ok("-r -j32 strange/source copy");
+    assert_eq!(strange.filesystem.asked().take_most_under_way(), 3);
+    assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
+}
+
+// ---- Reading ----
+
+#[test]
+fn short_reads_are_continued() {
+    needs!(Fuse);
+    for longest_read in [1000, 4 * KIB, 100 * KIB] {
+        let strange = Strange::with_sizes(Manners {
+            longest_read,
+            open: FopenFlags::FOPEN_DIRECT_IO,
+            ..Manners::default()
+        });
+        for (options, copy) in [
+            ("-r", "plain"),
+            ("-r --sparse=always", "sparse"),
+            ("-r --reflink=never", "moved"),
+        ] {
+            strange.ok(&format!("{options} strange/source {copy}"));
+            assert_same_bytes(&strange.below("source"), &strange.sandbox.path(copy));
+        }
+    }
+}
+
+#[test]
+fn a_read_that_fails_in_the_middle_leaves_no_copy() {
+    needs!(Fuse);
+    for open in [FopenFlags::empty(), FopenFlags::FOPEN_DIRECT_IO] {
+        let manners = Manners {
+            longest_read: if open.is_empty() {
+                usize::MAX
+            } else {
+                64 * KIB
+            },
+            open,
+            ..refuse(|call| {
+                let is_bad = call.is(Operation::Read, "bad") && call.offset >= MIB as u64;
+                is_bad.then_some(Errno::IO)
+            })
+        };
+        let strange = Strange::new(manners, |sandbox| {
+            sandbox.file("below/source/bad", 3 * MIB);
+            sandbox.file("below/source/good", 3 * MIB);
+        });
+        for (options, copy) in [
+            ("-r", "plain"),
+            ("-a -j1", "archive"),
+            ("-r --sparse=always", "sparse"),
+            ("-r --reflink=never", "moved"),
+        ] {
+            let run = strange.run(&format!("{options} strange/source {copy}"));
+            assert_eq!(run.code, 1, "{run:?}");
+            assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+            assert!(run.stderr.contains("strange/source/bad'"), "{run:?}");
+            assert!(run.stderr.ends_with(": Input/output error\n"), "{run:?}");
+            let copy = strange.sandbox.path(copy);
+            assert!(!copy.join("bad").exists());
+            assert!(copy.join("good").exists());
+        }
+    }
+}
+
+#[test]
+fn a_part_of_a_large_file_that_cannot_be_read_leaves_no_copy() {
+    needs!(Fuse);
+    let strange = Strange::new(
+        refuse(|call| {
+            let is_bad = call.is(Operation::Read, "large") && call.offset >= 70 * MIB as u64;
+            is_bad.then_some(Errno::IO)
+        }),
+        |sandbox| drop(sandbox.sparse("below/large", 80 * MIB as u64, &[(0, 80 * MIB)])),
+    );
+    let run = strange.run("-j8 strange/large copy");
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.ends_with(": Input/output error\n"), "{run:?}");
+    assert!(!strange.sandbox.path("copy").exists());
+}
+
+#[test]
+fn a_file_that_is_longer_or_shorter_than_it_says_is_copied_as_it_reads() {
+    needs!(Fuse);
+    for attributes in [
+        |attr: &mut fuser::FileAttr| attr.size = 0,
+        |attr: &mut fuser::FileAttr| {
+            attr.size *= 2;
+            // No holes.
+            attr.blocks *= 2;
+        },
+    ] {
+        let strange = Strange::with_sizes(Manners {
+            attributes,
+            open: FopenFlags::FOPEN_DIRECT_IO,
+            longest_read: 1000,
+            ..Manners::default()
+        });
+        strange.ok("-r strange/source copy");
+        assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
+    }
+}
+
+#[test]
+fn an_access_time_that_may_not_be_spared_is_no_reason_to_fail() {
+    needs!(Fuse);
+    let strange = Strange::with_sizes(refuse(|call| {
+        call.flags.contains(OFlags::NOATIME).then_some(Errno::PERM)
+    }));
+    strange.ok("-a strange/source copy");
+    assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
+}
+
+// ---- Writing ----
+
+#[test]
+fn short_writes_are_continued() {
+    needs!(Fuse);
+    for longest_write in [1000, 4 * KIB, 100 * KIB] {
+        for open in [FopenFlags::empty(), FopenFlags::FOPEN_DIRECT_IO] {
+            let strange = Strange::new(
+                Manners {
+                    longest_write,
+                    open,
+                    ..Manners::default()
+                },
+                |sandbox| make_sizes(sandbox, "source"),
+            );
+            for (options, copy) in [
+                ("-r", "plain"),
+                ("-r --sparse=always", "sparse"),
+                ("-r --reflink=never", "moved"),
+            ] {
+                strange.ok(&format!("{options} source strange/{copy}"));
+                assert_same_bytes(&strange.sandbox.path("source"), &strange.below(copy));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_said_when_a_file_is_closed_is_heard() {
+    needs!(Fuse);
+    for errno in [Errno::IO, Errno::DQUOT, Errno::NOSPC] {
+        let strange = Strange::new(
+            refuse(move |call| call.is(Operation::Flush, "bad").then_some(errno)),
+            |sandbox| {
+                sandbox.file("source/bad", 10);
+                sandbox.file("source/good", 10);
+            },
+        );
+        for options in ["-r", "-a"] {
+            let run = strange.run(&format!("{options} source strange/copy"));
+            assert_eq!(run.code, 1, "{run:?}");
+            assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+            assert!(run.stderr.contains("'strange/copy/bad'"), "{run:?}");
+            let copied = fs::read_dir(strange.below("copy")).expect("list").count();
+            assert_eq!(copied, 1, "only the good one is left");
+            fs::remove_dir_all(strange.below("copy")).expect("remove");
+        }
+    }
+}
+
+#[test]
+fn copying_inside_the_filesystem_may_be_short_or_refused() {
+    needs!(Fuse);
+    for longest_copy in [1000, 100 * KIB] {
+        let strange = Strange::with_sizes(Manners {
+            longest_copy,
+            ..Manners::default()
+        });
+        strange.ok("-r strange/source strange/copy");
+        assert_same_bytes(&strange.below("source"), &strange.below("copy"));
+    }
+    for errno in [
+        Errno::NOSYS,
+        Errno::OPNOTSUPP,
+        Errno::XDEV,
+        Errno::INVAL,
+        Errno::PERM,
+        Errno::TXTBSY,
+        Errno::BADF,
+    ] {
+        // At once, or in the middle of a file.
+        for from in [0, MIB as u64] {
+            let refused = refuse(move |call| {
+                let is_refused = call.operation == Operation::CopyFileRange && call.offset >= from;
+                is_refused.then_some(errno)
+            });
+            let strange = Strange::with_sizes(Manners {
+                longest_copy: MIB,
+                ..refused
+            });
+            strange.ok("-r strange/source strange/copy");
+            assert_same_bytes(&strange.below("source"), &strange.below("copy"));
+        }
+    }
+}
+
+#[test]
+fn copying_nothing_inside_the_filesystem_is_not_the_end() {
+    needs!(Fuse);
+    let strange = Strange::with_sizes(Manners {
+        longest_copy: 0,
+        ..Manners::default()
+    });
+    strange.ok("-r strange/source strange/copy");
+    assert_same_bytes(&strange.below("source"), &strange.below("copy"));
+}
+
+#[test]
+fn a_copy_inside_the_filesystem_that_fails_in_the_middle_is_removed() {
+    needs!(Fuse);
+    for errno in [Errno::IO, Errno::NOSPC] {
+        let refused = refuse(move |call| {
+            let is_bad = call.operation == Operation::CopyFileRange && call.offset > 0;
+            is_bad.then_some(errno)
+        });
+        let strange = Strange::with_sizes(Manners {
+            longest_copy: MIB,
+            ..refused
+        });
+        let run = strange.run("-r strange/source strange/copy");
+        assert_eq!(run.code, 1, "{run:?}");
+        for size in SIZES {
+            let name = format!("copy/{size}");
+            let is_told = run.stderr.contains(&format!("strange/{name}'"));
+            assert_eq!(is_told, size > MIB, "{run:?}");
+            assert_eq!(strange.below(&name).exists(), size <= MIB, "{name}");
+        }
+    }
+}
+
+// ---- Names ----
+
+#[test]
+fn a_listing_that_fails_is_told_and_the_rest_is_copied() {
+    needs!(Fuse);
+    // At once, and after a part of it.
+    for from in [0, 1] {
+        let strange = Strange::new(
+            refuse(move |call| {
+                let is_bad = call.is(Operation::ReadDir, "bad") && call.offset >= from;
+                is_bad.then_some(Errno::IO)
+            }),
+            |sandbox| {
+                for i in 0..2000 {
+                    sandbox.file(format!("below/source/bad/{i}"), 1);
+                }
+                sandbox.file("below/source/good/file", 1);
+            },
+        );
+        let run = strange.run("-r strange/source copy");
+        assert_eq!(run.code, 1, "{run:?}");
+        assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+        assert!(run.stderr.contains("'strange/source/bad'"), "{run:?}");
+        assert!(run.stderr.ends_with(": Input/output error\n"), "{run:?}");
+        assert!(strange.sandbox.path("copy/good/file").exists());
+    }
+}
+
+#[test]
+fn a_name_that_is_listed_and_not_there_is_told() {
+    needs!(Fuse);
+    let strange = Strange::new(
+        refuse(|call| call.is(Operation::Lookup, "ghost").then_some(Errno::NOENT)),
+        |sandbox| {
+            sandbox.file("below/source/ghost", 1);
+            sandbox.file("below/source/file", 1);
+        },
+    );
+    let run = strange.run("-r strange/source copy");
+    assert_eq!(run.code, 1, "{run:?}");
+    assert_eq!(run.stderr.lines().count(), 1, "{run:?}");
+    assert!(run.stderr.contains("'strange/source/ghost'"), "{run:?}");
+    assert!(!strange.sandbox.path("copy/ghost").exists());
+    assert!(strange.sandbox.path("copy/file").exists());
+}
+
+#[test]
+fn a_listing_that_does_not_tell_kinds_is_looked_at() {
+    needs!(Ext4);
+    let sandbox = Sandbox::in_memory();
+    let _mount = Mount::ext4(&sandbox, "old", &["-O", "^filetype"]).expect("an ext4");
+    make_sizes(&sandbox, "old/source/dir/deep");
+    sandbox.symlink("old/source/link", "dir");
+    sandbox.symlink("old/source/broken", "nowhere");
+    sandbox.fifo("old/source/fifo");
+    sandbox.poolcp(["-a", "old/source", "copy"]).ok();
+    let source = Snapshot::of(&sandbox.path("old/source"));
+    assert_eq!(
+        source.difference(&Snapshot::of(&sandbox.path("copy"))),
+        None
+    );
+    sandbox.poolcp(["-a", "copy", "old/again"]).ok();
+    assert_eq!(
+        source.difference(&Snapshot::of(&sandbox.path("old/again"))),
+        None
+    );
+}
+
+#[test]
+fn inode_numbers_that_mean_nothing_lose_nothing() {
+    needs!(Fuse);
+    // None at all is left out of the listing by the C library itself.
+    for inode in [|_| u64::MAX, |_| 7, |inode| inode % 2 + 5, ever_new] {
+        let strange = Strange::new(
+            Manners {
+                inode,
+                ..Manners::default()
+            },
+            |sandbox| make_sizes(sandbox, "below/source"),
+        );
+        strange.ok("-r strange/source copy");
+        assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
+        strange.ok("-r copy strange/copy");
+        assert_same_bytes(&strange.below("source"), &strange.below("copy"));
+    }
+}
+
+#[test]
+fn directories_that_cannot_be_told_apart_or_recognised_are_refused() {
+    needs!(Fuse);
+    for inode in [|_| 7, ever_new] {
+        let strange = Strange::new(
+            Manners {
+                inode,
+                ..Manners::default()
+            },
+            |sandbox| {
+                for i in 0..4 {
+                    make_sizes(sandbox, &format!("below/source/{i}/deep"));
+                }
+            },
+        );
+        for options in ["-r", "-a", "-rL"] {
+            let run = strange.run(&format!("{options} -j8 strange/source copy{options}"));
+            assert_eq!(run.code, 1, "{run:?}");
+            assert_eq!(run.stderr.lines().count(), 4, "{run:?}");
+        }
+    }
+}
+
+/// A number of its own for each answer.
+fn ever_new(_: u64) -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+// ---- Attributes ----
+
+#[test]
+fn attributes_that_cannot_be_given_are_told_and_the_data_stays() {
+    needs!(Fuse);
+    for errno in [Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP] {
+        let strange = Strange::new(
+            refuse(move |call| (call.operation == Operation::SetAttr).then_some(errno)),
+            |sandbox| make_sizes(sandbox, "source"),
+        );
+        let run = strange.run("-rp source strange/copy");
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.stderr.contains("preserving times for"), "{run:?}");
+        assert_same_bytes(&strange.sandbox.path("source"), &strange.below("copy"));
+        // Without attributes nothing is missed.
+        strange.ok("-r source strange/plain");
+        assert_same_bytes(&strange.sandbox.path("source"), &strange.below("plain"));
+    }
+}
+
+#[test]
+fn what_a_filesystem_does_not_have_is_done_without_or_told() {
+    needs!(Fuse);
+    let strange = Strange::new(
+        refuse(|call| {
+            use Operation::{
+                Flush, GetXattr, Link, ListXattr, Mknod, RemoveXattr, Rename, Seek, SetXattr,
+                Symlink,
+            };
+            match call.operation {
+                Flush | GetXattr | ListXattr | SetXattr | RemoveXattr | Seek => Some(Errno::NOSYS),
+                Link | Symlink | Mknod => Some(Errno::PERM),
+                Rename => Some(Errno::INVAL),
+                _ => None,
+            }
+        }),
+        |sandbox| {
+            make_sizes(sandbox, "source");
+            sandbox.file("source/file", 5000);
+            sandbox.hard_link("source/second", "source/file");
+            sandbox.symlink("source/link", "file");
+            sandbox.fifo("source/fifo");
+        },
+    );
+    let run = strange.run("-a -j1 source strange/copy");
+    assert_eq!(run.code, 1, "{run:?}");
+    let messages = run.messages();
+    assert_eq!(messages.len(), 3, "{run:?}");
+    assert!(
+        messages
+            .iter()
+            .all(|line| line.ends_with(": Operation not permitted"))
+    );
+    for name in SIZES.map(|size| size.to_string()) {
+        let [one, other] = [strange.sandbox.path("source"), strange.below("copy")]
+            .map(|dir| fs::read(dir.join(&name)).expect("read"));
+        assert!(one == other, "{name}");
+    }
+}
