@@ -441,7 +441,7 @@ impl Transfer<'_> {
         while !bytes.is_empty() {
             let count =
                 sys::write_at(self.dest, bytes, offset).map_err(failed(Operation::Write))?;
-            bytes = &bytes[count..];
+            bytes = rest(bytes, count)?;
             offset += count as u64;
         }
         Ok(())
@@ -472,7 +472,7 @@ impl Transfer<'_> {
                 let mut bytes = &buffer[..count];
                 while !bytes.is_empty() {
                     let written = sys::write(self.dest, bytes).map_err(failed(Operation::Write))?;
-                    bytes = &bytes[written..];
+                    bytes = rest(bytes, written)?;
                 }
                 copied += count as u64;
                 // A read that did not fill the buffer and reached the known size needs no second one to say "the end".
@@ -509,6 +509,15 @@ impl Transfer<'_> {
         })?;
         sys::set_size(self.dest, offset).map_err(failed(Operation::Extend))
     }
+}
+
+/// What is left to be written. A filesystem that takes nothing, and gives no reason, would be asked for ever: it is taken
+/// for full.
+fn rest(bytes: &[u8], written: usize) -> Result<&[u8], Failure> {
+    if written == 0 {
+        return Err(failed(Operation::Write)(Errno::NOSPC));
+    }
+    Ok(&bytes[written..])
 }
 
 /// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file.

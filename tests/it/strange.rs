@@ -318,6 +318,34 @@ fn short_writes_are_continued() {
 }
 
 #[test]
+fn a_write_that_takes_nothing_is_a_failure_and_no_endless_loop() {
+    needs!(Fuse);
+    for open in [FopenFlags::empty(), FopenFlags::FOPEN_DIRECT_IO] {
+        let strange = Strange::new(
+            Manners {
+                longest_write: 0,
+                open,
+                ..Manners::default()
+            },
+            |sandbox| {
+                sandbox.file("small", 10);
+                sandbox.file("medium", MIB);
+            },
+        );
+        for name in ["small", "medium"] {
+            for options in ["", "--sparse=always ", "--reflink=never "] {
+                let line = format!("{options}{name} strange/copy");
+                let call = strange.sandbox.poolcp(line.split(' '));
+                let run = call.patience(Duration::from_secs(10)).run();
+                assert_eq!(run.code, 1, "{run:?}");
+                assert!(run.stderr.contains("'strange/copy'"), "{run:?}");
+                assert!(!strange.below("copy").exists());
+            }
+        }
+    }
+}
+
+#[test]
 fn what_is_said_when_a_file_is_closed_is_heard() {
     needs!(Fuse);
     for errno in [Errno::IO, Errno::DQUOT, Errno::NOSPC] {
