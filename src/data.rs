@@ -313,8 +313,8 @@ impl Transfer<'_> {
             let start = match sys::next_data(self.source, offset) {
                 Ok(Some(start)) => start.max(offset),
                 Ok(None) => break,
-                // EINVAL: this filesystem does not tell holes (lseek(2)).
-                Err(Errno::INVAL) => {
+                // This filesystem does not tell holes: lseek(2) has EINVAL for it, and some network filesystems EOPNOTSUPP.
+                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
                     ranges.push(offset..size);
                     break;
                 }

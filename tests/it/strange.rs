@@ -259,6 +259,25 @@ fn a_part_of_a_large_file_that_cannot_be_read_leaves_no_copy() {
 }
 
 #[test]
+fn a_file_that_hides_its_blocks_is_copied_whole() {
+    needs!(Fuse);
+    // Whether holes can be asked for or not.
+    for answer in [
+        None,
+        Some(Errno::NOSYS),
+        Some(Errno::OPNOTSUPP),
+        Some(Errno::INVAL),
+    ] {
+        let strange = Strange::with_sizes(Manners {
+            attributes: |attr| attr.blocks = 0,
+            ..refuse(move |call| answer.filter(|_| call.operation == Operation::Seek))
+        });
+        strange.ok("-a strange/source copy");
+        assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
+    }
+}
+
+#[test]
 fn a_file_that_is_longer_or_shorter_than_it_says_is_copied_as_it_reads() {
     needs!(Fuse);
     for attributes in [
