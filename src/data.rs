@@ -248,30 +248,50 @@ impl Transfer<'_> {
             self.counters.add_bytes(Method::Reflink, size);
             return Ok(how);
         }
-        how.offload = Tried::Avoided;
         // An early end is a lie about the size (sysfs claims 4096 for everything) or a file that was cut meanwhile, which its
         // facts will tell.
+        match self.copy_data(&mut how) {
+            Err(failure) if failure.errno == Errno::SPIPE => self.copy_in_sequence(failure)?,
+            copied => copied?,
+        }
+        Ok(how)
+    }
+
+    /// Copies the data by the lower rungs.
+    fn copy_data(&self, how: &mut How) -> Result<(), Failure> {
+        let size = self.stat.size;
+        how.offload = Tried::Avoided;
         if self.in_sequence {
-            self.copy_to_end()?;
+            self.copy_to_end()
         } else if self.sparse == Sparse::Always {
             how.holes = Holes::Zeros;
-            self.copy_without_zeros()?;
+            self.copy_without_zeros()
         } else if self.sparse == Sparse::Auto && self.has_holes() {
             how.holes = Holes::Seek;
             let data = self.data_ranges().map_err(failed(Operation::Read))?;
-            match self.copy_ranges(&data, &mut how)? {
+            match self.copy_ranges(&data, how)? {
                 End::AsExpected => {
-                    sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
+                    sys::set_size(self.dest, size).map_err(failed(Operation::Extend))
                 }
                 // What looked like holes was a wrong size: take what there is.
-                End::Early => self.start_over()?,
+                End::Early => self.start_over(),
             }
         } else if size < KERNEL_FROM {
-            self.copy_to_end()?;
+            self.copy_to_end()
         } else {
-            self.copy_ranges(std::slice::from_ref(&(0..size)), &mut how)?;
+            self.copy_ranges(std::slice::from_ref(&(0..size)), how)
+                .map(drop)
         }
-        Ok(how)
+    }
+
+    /// One end calls itself a regular file and has no positions (FUSE's streams): it can only be read or written from front
+    /// to back, and has not been yet.
+    fn copy_in_sequence(&self, failure: Failure) -> Result<(), Failure> {
+        // To have got to writing, the source may have been read in order.
+        if failure.operation == Operation::Write {
+            sys::rewind(self.source).map_err(|_| failure)?;
+        }
+        self.copy_to_end()
     }
 
     /// Tries the first rung.

@@ -259,6 +259,30 @@ fn a_part_of_a_large_file_that_cannot_be_read_leaves_no_copy() {
 }
 
 #[test]
+fn files_without_positions_are_copied() {
+    needs!(Fuse);
+    for open in [
+        FopenFlags::FOPEN_NONSEEKABLE,
+        FopenFlags::FOPEN_NONSEEKABLE | FopenFlags::FOPEN_DIRECT_IO,
+    ] {
+        let strange = Strange::with_sizes(Manners {
+            open,
+            ..Manners::default()
+        });
+        for (options, copy) in [
+            ("-r", "plain"),
+            ("-r --sparse=always", "sparse"),
+            ("-r --reflink=never", "moved"),
+        ] {
+            strange.ok(&format!("{options} strange/source {copy}"));
+            assert_same_bytes(&strange.below("source"), &strange.sandbox.path(copy));
+        }
+        strange.ok("-r plain strange/copy");
+        assert_same_bytes(&strange.sandbox.path("plain"), &strange.below("copy"));
+    }
+}
+
+#[test]
 fn a_file_that_hides_its_blocks_is_copied_whole() {
     needs!(Fuse);
     // Whether holes can be asked for or not.
