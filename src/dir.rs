@@ -11,7 +11,7 @@ use crate::data::Ladder;
 use crate::error::{Error, Operation, unless_panic};
 use crate::handles::Pair;
 use crate::links::Name;
-use crate::meta::Attributes;
+use crate::meta::{Attributes, GivenModes};
 use crate::path::{join, split};
 use crate::sys::{self, Errno, FileId};
 
@@ -25,6 +25,8 @@ pub(crate) struct DirFacts {
     pub default_acl: bool,
     /// New files in the destination belong to the process's user and group, as the directory itself did when it was made.
     pub plain_owner: bool,
+    /// The modes that new files in the destination get as they are asked for.
+    pub modes: Arc<GivenModes>,
     /// Whether to ask for sources without a change of their access time.
     pub no_atime: bool,
     /// What the destination gets when all its children are done: the source's attributes, if any are kept.

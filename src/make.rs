@@ -206,7 +206,7 @@ impl Entry {
             };
             return Ok((dest, mode));
         }
-        let (mode, has) = self.new_mode(cx, place.dir);
+        let (mode, mut has) = self.new_mode(cx, place.dir);
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let beside = match cx.options.atomic {
             Atomic::Auto => self.stat.size >= BESIDE_FROM,
@@ -222,7 +222,13 @@ impl Entry {
             Staged::beside(dir, name, Taken::No, mode)
         };
         match made {
-            Ok(dest) => Ok((dest, has)),
+            Ok(dest) => {
+                let facts = place.dir.facts().filter(|_| cx.options.preserve.mode);
+                has.mode = has.mode.filter(|&mode| {
+                    facts.is_some_and(|facts| facts.modes.include(mode, || sys::fstat(&dest.file)))
+                });
+                Ok((dest, has))
+            }
             Err(Errno::EXIST) => self.open_taken(cx, place, mode).map(|dest| (dest, has)),
             Err(errno) => Err(create_error(place, errno)),
         }
@@ -462,7 +468,9 @@ impl Entry {
         } else {
             Operation::CreateSpecial
         };
-        let (mode, has) = self.new_mode(cx, place.dir);
+        let (mode, mut has) = self.new_mode(cx, place.dir);
+        // So few that it is not worth looking whether they have it.
+        has.mode = None;
         let (dir, name) = (place.pair.dest(), place.names.dest);
         sys::make_special(dir, name, self.stat.kind, mode, self.stat.rdev)
             .map_err(|errno| place.dest_error(operation, errno))?;

@@ -12,6 +12,7 @@
 
 use std::ffi::{CStr, CString, OsStr};
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::context::Process;
 use crate::data::Failure;
@@ -42,6 +43,28 @@ pub(crate) struct Attributes {
     times: Times,
     /// ACLs among them.
     xattrs: Vec<(CString, Vec<u8>)>,
+}
+
+/// The modes that new files were seen to get when they were made with them. Not every filesystem gives what the kernel asks
+/// for: a server may take its own umask off as well, or give all files the same.
+#[derive(Debug, Default)]
+pub(crate) struct GivenModes([AtomicU64; 8]);
+
+impl GivenModes {
+    /// Whether a file that is made with the permission bits `mode` has them. The first one is `looked` at.
+    pub(crate) fn include(&self, mode: u32, looked: impl FnOnce() -> Result<Stat>) -> bool {
+        // A bit for each of the 512 modes.
+        let word = &self.0[(mode >> 6 & 7) as usize];
+        let bit = 1 << (mode & 63);
+        if word.load(Ordering::Relaxed) & bit != 0 {
+            return true;
+        }
+        let is_given = looked().is_ok_and(|stat| stat.mode == mode);
+        if is_given {
+            word.fetch_or(bit, Ordering::Relaxed);
+        }
+        is_given
+    }
 }
 
 /// What a new file has already, so that it need not be set.

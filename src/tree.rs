@@ -324,6 +324,10 @@ impl DirTask {
                 && made.stat.uid == cx.process.uid
                 && made.stat.gid == cx.process.gid
                 && made.stat.mode & 0o2000 == 0,
+            modes: match above {
+                Some(above) if above.dest_id.dev == made.stat.id.dev => Arc::clone(&above.modes),
+                _ => Arc::default(),
+            },
             no_atime: cx.process.superuser || stat.uid == cx.process.uid,
             attributes,
             private_until: made.private_until,

@@ -600,6 +600,28 @@ fn ever_new(_: u64) -> u64 {
 // ---- Attributes ----
 
 #[test]
+fn modes_are_given_where_new_files_do_not_get_what_they_are_made_with() {
+    needs!(Fuse);
+    let strange = Strange::new(
+        Manners {
+            umask: 0o077,
+            ..Manners::default()
+        },
+        |sandbox| {
+            chmod(&sandbox.file("source/dir/open", 10), 0o666);
+            chmod(&sandbox.file("source/dir/program", 10), 0o755);
+            chmod(&sandbox.path("source/dir"), 0o777);
+        },
+    );
+    for options in ["-rp", "-a"] {
+        strange.ok(&format!("{options} source strange/copy{options}"));
+        let copy = Snapshot::of(&strange.below(&format!("copy{options}")));
+        let source = Snapshot::of(&strange.sandbox.path("source"));
+        assert_eq!(source.difference(&copy), None, "{options}");
+    }
+}
+
+#[test]
 fn attributes_that_cannot_be_given_are_told_and_the_data_stays() {
     needs!(Fuse);
     for errno in [Errno::PERM, Errno::NOSYS, Errno::OPNOTSUPP] {
