@@ -23,8 +23,8 @@
 //! The goal: with `-j auto` at least 20 times as many files in a second as with `-j 1`.
 //!
 //! Each row of the result also has the operations that a file took, everything included, and the most operations that
-//! were under way at once: with N workers about N, or the filesystem, and not the copier, is what is measured. Making names
-//! in one directory the kernel does one by one, so where copies are made there may be fewer.
+//! were waited for at once: with N workers N, or a little more, for the kernel reads ahead. The kernel makes names in one
+//! directory one by one, so where copies are made there may be fewer.
 //!
 //! # How to run it
 //!
@@ -37,9 +37,9 @@
 //! cargo bench --bench latency -- --test              # tiny, in seconds
 //! ```
 //!
-//! It needs the right to mount, and /dev/fuse; without them it says so, and succeeds. The data lies in a new directory in
-//! /dev/shm, or else in the temporary directory; it is removed at the end, but not if the bench is killed. The filesystem
-//! is unmounted in any case.
+//! It needs the right to mount, and /dev/fuse; without them it says so, and succeeds. The data (less than 100 MB) lies in a
+//! new directory inside the one that `POOLCP_BENCH_DIR` names, or else in /dev/shm; it is removed at the end, but not if the
+//! bench is killed. The filesystem is unmounted in any case.
 
 // What only the tests use of it.
 #[allow(dead_code)]
@@ -339,17 +339,17 @@ fn run(
     let source = data.path(cell.from).join(tree.name());
     let copy = data.path(cell.to).join("copy");
     let mut command = copier.command(&source, &copy);
-    command.stdin(Stdio::null());
+    command.stdin(Stdio::null()).env("NO_COLOR", "1");
 
     wait_until_idle(slow);
-    slow.asked().take_most_under_way();
+    slow.asked().take_most_waited_for();
     let before = slow.asked().operations();
     let start = Instant::now();
     let output = command.output().map_err(|error| error.to_string());
     let time = start.elapsed();
     wait_until_idle(slow);
     let operations = slow.asked().operations() - before;
-    let most_at_once = slow.asked().take_most_under_way();
+    let most_at_once = slow.asked().take_most_waited_for();
 
     let copied = data.path(cell.copied).join("copy");
     let compared = output.and_then(|output| {
@@ -514,13 +514,13 @@ struct Data(TempDir);
 impl Data {
     fn make(whole: Shape, part: Shape) -> io::Result<Self> {
         let memory = Path::new("/dev/shm");
-        let base = if memory.is_dir() {
-            memory.to_owned()
-        } else {
-            env::temp_dir()
+        let base = match env::var_os("POOLCP_BENCH_DIR") {
+            Some(dir) => dir.into(),
+            None if memory.is_dir() => memory.to_owned(),
+            None => env::temp_dir(),
         };
         let dir = tempfile::Builder::new()
-            .prefix("poolcp-latency-")
+            .prefix("poolcp-bench-")
             .tempdir_in(base)?;
         let data = Self(dir);
         fs::create_dir(data.path("slow"))?;

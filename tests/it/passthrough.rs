@@ -82,6 +82,13 @@ pub enum Operation {
     CopyFileRange,
 }
 
+impl Operation {
+    /// Whether the program that caused it waits for it.
+    fn is_waited_for(self) -> bool {
+        !matches!(self, Self::Release | Self::ReleaseDir)
+    }
+}
+
 /// One operation that is asked for.
 #[derive(Clone, Copy, Debug)]
 pub struct Call<'a> {
@@ -149,7 +156,8 @@ impl Default for Manners {
 pub struct Asked {
     operations: AtomicU64,
     under_way: AtomicUsize,
-    most_under_way: AtomicUsize,
+    waited_for: AtomicUsize,
+    most_waited_for: AtomicUsize,
 }
 
 impl Asked {
@@ -158,24 +166,14 @@ impl Asked {
         self.operations.load(Ordering::Relaxed)
     }
 
-    /// The most operations that were under way at once since this was asked for last.
-    pub fn take_most_under_way(&self) -> usize {
-        self.most_under_way.swap(0, Ordering::Relaxed)
+    /// The most operations that programs waited for at once, since this was asked for last.
+    pub fn take_most_waited_for(&self) -> usize {
+        self.most_waited_for.swap(0, Ordering::Relaxed)
     }
 
-    /// Whether none is under way. Those that nobody waits for (releasing) may outlast the program that caused them.
+    /// Whether none is under way. Those that nobody waits for may outlast the program that caused them.
     pub fn is_idle(&self) -> bool {
         self.under_way.load(Ordering::Relaxed) == 0
-    }
-
-    fn begin(&self) {
-        self.operations.fetch_add(1, Ordering::Relaxed);
-        let now = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
-        self.most_under_way.fetch_max(now, Ordering::Relaxed);
-    }
-
-    fn end(&self) {
-        self.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -285,11 +283,29 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// An operation that is under way, until it has been answered.
-struct UnderWay<'a>(&'a Asked);
+struct UnderWay<'a> {
+    asked: &'a Asked,
+    operation: Operation,
+}
+
+impl<'a> UnderWay<'a> {
+    fn begin(asked: &'a Asked, operation: Operation) -> Self {
+        asked.operations.fetch_add(1, Ordering::Relaxed);
+        asked.under_way.fetch_add(1, Ordering::Relaxed);
+        if operation.is_waited_for() {
+            let now = asked.waited_for.fetch_add(1, Ordering::Relaxed) + 1;
+            asked.most_waited_for.fetch_max(now, Ordering::Relaxed);
+        }
+        Self { asked, operation }
+    }
+}
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
-        self.0.end();
+        self.asked.under_way.fetch_sub(1, Ordering::Relaxed);
+        if self.operation.is_waited_for() {
+            self.asked.waited_for.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -341,8 +357,7 @@ impl Server {
         offset: u64,
         flags: OFlags,
     ) -> Result<UnderWay<'_>> {
-        self.asked.begin();
-        let under_way = UnderWay(&self.asked);
+        let under_way = UnderWay::begin(&self.asked, operation);
         if !self.manners.delay.is_zero() {
             thread::sleep(self.manners.delay);
         }

@@ -151,10 +151,10 @@ fn workers_wait_at_the_same_time() {
         }
     });
     let copy = |workers: &str, name: &str| {
-        strange.filesystem.asked().take_most_under_way();
+        strange.filesystem.asked().take_most_waited_for();
         let start = Instant::now();
         strange.ok(&format!("-r {workers} strange/source {name}"));
-        let most = strange.filesystem.asked().take_most_under_way();
+        let most = strange.filesystem.asked().take_most_waited_for();
         assert_same_bytes(&strange.below("source"), &strange.sandbox.path(name));
         (start.elapsed(), most)
     };
@@ -178,7 +178,7 @@ fn a_device_takes_no_more_than_its_depth() {
         }
     });
     strange.ok("-r -j32 strange/source copy");
-    assert_eq!(strange.filesystem.asked().take_most_under_way(), 3);
+    assert_eq!(strange.filesystem.asked().take_most_waited_for(), 3);
     assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
 }
 
