@@ -73,6 +73,20 @@ impl Snapshot {
         self
     }
 
+    /// Without the times of directories.
+    pub fn without_times_of_directories(mut self) -> Self {
+        for entry in self.0.values_mut() {
+            if entry
+                .facts
+                .get("kind")
+                .is_some_and(|kind| kind == "directory")
+            {
+                entry.facts.remove("mtime");
+            }
+        }
+        self
+    }
+
     /// Only what has such a path.
     pub fn only(mut self, is_wanted: impl Fn(&str) -> bool) -> Self {
         self.0.retain(|path, _| is_wanted(&path.to_string_lossy()));
