@@ -1,0 +1,47 @@
+//! Where and when something was measured: without that, numbers say nothing.
+
+use std::fs;
+use std::process::Command;
+use std::thread;
+
+use serde::Serialize;
+
+#[derive(Clone, Debug, Serialize)]
+pub struct Machine {
+    pub cores: usize,
+    pub processor: String,
+    pub memory_gib: f64,
+    pub kernel: String,
+}
+
+impl Machine {
+    /// Looks at this one.
+    pub fn here() -> Self {
+        let read = |path| fs::read_to_string(path).unwrap_or_default();
+        let kib = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
+        let kib = kib
+            .split_whitespace()
+            .next()
+            .and_then(|kib| kib.parse::<f64>().ok());
+        let processor = field(&read("/proc/cpuinfo"), "model name");
+        Self {
+            cores: thread::available_parallelism().map_or(1, usize::from),
+            processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            memory_gib: (kib.unwrap_or(0.0) / f64::from(1 << 20) * 10.0).round() / 10.0,
+            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+        }
+    }
+}
+
+/// The first value that has this name.
+fn field(text: &str, name: &str) -> Option<String> {
+    let line = text.lines().find(|line| line.starts_with(name))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// In UTC, as ISO 8601 has it.
+pub fn date() -> String {
+    let output = Command::new("date").args(["-u", "+%FT%TZ"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_else(|_| "unknown".to_owned())
+}

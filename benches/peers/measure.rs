@@ -1,0 +1,270 @@
+//! One cell: everybody copies the same source on the same filesystem, in turn.
+//!
+//! 1. A copy that does not count warms the cache and tells how long a hanging contestant is to be waited for.
+//! 2. The quick pass: every variant of every contestant once, to choose the one that takes part.
+//! 3. The rounds: A B C, then B C A, and so on. What changes with time, such as a disk's or a processor's mood, meets everybody
+//!    alike; and nobody is always the one who runs behind a certain other.
+//!
+//! In the first round each copy is compared with the source. After every run the copy is removed and the
+//! filesystem settles, outside the clock.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::arguments::Arguments;
+use crate::contestant::{Contestant, Mode, Variant};
+use crate::filesystem::{Cache, Filesystem, Kind};
+use crate::limit::{self, Task};
+use crate::results::{Cell, Entry};
+use crate::runner::{self, Outcome, Usage};
+use crate::verify::{Differences, Verdict};
+use crate::workload::Workload;
+
+/// For the first copy, of which nothing is known.
+const LONGEST_COPY: Duration = Duration::from_secs(900);
+
+/// Who takes so many times as long as the first copy, and the seconds below, hangs, or might as well.
+const HANGING: f64 = 20.0;
+const GRACE: Duration = Duration::from_secs(30);
+
+/// So many variants of the limit take part in the rounds: the quick pass is one run each, and may err.
+const LIMITS: usize = 2;
+
+/// A source on a filesystem, with what is needed to have it copied.
+pub struct Stage {
+    pub filesystem: Filesystem,
+    pub workload: Workload,
+    pub kind: Kind,
+    pub cache: Cache,
+    /// In words, what is copied.
+    pub description: String,
+    /// The limit's list of it.
+    pub list: PathBuf,
+}
+
+/// A contestant with the command line that it takes part with.
+struct Candidate<'a> {
+    contestant: &'a Contestant,
+    way: Way,
+    entry: Entry,
+}
+
+/// How a contestant copies.
+#[derive(Clone)]
+enum Way {
+    Line(Variant),
+    Limit(limit::Variant),
+}
+
+impl Way {
+    fn name(&self) -> String {
+        match self {
+            Self::Line(variant) => variant.to_string(),
+            Self::Limit(variant) => variant.to_string(),
+        }
+    }
+}
+
+/// Measures a cell.
+pub fn measure(
+    stage: &mut Stage,
+    mode: Mode,
+    contestants: &[Contestant],
+    arguments: &Arguments,
+) -> io::Result<Cell> {
+    let mut run = Run {
+        stage,
+        mode,
+        arguments,
+        patience: LONGEST_COPY,
+    };
+    run.clear()?;
+    run.warm_up(contestants)?;
+    let mut candidates = Vec::new();
+    for contestant in contestants {
+        candidates.extend(run.choose(contestant)?);
+    }
+    for round in 0..arguments.rounds {
+        let count = candidates.len();
+        for turn in 0..count {
+            run.take_turn(&mut candidates[(round + turn) % count], round == 0)?;
+        }
+    }
+    let entries = candidates.into_iter().map(|candidate| candidate.entry);
+    Ok(Cell::new(
+        &run.stage.description,
+        [
+            run.stage.workload.name(),
+            run.stage.kind.name(),
+            run.stage.cache.name(),
+            mode.name(),
+        ],
+        entries.collect(),
+    ))
+}
+
+struct Run<'a> {
+    stage: &'a mut Stage,
+    mode: Mode,
+    arguments: &'a Arguments,
+    patience: Duration,
+}
+
+impl Run<'_> {
+    fn warm_up(&mut self, contestants: &[Contestant]) -> io::Result<()> {
+        for contestant in contestants {
+            let Some(way) = self.lines(contestant).into_iter().next() else {
+                continue;
+            };
+            if let Outcome::Done(usage) = self.copy(contestant, &way)? {
+                self.patience = GRACE + Duration::from_secs_f64(HANGING * usage.wall);
+                self.clear()?;
+                break;
+            }
+            self.clear()?;
+        }
+        Ok(())
+    }
+
+    /// The command lines that a contestant has for this cell; none if it does not do this at all.
+    fn lines(&self, contestant: &Contestant) -> Vec<Way> {
+        if contestant.claims(self.mode).is_none() {
+            return Vec::new();
+        }
+        let variants = contestant.variants(self.mode, self.stage.workload, self.arguments.cores);
+        variants.into_iter().map(Way::Line).collect()
+    }
+
+    /// Runs a contestant's variants and chooses; the limit may take part with several.
+    fn choose<'c>(&mut self, contestant: &'c Contestant) -> io::Result<Vec<Candidate<'c>>> {
+        let mut tried = Vec::new();
+        let places = if matches!(contestant, Contestant::Limit) {
+            tried = self.search_limit(contestant)?;
+            LIMITS
+        } else {
+            let ways = self.lines(contestant);
+            self.try_ways(contestant, ways, &mut tried)?;
+            1
+        };
+        let name = contestant.name();
+        let quick = tried.iter().map(|(way, time)| (way.name(), time.clone()));
+        let quick: Vec<_> = quick.collect();
+        let candidates = tried.into_iter().take(places).map(|(way, time)| Candidate {
+            entry: Entry::new(name, &way.name(), time.err(), quick.clone()),
+            contestant,
+            way,
+        });
+        Ok(candidates.collect())
+    }
+
+    /// Runs each once, and adds them with their times, or what went wrong; the fastest comes first.
+    fn try_ways(
+        &mut self,
+        contestant: &Contestant,
+        ways: Vec<Way>,
+        tried: &mut Vec<(Way, Result<f64, String>)>,
+    ) -> io::Result<()> {
+        for way in ways {
+            let outcome = self.copy(contestant, &way)?;
+            self.clear()?;
+            tried.push((way, result(outcome).map(|usage| usage.wall)));
+        }
+        let time = |(_, time): &(Way, Result<f64, String>)| *time.as_ref().unwrap_or(&f64::MAX);
+        tried.sort_by(|a, b| time(a).total_cmp(&time(b)));
+        Ok(())
+    }
+
+    fn search_limit(
+        &mut self,
+        contestant: &Contestant,
+    ) -> io::Result<Vec<(Way, Result<f64, String>)>> {
+        let is_cold = self.stage.cache == Cache::Cold;
+        let mut ways = limit::ways(self.stage.kind.can_clone(), is_cold, self.arguments.cores);
+        if self.arguments.is_test {
+            // Of each method one.
+            ways.dedup_by_key(|way| std::mem::discriminant(&way.method));
+        }
+        let mut tried = Vec::new();
+        let wrap = |ways: Vec<limit::Variant>| ways.into_iter().map(Way::Limit).collect();
+        self.try_ways(contestant, wrap(ways), &mut tried)?;
+        if !self.arguments.is_test {
+            let best: Vec<Way> = tried
+                .iter()
+                .take(LIMITS)
+                .map(|(way, _)| way.clone())
+                .collect();
+            for way in best {
+                if let Way::Limit(way) = way {
+                    self.try_ways(contestant, wrap(limit::other_threads(way)), &mut tried)?;
+                }
+            }
+        }
+        Ok(tried)
+    }
+
+    /// One run that counts; a contestant that has failed once is not asked again.
+    fn take_turn(&mut self, candidate: &mut Candidate, is_judged: bool) -> io::Result<()> {
+        if candidate.entry.failure.is_some() {
+            return Ok(());
+        }
+        match result(self.copy(candidate.contestant, &candidate.way)?) {
+            Ok(usage) => candidate.entry.rounds.push(usage),
+            Err(message) => candidate.entry.failure = Some(message),
+        }
+        if is_judged && candidate.entry.failure.is_none() {
+            let claims = candidate.contestant.claims(self.mode).unwrap_or_default();
+            let (source, copy) = (self.stage.filesystem.source(), self.stage.filesystem.copy());
+            let Verdict { faults, omissions } =
+                Differences::between(&source, &copy, self.mode)?.verdict(claims);
+            candidate.entry.faults = faults;
+            candidate.entry.omissions = omissions;
+        }
+        self.clear()
+    }
+
+    /// Makes one copy, of which the contestant alone is on the clock.
+    fn copy(&mut self, contestant: &Contestant, way: &Way) -> io::Result<Outcome> {
+        let filesystem = &mut self.stage.filesystem;
+        let (source, copy) = (filesystem.source(), filesystem.copy());
+        // A test is no reason to slow down everything on the machine.
+        let drop_caches = !self.arguments.is_test;
+        match way {
+            Way::Line(variant) => {
+                filesystem.chill(drop_caches)?;
+                contestant.warm_program();
+                runner::run(&variant.pipeline(&source, &copy), self.patience)
+            }
+            Way::Limit(variant) => {
+                let task = Task {
+                    list: limit::path(&self.stage.list),
+                    source: limit::path(&source),
+                    copy: limit::path(&copy),
+                    mode: self.mode,
+                    variant: *variant,
+                };
+                let ready = limit::prepare(&task, LONGEST_COPY)?;
+                filesystem.chill(drop_caches)?;
+                ready.go(self.patience)
+            }
+        }
+    }
+
+    /// Removes the copy, whole or not, and waits until that is done with.
+    fn clear(&mut self) -> io::Result<()> {
+        match fs::remove_dir_all(self.stage.filesystem.copy()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        self.stage.filesystem.settle()
+    }
+}
+
+fn result(outcome: Outcome) -> Result<Usage, String> {
+    match outcome {
+        Outcome::Done(usage) => Ok(usage),
+        Outcome::Failed(message) => Err(message),
+        Outcome::Hung(time) => Err(format!("not ready after {:.0} s", time.as_secs_f64())),
+    }
+}
