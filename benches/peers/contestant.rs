@@ -44,6 +44,7 @@ pub struct Claims {
     pub owners: bool,
     pub times: bool,
     pub directory_times: bool,
+    pub symlink_times: bool,
     pub links: bool,
     pub xattrs: bool,
     pub holes: bool,
@@ -54,6 +55,7 @@ const NOTHING: Claims = Claims {
     owners: false,
     times: false,
     directory_times: false,
+    symlink_times: false,
     links: false,
     xattrs: false,
     holes: false,
@@ -75,6 +77,7 @@ const EVERYTHING: Claims = Claims {
     owners: true,
     times: true,
     directory_times: true,
+    symlink_times: true,
     links: true,
     xattrs: true,
     holes: true,
@@ -151,6 +154,8 @@ const TOOLS: [Tool; 8] = [
         archive: Some(Claims {
             // It sets a directory's times before it fills it.
             directory_times: false,
+            // It gives times to what it opens.
+            symlink_times: false,
             links: false,
             ..EVERYTHING
         }),
@@ -195,13 +200,17 @@ const TOOLS: [Tool; 8] = [
         variants: |call| {
             // By default it works on 4 files at once, or as many as cores; more helps on cold caches.
             let options = call.by_mode("", "--preserve-settings=all");
-            [
+            let mut more = vec![
                 "",
                 " --local-copy-handoff=fresh",
                 " --max-files-in-flight=16",
-            ]
-            .map(|more| call.with(&format!("{options}{more}")))
-            .to_vec()
+            ];
+            if call.workload == Workload::Sparse {
+                // Otherwise copy_file_range fills the holes.
+                more = vec![" --reflink=never"];
+            }
+            let line = |more| call.with(&format!("{options}{more}"));
+            more.into_iter().map(line).collect()
         },
     },
     Tool {
@@ -260,10 +269,11 @@ const TOOLS: [Tool; 8] = [
                 ""
             };
             let tar = call.program;
-            let line = format!(
-                "{tar} {pack} {holes} -C {SOURCE} -cf - . | {tar} {unpack} -xf - --one-top-level={COPY}"
-            );
-            vec![line.split_whitespace().map(str::to_owned).collect()]
+            let pack = format!("{tar} {pack} {holes} -C {SOURCE} -cf - . {PIPE}");
+            // Not --one-top-level, which hard links do not heed.
+            let unpack = format!("mkdir {COPY} && exec {tar} {unpack} -C {COPY} -xf -");
+            let words = pack.split_whitespace().chain(["sh", "-c", &unpack]);
+            vec![words.map(str::to_owned).collect()]
         },
     },
 ];

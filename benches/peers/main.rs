@@ -72,6 +72,7 @@ mod random;
 mod results;
 mod runner;
 mod table;
+mod tamper;
 mod verify;
 mod workload;
 
@@ -170,15 +171,16 @@ fn cells(arguments: &Arguments) -> Vec<Group> {
                     modes: modes.collect(),
                 };
                 // A test tries everything once, but not with everything.
-                let is_superfluous =
-                    arguments.is_test && workload != Workload::Tree && kind != Kind::Tmpfs;
+                let is_essential = workload == Workload::Tree
+                    && (cache == Cache::Warm || kind == Kind::Ext4)
+                    || kind == Kind::Tmpfs;
                 if arguments.wants_cells()
                     && arguments.wants_workload(workload)
                     && arguments.wants_filesystem(kind)
                     && arguments.wants_cache(cache)
                     && (kind, cache) != (Kind::Tmpfs, Cache::Cold)
                     && !group.modes.is_empty()
-                    && !is_superfluous
+                    && (is_essential || !arguments.is_test)
                 {
                     groups.push(group);
                 }
@@ -223,6 +225,9 @@ impl Bench {
     }
 
     fn run(mut self) -> io::Result<()> {
+        if self.arguments.is_test {
+            tamper::check_verification(self.scratch.path())?;
+        }
         println!("{}", table::header(&self.results));
         for group in cells(&self.arguments) {
             self.measure_group(&group)?;
@@ -235,6 +240,21 @@ impl Bench {
         }
         let out = self.arguments.out.display();
         eprintln!("peers: the results are in {out}/peers.md and {out}/peers.json");
+        self.judge()
+    }
+
+    /// Peers may fail. poolcp, cp and the limit may not: then either poolcp is broken or this bench is.
+    fn judge(&self) -> io::Result<()> {
+        for cell in &self.results.cells {
+            for entry in &cell.entries {
+                let is_ours = entry.is_poolcp() || entry.is_limit() || entry.contestant == "cp";
+                if is_ours && !entry.is_right() {
+                    let what = entry.failure.clone().unwrap_or(entry.faults.join("; "));
+                    let (cell, who) = (cell.name(), &entry.contestant);
+                    return Err(io::Error::other(format!("{cell}: {who}: {what}")));
+                }
+            }
+        }
         Ok(())
     }
 
@@ -293,7 +313,12 @@ impl Bench {
 
     /// Measures poolcp with different numbers of workers, and draws the times.
     fn plot(&mut self) -> io::Result<()> {
-        let kind = self.arguments.plot_filesystem();
+        let kind = if self.arguments.is_test {
+            // Anybody has it.
+            Kind::Tmpfs
+        } else {
+            self.arguments.plot_filesystem()
+        };
         let (found, _) = contestant::find(self.arguments.cores);
         let mut contestants: Vec<_> = found.into_iter().filter(|one| one.name() == "cp").collect();
         contestants.extend(PLOTTED.map(|threads| contestant::poolcp(Some(threads))));

@@ -5,6 +5,8 @@
 //! 3. The rounds: A B C, then B C A, and so on. What changes with time, such as a disk's or a processor's mood, meets everybody
 //!    alike; and nobody is always the one who runs behind a certain other.
 //!
+//! A test has neither 1 nor 2, and one round.
+//!
 //! In the first round each copy is compared with the source. After every run the copy is removed and the
 //! filesystem settles, outside the clock.
 
@@ -81,7 +83,10 @@ pub fn measure(
         patience: LONGEST_COPY,
     };
     run.clear()?;
-    run.warm_up(contestants)?;
+    run.stage.filesystem.settle()?;
+    if !arguments.is_test {
+        run.warm_up(contestants)?;
+    }
     let mut candidates = Vec::new();
     for contestant in contestants {
         candidates.extend(run.choose(contestant)?);
@@ -139,6 +144,9 @@ impl Run<'_> {
 
     /// Runs a contestant's variants and chooses; the limit may take part with several.
     fn choose<'c>(&mut self, contestant: &'c Contestant) -> io::Result<Vec<Candidate<'c>>> {
+        if self.arguments.is_test {
+            return Ok(self.choose_untried(contestant));
+        }
         let mut tried = Vec::new();
         let places = if matches!(contestant, Contestant::Limit) {
             tried = self.search_limit(contestant)?;
@@ -151,12 +159,37 @@ impl Run<'_> {
         let name = contestant.name();
         let quick = tried.iter().map(|(way, time)| (way.name(), time.clone()));
         let quick: Vec<_> = quick.collect();
-        let candidates = tried.into_iter().take(places).map(|(way, time)| Candidate {
+        // Failures come last, and are told if there is nothing else.
+        let successes = tried.iter().filter(|(_, time)| time.is_ok()).count();
+        tried.truncate(places.min(successes.max(1)));
+        let candidates = tried.into_iter().map(|(way, time)| Candidate {
             entry: Entry::new(name, &way.name(), time.err(), quick.clone()),
             contestant,
             way,
         });
         Ok(candidates.collect())
+    }
+
+    /// What a test takes: a contestant's first command line, and of the limit one way with each method.
+    fn choose_untried<'c>(&self, contestant: &'c Contestant) -> Vec<Candidate<'c>> {
+        let mut ways = self.lines(contestant);
+        ways.truncate(1);
+        if matches!(contestant, Contestant::Limit) {
+            let mut variants = self.limit_ways();
+            variants.dedup_by_key(|variant| std::mem::discriminant(&variant.method));
+            ways = variants.into_iter().map(Way::Limit).collect();
+        }
+        let candidates = ways.into_iter().map(|way| Candidate {
+            entry: Entry::new(contestant.name(), &way.name(), None, Vec::new()),
+            contestant,
+            way,
+        });
+        candidates.collect()
+    }
+
+    fn limit_ways(&self) -> Vec<limit::Variant> {
+        let is_cold = self.stage.cache == Cache::Cold;
+        limit::ways(self.stage.kind.can_clone(), is_cold, self.arguments.cores)
     }
 
     /// Runs each once, and adds them with their times, or what went wrong; the fastest comes first.
@@ -180,25 +213,17 @@ impl Run<'_> {
         &mut self,
         contestant: &Contestant,
     ) -> io::Result<Vec<(Way, Result<f64, String>)>> {
-        let is_cold = self.stage.cache == Cache::Cold;
-        let mut ways = limit::ways(self.stage.kind.can_clone(), is_cold, self.arguments.cores);
-        if self.arguments.is_test {
-            // Of each method one.
-            ways.dedup_by_key(|way| std::mem::discriminant(&way.method));
-        }
         let mut tried = Vec::new();
         let wrap = |ways: Vec<limit::Variant>| ways.into_iter().map(Way::Limit).collect();
-        self.try_ways(contestant, wrap(ways), &mut tried)?;
-        if !self.arguments.is_test {
-            let best: Vec<Way> = tried
-                .iter()
-                .take(LIMITS)
-                .map(|(way, _)| way.clone())
-                .collect();
-            for way in best {
-                if let Way::Limit(way) = way {
-                    self.try_ways(contestant, wrap(limit::other_threads(way)), &mut tried)?;
-                }
+        self.try_ways(contestant, wrap(self.limit_ways()), &mut tried)?;
+        let best: Vec<Way> = tried
+            .iter()
+            .take(LIMITS)
+            .map(|(way, _)| way.clone())
+            .collect();
+        for way in best {
+            if let Way::Limit(way) = way {
+                self.try_ways(contestant, wrap(limit::other_threads(way)), &mut tried)?;
             }
         }
         Ok(tried)
@@ -256,6 +281,9 @@ impl Run<'_> {
         match fs::remove_dir_all(self.stage.filesystem.copy()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
+        }
+        if self.arguments.is_test {
+            return Ok(());
         }
         self.stage.filesystem.settle()
     }

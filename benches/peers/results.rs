@@ -131,7 +131,8 @@ impl Entry {
         self.contestant == "limit"
     }
 
-    fn is_right(&self) -> bool {
+    /// Whether its copy was one, and all that it claims to be.
+    pub fn is_right(&self) -> bool {
         self.failure.is_none() && self.faults.is_empty()
     }
 

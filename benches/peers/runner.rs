@@ -149,7 +149,7 @@ fn measure(Pipeline(commands): &Pipeline) -> io::Result<Answer> {
     let ends: io::Result<Vec<ExitStatus>> = children.iter_mut().map(Child::wait).collect();
     let wall = start.elapsed().as_secs_f64();
     if let Some(bad) = ends?.iter().find(|status| !status.success()) {
-        let message = first_line(&mut messages)?;
+        let message = read_message(&mut messages)?;
         return Ok(Answer::Failed(format!("{bad}: {message}")));
     }
     Ok(Answer::Done(usage(UsageWho::RUSAGE_CHILDREN, wall)?))
@@ -176,14 +176,30 @@ fn spawn(
         .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", name.display())))
 }
 
-fn first_line(messages: &mut File) -> io::Result<String> {
+/// The beginning of what was complained about, in one line and without colours.
+fn read_message(messages: &mut File) -> io::Result<String> {
     let mut text = Vec::new();
     messages.rewind()?;
     messages
         .take(LONGEST_MESSAGE as u64)
         .read_to_end(&mut text)?;
     let text = String::from_utf8_lossy(&text);
-    Ok(text.lines().next().unwrap_or("no message").to_owned())
+    let mut plain = String::new();
+    for (number, part) in text.split('\x1b').enumerate() {
+        // What begins with the escape character ends with an m.
+        let visible = if number == 0 {
+            Some(part)
+        } else {
+            part.split_once('m').map(|(_, rest)| rest)
+        };
+        plain.push_str(visible.unwrap_or_default());
+    }
+    let words: Vec<_> = plain.split_whitespace().collect();
+    Ok(if words.is_empty() {
+        "no message".to_owned()
+    } else {
+        words.join(" ")
+    })
 }
 
 /// What the process, or its children, have used so far.

@@ -82,10 +82,15 @@ fn row(entry: &Entry) -> String {
         remarks.push(format!("does not keep {}", entry.omissions.join(", ")));
     }
     remarks.push(entry.variant.clone());
+    // The limit's memory is that of its list.
+    let peak_memory = if entry.is_limit() {
+        String::new()
+    } else {
+        format!("{:.1}", peak_memory as f64 / 1024.0)
+    };
     format!(
-        "| {} | {median:.3} | {min:.3} | {user:.3} | {system:.3} | {:.1} | {} | {} | {} |\n",
+        "| {} | {median:.3} | {min:.3} | {user:.3} | {system:.3} | {peak_memory} | {} | {} | {} |\n",
         cell_text(&entry.contestant),
-        peak_memory as f64 / 1024.0,
         ratio(to_peer),
         ratio(to_limit),
         cell_text(&remarks.join("; ")),

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
@@ -31,6 +31,7 @@ pub enum Aspect {
     Owners,
     Times,
     DirectoryTimes,
+    SymlinkTimes,
     HardLinks,
     Xattrs,
     Holes,
@@ -47,6 +48,7 @@ impl Aspect {
             Self::Owners => "owners",
             Self::Times => "times",
             Self::DirectoryTimes => "directories' times",
+            Self::SymlinkTimes => "symbolic links' times",
             Self::HardLinks => "hard links",
             Self::Xattrs => "extended attributes",
             Self::Holes => "holes",
@@ -61,6 +63,7 @@ impl Aspect {
             Self::Owners => claims.owners,
             Self::Times => claims.times,
             Self::DirectoryTimes => claims.directory_times,
+            Self::SymlinkTimes => claims.symlink_times,
             Self::HardLinks => claims.links,
             Self::Xattrs => claims.xattrs,
             Self::Holes => claims.holes,
@@ -112,7 +115,24 @@ impl Differences {
         let mut found = comparison.compare(source, copy)?;
         found.differ.judge_links(&found.names);
         found.differ.0.retain(|aspect, _| aspect.is_judged(mode));
+        for count in found.differ.0.values_mut() {
+            // The roots' own names say nothing.
+            let root = |root: &Path| format!("{}/", root.display());
+            count.example = count
+                .example
+                .replace(&root(source), "")
+                .replace(&root(copy), "");
+        }
         Ok(found.differ)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Whether this differs anywhere.
+    pub fn has(&self, aspect: Aspect) -> bool {
+        self.0.contains_key(&aspect)
     }
 
     pub fn verdict(&self, claims: Claims) -> Verdict {
@@ -150,13 +170,13 @@ impl Differences {
     }
 
     /// Names of one file must be names of one file, and the other way round.
-    fn judge_links(&mut self, names: &[(FileId, FileId)]) {
+    fn judge_links(&mut self, names: &[(PathBuf, FileId, FileId)]) {
         let (mut there, mut back) = (HashMap::new(), HashMap::new());
-        for &(source, copy) in names {
+        for &(ref path, source, copy) in names {
             let same = *there.entry(source).or_insert(copy) == copy
                 && *back.entry(copy).or_insert(source) == source;
             if !same {
-                self.add(Aspect::HardLinks, Path::new("any"));
+                self.add(Aspect::HardLinks, path);
             }
         }
     }
@@ -168,7 +188,7 @@ type FileId = (u64, u64);
 struct Found {
     differ: Differences,
     /// Of files with several names, on one side or the other, which they are on each.
-    names: Vec<(FileId, FileId)>,
+    names: Vec<(PathBuf, FileId, FileId)>,
 }
 
 struct Comparison {
@@ -213,7 +233,8 @@ impl Comparison {
             }
             if original.nlink() > 1 || twin.nlink() > 1 {
                 let id = |metadata: &Metadata| (metadata.dev(), metadata.ino());
-                found.names.push((id(&original), id(&twin)));
+                let path = source.to_owned();
+                found.names.push((path, id(&original), id(&twin)));
             }
         }
         Ok(found)
@@ -245,6 +266,8 @@ impl Comparison {
             differ.add(
                 if original.is_dir() {
                     Aspect::DirectoryTimes
+                } else if original.is_symlink() {
+                    Aspect::SymlinkTimes
                 } else {
                     Aspect::Times
                 },
