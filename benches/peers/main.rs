@@ -322,9 +322,9 @@ impl Bench {
         let (found, _) = contestant::find(self.arguments.cores);
         let mut contestants: Vec<_> = found.into_iter().filter(|one| one.name() == "cp").collect();
         contestants.extend(PLOTTED.map(|threads| contestant::poolcp(Some(threads))));
-        let caches = Cache::ALL
-            .into_iter()
-            .filter(|&cache| self.arguments.wants_cache(cache));
+        let caches = Cache::ALL.into_iter().filter(|&cache| {
+            self.arguments.wants_cache(cache) && (kind, cache) != (Kind::Tmpfs, Cache::Cold)
+        });
         for cache in caches.collect::<Vec<_>>() {
             let name = format!("threads {} {}", kind.name(), cache.name());
             eprintln!("peers: {name}");

@@ -10,6 +10,7 @@ use std::os::unix::fs::{FileExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use humansize::{BINARY, format_size};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, XattrFlags};
 
 use crate::random::SplitMix64;
@@ -123,7 +124,8 @@ pub const TEST: Scale = Scale {
     big_size: MIB,
     // The smallest that poolcp cuts into chunks.
     huge_size: 64 * MIB,
-    sparse_size: GIB,
+    // Little enough to be written by those who know no holes.
+    sparse_size: 128 * MIB,
     sparse_data: MIB,
     // So that one of them is special.
     links: 100,
@@ -230,12 +232,12 @@ impl Workload {
                 scale.tiny_files, scale.tiny_dirs
             ),
             Self::Dirs => format!("{} directories, {DEPTH} deep, few files", scale.dirs),
-            Self::Big => format!("8 files of {} MiB", scale.big_size / MIB),
-            Self::Huge => format!("one file of {} MiB", scale.huge_size / MIB),
+            Self::Big => format!("8 files of {}", format_size(scale.big_size, BINARY)),
+            Self::Huge => format!("one file of {}", format_size(scale.huge_size, BINARY)),
             Self::Sparse => format!(
-                "one file of {} GiB with {} MiB of data",
-                scale.sparse_size / GIB,
-                scale.sparse_data / MIB
+                "one file of {} with {} of data",
+                format_size(scale.sparse_size, BINARY),
+                format_size(scale.sparse_data, BINARY)
             ),
             Self::Links => format!("{} files with {NAMES} names each", scale.links),
         }
