@@ -12,13 +12,16 @@
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rayon::prelude::*;
 
 use crate::arguments::Arguments;
 use crate::contestant::{Contestant, Mode, Variant};
 use crate::filesystem::{Cache, Filesystem, Kind};
 use crate::limit::{self, Task};
+use crate::machine::Watch;
 use crate::results::{Cell, Entry};
 use crate::runner::{self, Outcome, Usage};
 use crate::verify::{Differences, Verdict};
@@ -91,12 +94,14 @@ pub fn measure(
     for contestant in contestants {
         candidates.extend(run.choose(contestant)?);
     }
+    let watch = Watch::start();
     for round in 0..arguments.rounds {
         let count = candidates.len();
         for turn in 0..count {
             run.take_turn(&mut candidates[(round + turn) % count], round == 0)?;
         }
     }
+    let others = watch.and_then(|watch| watch.others());
     let entries = candidates.into_iter().map(|candidate| candidate.entry);
     Ok(Cell::new(
         &run.stage.description,
@@ -107,6 +112,7 @@ pub fn measure(
             mode.name(),
         ],
         entries.collect(),
+        others,
     ))
 }
 
@@ -278,7 +284,7 @@ impl Run<'_> {
 
     /// Removes the copy, whole or not, and waits until that is done with.
     fn clear(&mut self) -> io::Result<()> {
-        match fs::remove_dir_all(self.stage.filesystem.copy()) {
+        match remove(&self.stage.filesystem.copy()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
@@ -287,6 +293,19 @@ impl Run<'_> {
         }
         self.stage.filesystem.settle()
     }
+}
+
+/// Removes a directory with all that is in it, several things at once: a cell has a hundred copies to remove.
+fn remove(directory: &Path) -> io::Result<()> {
+    let entries = fs::read_dir(directory)?.collect::<io::Result<Vec<_>>>()?;
+    entries.par_iter().try_for_each(|entry| {
+        if entry.file_type()?.is_dir() {
+            remove(&entry.path())
+        } else {
+            fs::remove_file(entry.path())
+        }
+    })?;
+    fs::remove_dir(directory)
 }
 
 fn result(outcome: Outcome) -> Result<Usage, String> {

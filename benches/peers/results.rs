@@ -70,6 +70,8 @@ pub struct Cell {
     pub best_peer: Option<(String, f64)>,
     /// Seconds.
     pub limit: Option<f64>,
+    /// The part of all processors that went to others during the rounds.
+    pub others: Option<f64>,
 }
 
 /// One contestant in one cell.
@@ -165,7 +167,12 @@ impl Entry {
 
 impl Cell {
     /// Makes the numbers; the fastest comes first.
-    pub fn new(description: &str, words: [&'static str; 4], mut entries: Vec<Entry>) -> Self {
+    pub fn new(
+        description: &str,
+        words: [&'static str; 4],
+        mut entries: Vec<Entry>,
+        others: Option<f64>,
+    ) -> Self {
         entries.iter_mut().for_each(Entry::summarize);
         entries.sort_by(|a, b| a.median().total_cmp(&b.median()));
         let right = |entry: &&Entry| entry.is_right() && entry.summary.is_some();
@@ -188,6 +195,7 @@ impl Cell {
             entries,
             best_peer,
             limit,
+            others,
         }
     }
 
