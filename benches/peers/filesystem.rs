@@ -43,10 +43,11 @@ const ENTRY_SIZE: u64 = 5 << 10;
 /// For what a filesystem has of its own.
 const OWN_SIZE: u64 = 160 * MIB;
 
-/// Where the demand is at least this, it is a measurement and not a test.
+/// Bytes. What needs at least this is a measurement and not a test.
 const LARGE: u64 = 64 * MIB;
 
-/// MiB. With a small journal, copying waits for it to be written to its place: it would be the limit for everybody.
+/// MiB. With a small journal, copying waits for it to be written to its place: it would be the limit for everybody. mkfs
+/// wants more than twice that for the whole.
 const JOURNAL: u64 = 1024;
 
 /// MiB. xfs puts its log into one of four parts of the image.
@@ -285,7 +286,7 @@ impl Device {
 }
 
 fn make_filesystem(kind: Kind, image: &str, size: u64, demand: Demand) -> io::Result<()> {
-    let is_large = demand.bytes >= LARGE;
+    let is_large = needed(demand) >= LARGE;
     let mut arguments: Vec<String> = Vec::new();
     let mut add = |words: &str| arguments.extend(words.split_whitespace().map(str::to_owned));
     match kind {
@@ -314,14 +315,14 @@ fn make_filesystem(kind: Kind, image: &str, size: u64, demand: Demand) -> io::Re
 /// Bytes that a filesystem for the demand and its copy is to have.
 fn size(kind: Kind, demand: Demand) -> u64 {
     let data = (needed(demand) as f64 * COPIES) as u64 + OWN_SIZE;
-    let log = if demand.bytes >= LARGE {
+    let log = if needed(demand) >= LARGE {
         JOURNAL * MIB
     } else {
         0
     };
     let size = match kind {
         Kind::Tmpfs => data,
-        Kind::Ext4 => data + log,
+        Kind::Ext4 => (data + log).max(3 * log),
         Kind::Xfs => (data + log).max(SMALLEST_XFS).max(4 * log),
         // It allots space in large chunks, for data or for metadata; and keeps some for removing.
         Kind::Btrfs => data + data / 4 + log,

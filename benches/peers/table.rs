@@ -141,7 +141,7 @@ pub fn summary(results: &Results) -> String {
         ),
     );
     for (name, reason) in &results.left_out {
-        line(&mut text, format_args!("\nLeft out: {name}: {reason}."));
+        line(&mut text, format_args!("\nLeft out: {name}: {reason}"));
     }
     text
 }
