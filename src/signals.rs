@@ -1,8 +1,8 @@
 //! What signals do. The first one asks the copy to stop, which then cleans up and is reported; a second one ends the process at
 //! once. A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -43,8 +43,11 @@ impl Signals {
 
 /// The process's ignored signals, signal 1 in the lowest bit (proc_pid_status(5), `SigIgn`). None, where there is no /proc.
 fn ignored() -> u64 {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    // Room for all of it: one call is enough.
+    let mut status = [0; 4096];
+    let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status));
+    let text = str::from_utf8(&status[..read.unwrap_or(0)]).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.unwrap_or(0)
 }

@@ -692,7 +692,11 @@ pub(crate) fn enter(dir: impl AsFd) -> bool {
 
 /// The process's umask, without setting it for a moment as umask(2) must; `None` where /proc does not say.
 pub(crate) fn umask() -> Option<u32> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    // The second line of a few dozen; one call reads them all, and each takes its time.
+    let mut buffer = [0; 4096];
+    let file = std::fs::File::open("/proc/self/status").ok()?;
+    let len = read(&file, &mut buffer).ok()?;
+    let status = str::from_utf8(&buffer[..len]).ok()?;
     let line = status
         .lines()
         .find_map(|line| line.strip_prefix("Umask:"))?;

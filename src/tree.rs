@@ -26,7 +26,7 @@ use std::vec;
 use rayon::Scope;
 use rayon::prelude::*;
 
-use crate::context::{Context, Event, lock};
+use crate::context::{Context, Event, OperandDir, lock};
 use crate::data::Failure;
 use crate::decide::{FilePlan, decide_dir};
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
@@ -195,10 +195,13 @@ impl DirTask {
     fn is_done(&self, cx: &Context, place: Place<'_>, id: FileId) -> Result<bool, Error> {
         let is_operand = place.dir.facts().is_none();
         let (of, source, dest) = self.operand(place, id);
-        if cx.is_copied_dir(id, of) {
+        let known = cx.operand_dir(id);
+        let is_its_copy =
+            |known: &OperandDir| known.entry.is_some() && place.source_entry() == known.entry;
+        if cx.is_copied_dir(id, of) || known.as_ref().is_some_and(is_its_copy) {
             return Err(Error::new(Operation::IntoItself, dest).with_other(source));
         }
-        let Some(known) = cx.operand_dir(id) else {
+        let Some(known) = known else {
             return Ok(false);
         };
         if place.dest_entry() == known.entry {

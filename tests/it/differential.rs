@@ -1080,6 +1080,7 @@ fn accepted(
     }
     let stumbles = says("cannot create directory")
         || says("cannot create regular file")
+        || says("cannot create hard link")
         || says("into itself")
         || says("File exists")
         || says("not writing through dangling");
@@ -1426,6 +1427,8 @@ const SCRIPTS: &[&str] = &[
      cp -f s d/a/",
     "mkdir s d; echo a >s/b; echo b >d/b; ln -P s/b d/a; chmod 0 s/b; touch -d @1000000000 s/b d/b; chown -hR 65534:65534 .
      setpriv --reuid=65534 --regid=65534 --clear-groups cp -dRu ./s/b s/ d",
+    "mkdir s s/dir
+     cp -r -n s/dir s/. s",
     "mkdir b d; seq 100000 >b/a; ln -s d/b l; mkdir d/b; echo b >d/b/c
      cp -rH b l d",
 ];
