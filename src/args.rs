@@ -229,6 +229,10 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", action = ArgAction::Append, help_heading = "How it is copied")]
     pub atomic: Vec<OsString>,
 
+    /// End only when everything is on the device
+    #[arg(long, help_heading = "How it is copied")]
+    pub fsync: bool,
+
     /// Share data with the source: auto (where possible), always (or fail), never
     #[arg(
         long,

@@ -315,6 +315,7 @@ fn options(args: &Args, choices: Choices, environment: &Environment) -> Result<O
     options.sparse = choices.sparse;
     options.one_file_system = args.one_file_system;
     options.attributes_only = args.attributes_only;
+    options.durable = args.fsync;
     options.force = args.force;
     options.remove_destination = args.remove_destination;
     options.parents = args.parents;

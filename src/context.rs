@@ -11,10 +11,12 @@ use std::time::Instant;
 
 use crate::data::{How, Ladder};
 use crate::dir::{Entry, Place};
+use crate::durable::Filesystems;
 use crate::error::Error;
 use crate::handles::{Handles, Tables};
 use crate::links::{Links, Writers};
 use crate::options::Options;
+use crate::plan::Root;
 use crate::report::{Count, Counters, Report};
 use crate::sys::{self, FileId};
 
@@ -154,6 +156,8 @@ pub(crate) struct Context {
     /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
     made: Option<Mutex<HashSet<Made>>>,
     canceller: Canceller,
+    /// The filesystems that are written, if the copy is to be durable.
+    filesystems: Option<Filesystems>,
     workers: usize,
     started: Instant,
 }
@@ -298,8 +302,16 @@ impl Context {
             copied_dirs: Mutex::default(),
             made: (meeting != Meeting::Never).then(Mutex::default),
             canceller,
+            filesystems: None,
             workers,
             started: Instant::now(),
+        }
+    }
+
+    /// A directory on a filesystem is written to.
+    pub(crate) fn meet_filesystem(&self, dev: u64, path: impl FnOnce() -> PathBuf) {
+        if let Some(filesystems) = &self.filesystems {
+            filesystems.meet(dev, path);
         }
     }
 
@@ -406,6 +418,19 @@ impl Context {
         copied
             .get(&id)
             .is_some_and(|copied| copied.fresh || copied.of == of)
+    }
+
+    /// Notes which filesystems the operands go to, on the thread that will call [`Context::make_durable`].
+    pub(crate) fn watch_filesystems(&mut self, roots: &[Root]) {
+        self.filesystems = Some(Filesystems::of(roots));
+    }
+
+    /// Waits until everything is on its device, if that is asked for.
+    pub(crate) fn make_durable(&mut self) {
+        let filesystems = self.filesystems.take();
+        for error in filesystems.into_iter().flat_map(Filesystems::sync) {
+            self.error(error);
+        }
     }
 
     /// The report, once everything has ended.

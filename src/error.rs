@@ -31,6 +31,8 @@ pub enum Operation {
     Transfer,
     /// Sharing data with the source, with `--reflink=always`.
     Clone,
+    /// Writing a filesystem's data and directories to its device (`--fsync`).
+    Sync,
     /// The copy was told to stop.
     Interrupted,
     /// Setting a copy's size.
@@ -139,6 +141,7 @@ impl Operation {
             Self::Write => format!("error writing {path}"),
             Self::Transfer => format!("error copying {other} to {path}"),
             Self::Clone => format!("failed to clone {path} from {other}"),
+            Self::Sync => format!("cannot make the copy in {path} durable"),
             Self::Interrupted => format!("stopped while copying {other} to {path}"),
             Self::Extend => format!("failed to extend {path}"),
             Self::Close => format!("failed to close {path}"),

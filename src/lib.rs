@@ -62,6 +62,7 @@
 //! | `data.rs` | the bytes of one file |
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `links.rs` | hard links |
+//! | `durable.rs` | writing everything to its device at the end |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
 //! | `report.rs` | counters, [`Stats`], [`Report`] as text and JSON; the only user of humansize |
@@ -97,6 +98,7 @@ mod context;
 mod data;
 mod decide;
 mod dir;
+mod durable;
 mod error;
 mod facts;
 mod file;

@@ -196,6 +196,8 @@ pub struct Options {
     pub one_file_system: bool,
     /// Whether a file takes its name only when it is complete (`--atomic`).
     pub atomic: Atomic,
+    /// The copy ends only when it is on the device (`--fsync`).
+    pub durable: bool,
     /// Whether data may be shared with the source.
     pub reflink: Reflink,
     /// How holes are treated.
@@ -223,6 +225,7 @@ impl Default for Options {
             write_through_dangling: false,
             one_file_system: false,
             atomic: Atomic::default(),
+            durable: false,
             reflink: Reflink::default(),
             sparse: Sparse::default(),
         }

@@ -285,7 +285,8 @@ impl Plan {
     fn copy(self, tables: Tables) -> Report {
         let meeting = self.meeting();
         let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
-        let cx = Context::new(
+        let is_durable = self.options.durable;
+        let mut cx = Context::new(
             self.options,
             self.observer,
             self.counters,
@@ -295,7 +296,11 @@ impl Plan {
             meeting,
         );
         let in_order = meeting != Meeting::Never || cx.options.ask;
+        if is_durable {
+            cx.watch_filesystems(&self.roots);
+        }
         tree::copy_roots(&cx, &self.roots, in_order);
+        cx.make_durable();
         cx.report()
     }
 }

@@ -431,6 +431,19 @@ pub(crate) fn rewind(fd: impl AsFd) -> Result<()> {
     rustix::fs::seek(fd, rustix::fs::SeekFrom::Start(0)).map(drop)
 }
 
+/// Writes everything that a filesystem has in memory to its device, given an open directory in it (syncfs(2)).
+pub(crate) fn sync_filesystem(dir: impl AsFd) -> Result<()> {
+    match retry(|| rustix::fs::syncfs(&dir)) {
+        // A directory that may be searched only, opened as a place.
+        Err(Errno::BADF) => {
+            let oflags = OFlags::RDONLY | OFlags::CLOEXEC;
+            let dir = rustix::fs::open(path_of_fd(dir), oflags, Mode::empty())?;
+            retry(|| rustix::fs::syncfs(&dir))
+        }
+        done => done,
+    }
+}
+
 /// Sets a file's size; what it grows by is a hole.
 pub(crate) fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
     retry(|| rustix::fs::ftruncate(&fd, size))

@@ -336,6 +336,7 @@ impl DirTask {
             private_until: made.private_until,
             ladder: cx.ladder(stat.id.dev, made.stat.id.dev),
         };
+        cx.meet_filesystem(made.stat.id.dev, || place.dest_path());
         let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
         let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts);
         let pair = Pair::Open {
