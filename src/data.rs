@@ -333,8 +333,7 @@ impl Transfer<'_> {
             let start = match sys::next_data(self.source, offset) {
                 Ok(Some(start)) => start.max(offset),
                 Ok(None) => break,
-                // This filesystem does not tell holes: lseek(2) has EINVAL for it, and some network filesystems EOPNOTSUPP.
-                Err(Errno::INVAL | Errno::OPNOTSUPP) => {
+                Err(errno) if tells_no_holes(errno) => {
                     ranges.push(offset..size);
                     break;
                 }
@@ -344,7 +343,11 @@ impl Transfer<'_> {
                 break;
             }
             // A hole punched between the two questions would end where it starts.
-            let end = sys::next_hole(self.source, start)?.clamp(start + 1, size);
+            let end = match sys::next_hole(self.source, start) {
+                Ok(end) => end.clamp(start + 1, size),
+                Err(errno) if tells_no_holes(errno) => size,
+                Err(errno) => return Err(errno),
+            };
             ranges.push(start..end);
             offset = end;
         }
@@ -538,6 +541,11 @@ fn rest(bytes: &[u8], written: usize) -> Result<&[u8], Failure> {
         return Err(failed(Operation::Write)(Errno::NOSPC));
     }
     Ok(&bytes[written..])
+}
+
+/// Whether a filesystem does not know where a file's holes are (lseek(2); some on FUSE say `EOPNOTSUPP`).
+fn tells_no_holes(errno: Errno) -> bool {
+    matches!(errno, Errno::INVAL | Errno::OPNOTSUPP)
 }
 
 /// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file.

@@ -43,6 +43,8 @@ pub(crate) struct Attributes {
     times: Times,
     /// ACLs among them.
     xattrs: Vec<(CString, Vec<u8>)>,
+    /// The access ACL is among them, or there is none.
+    acl_is_known: bool,
 }
 
 /// The modes that new files were seen to get when they were made with them. Not every filesystem gives what the kernel asks
@@ -91,9 +93,9 @@ impl Preserve {
     }
 }
 
-/// Whether a directory's new files inherit an ACL.
+/// Whether a directory's new files inherit an ACL, or might.
 pub(crate) fn has_default_acl(dir: BorrowedFd) -> bool {
-    sys::has_xattr(dir, DEFAULT_ACL)
+    sys::has_xattr(dir, DEFAULT_ACL).unwrap_or(true)
 }
 
 impl Attributes {
@@ -105,11 +107,13 @@ impl Attributes {
         failed: &mut dyn FnMut(Failure),
     ) -> Self {
         let mut xattrs = Vec::new();
+        let mut acl_is_known = true;
         let mut keep = |name: CString| match get(source, &name) {
             Ok(value) => xattrs.push((name, value)),
             // Gone since it was listed, or never there.
             Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
             Err(errno) => {
+                acl_is_known &= name.as_c_str() != ACCESS_ACL;
                 if is_required(&name, preserve) {
                     failed(Failure {
                         operation: operation_on(&name),
@@ -118,27 +122,39 @@ impl Attributes {
                 }
             }
         };
-        if preserve.any_xattrs() {
+        let mut unlisted = !preserve.any_xattrs();
+        let mut list_error = None;
+        if !unlisted {
             match list(source) {
                 Ok(names) => names
                     .into_iter()
                     .filter(|name| is_kept(name, preserve))
-                    .for_each(keep),
+                    .for_each(&mut keep),
                 Err(Errno::OPNOTSUPP) => {}
-                Err(errno) if preserve.xattrs == Effort::Required => failed(Failure {
-                    operation: Operation::Xattr,
-                    errno,
-                }),
-                Err(_) => {}
+                Err(errno) => {
+                    unlisted = true;
+                    list_error = Some(errno);
+                }
             }
-        } else if preserve.mode && stat.kind != Kind::Symlink {
+        }
+        // ACLs have known names.
+        if unlisted && preserve.mode && stat.kind != Kind::Symlink {
             keep(ACCESS_ACL.to_owned());
             if stat.kind == Kind::Dir {
                 keep(DEFAULT_ACL.to_owned());
             }
         }
+        if let Some(errno) = list_error
+            && preserve.xattrs == Effort::Required
+        {
+            failed(Failure {
+                operation: Operation::Xattr,
+                errno,
+            });
+        }
         Self {
             xattrs,
+            acl_is_known,
             ..Self::without_xattrs(stat)
         }
     }
@@ -152,6 +168,7 @@ impl Attributes {
             gid: stat.gid,
             times: stat.times,
             xattrs: Vec::new(),
+            acl_is_known: true,
         }
     }
 
@@ -203,7 +220,11 @@ impl Attributes {
                 }
             }
         }
-        self.give_xattrs(dest, preserve, has, failed);
+        let has_acl = self.give_xattrs(dest, preserve, has, failed);
+        if preserve.mode && !(has_acl && self.acl_is_known) {
+            // With an ACL these bits are the limit of what it gives; without it they would be the group's rights.
+            mode &= !0o070;
+        }
         let mode = if preserve.mode {
             Some(mode)
         } else {
@@ -243,17 +264,21 @@ impl Attributes {
         }
     }
 
+    /// Whether the access ACL is right now.
     fn give_xattrs(
         &self,
         dest: Subject,
         preserve: &Preserve,
         has: Has,
         failed: &mut dyn FnMut(Failure),
-    ) {
+    ) -> bool {
+        let mut has_acl = true;
         for (name, value) in &self.xattrs {
-            if let Err(errno) = set(dest, name, value)
-                && is_required(name, preserve)
-            {
+            let Err(errno) = set(dest, name, value) else {
+                continue;
+            };
+            has_acl &= name.as_c_str() != ACCESS_ACL;
+            if is_required(name, preserve) {
                 failed(Failure {
                     operation: operation_on(name),
                     errno,
@@ -261,7 +286,7 @@ impl Attributes {
             }
         }
         if self.kind == Kind::Symlink || !has.acl {
-            return;
+            return has_acl;
         }
         let unwanted: &[&CStr] = if preserve.mode {
             &[ACCESS_ACL, DEFAULT_ACL]
@@ -272,12 +297,23 @@ impl Attributes {
             &[]
         };
         for name in unwanted {
-            let wanted = self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == *name);
-            if !wanted {
-                // Nothing inherited is the usual case and an error to the kernel.
-                let _ = remove(dest, name);
+            if self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == *name) {
+                continue;
+            }
+            match remove(dest, name) {
+                // Nothing inherited is the usual case. Only directories have a default ACL.
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::ACCESS) => {}
+                Err(errno) => {
+                    // Whom the ACL names is limited by the same bits.
+                    has_acl &= *name != ACCESS_ACL;
+                    failed(Failure {
+                        operation: Operation::Permissions,
+                        errno,
+                    });
+                }
             }
         }
+        has_acl
     }
 }
 

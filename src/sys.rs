@@ -625,10 +625,15 @@ pub(crate) fn inode_flags(fd: impl AsFd) -> Option<u32> {
 }
 
 /// Whether an open file has an extended attribute.
-pub(crate) fn has_xattr(fd: impl AsFd, attribute: &CStr) -> bool {
-    match rustix::fs::fgetxattr(&fd, attribute, &mut [0_u8; 0]) {
-        Err(Errno::BADF) => rustix::fs::getxattr(path_of_fd(fd), attribute, &mut [0_u8; 0]).is_ok(),
-        got => got.is_ok(),
+pub(crate) fn has_xattr(fd: impl AsFd, attribute: &CStr) -> Result<bool> {
+    let mut got = rustix::fs::fgetxattr(&fd, attribute, &mut [0_u8; 0]);
+    if got == Err(Errno::BADF) {
+        got = rustix::fs::getxattr(path_of_fd(fd), attribute, &mut [0_u8; 0]);
+    }
+    match got {
+        Ok(_) => Ok(true),
+        Err(Errno::NODATA | Errno::OPNOTSUPP) => Ok(false),
+        Err(errno) => Err(errno),
     }
 }
 

@@ -279,7 +279,7 @@ impl Call {
             line.extend(["--clear-groups", "--"].map(OsString::from));
         }
         if let Some(options) = &self.strace {
-            line.extend(["strace", "-f", "-qq", "-o"].map(OsString::from));
+            line.extend(["strace", "-f", "--quiet=all", "-o"].map(OsString::from));
             line.push(self.cwd.join(TRACE).into());
             line.extend(options.iter().cloned());
             line.push("--".into());

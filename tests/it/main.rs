@@ -18,6 +18,7 @@
 //! | `interrupted` | copies that are killed or stopped, and what the next one makes of it |
 //! | `strange` | filesystems that are slow, or answer in unusual ways that the rules allow |
 //! | `passthrough` | such filesystems (FUSE) |
+//! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
 //! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
@@ -32,6 +33,7 @@ mod destination;
 mod differential;
 mod errors;
 mod interrupted;
+mod faults;
 mod kinds;
 mod metadata;
 // What only the latency bench uses of it.

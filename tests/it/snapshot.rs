@@ -108,6 +108,30 @@ impl Snapshot {
         self
     }
 
+    /// The paths of all entries.
+    pub fn paths(&self) -> impl Iterator<Item = &Path> {
+        self.0.keys().map(PathBuf::as_path)
+    }
+
+    /// One fact about an entry, if that is there and has it.
+    pub fn fact(&self, path: &Path, name: &str) -> Option<&str> {
+        self.0.get(path)?.facts.get(name).map(String::as_str)
+    }
+
+    /// The names of the facts in which two entries of one path differ.
+    pub fn differing(&self, other: &Self, path: &Path) -> Vec<&'static str> {
+        let facts = |snapshot: &Self| snapshot.0.get(path).map(|entry| entry.facts.clone());
+        let (left, right) = (
+            facts(self).unwrap_or_default(),
+            facts(other).unwrap_or_default(),
+        );
+        let mut names: Vec<_> = left.keys().chain(right.keys()).copied().collect();
+        names.sort_unstable();
+        names.dedup();
+        names.retain(|name| left.get(name) != right.get(name));
+        names
+    }
+
     /// How many directories are in each other at most.
     pub fn depth(&self) -> usize {
         let depths = self.0.keys().map(|path| path.components().count());
