@@ -244,16 +244,21 @@ pub(crate) struct Process {
     pub gid: u32,
     /// `None` where it cannot be known.
     pub umask: Option<u32>,
+    /// What cannot be done through a descriptor can be done through its link in /proc.
+    pub has_proc: bool,
 }
 
 impl Process {
     fn new() -> Self {
         let (uid, gid) = sys::effective_ids();
+        let umask = sys::umask();
         Self {
             superuser: sys::is_superuser(),
             uid,
             gid,
-            umask: sys::umask(),
+            umask,
+            // That is where it comes from.
+            has_proc: umask.is_some(),
         }
     }
 }

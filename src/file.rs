@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::backup::Saved;
 use crate::context::{Context, Event, Interest, Question};
 use crate::data::How;
-use crate::decide::{Decision, FilePlan, Reason, decide, has_data, looks_through};
+use crate::decide::{Decision, FilePlan, Reason, Seen, decide, has_data, looks_through};
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
@@ -28,7 +28,7 @@ use crate::links::{Claim, Left, Name};
 use crate::options::{Follow, Make, Overwrite};
 use crate::report::Count;
 use crate::staged::replace;
-use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
+use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
 /// followed, if it is a symbolic link, to find that kind.
@@ -52,8 +52,12 @@ fn try_copy(
     held: Option<FileId>,
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<(), Error> {
-    let (entry, plan, there) = choose(cx, place, kind, follow)?;
-    let Some(id) = there.filter(|id| plan == FilePlan::Overwrite && held != Some(*id)) else {
+    let (entry, plan) = choose(cx, place, kind, follow)?;
+    let written = match plan {
+        FilePlan::Overwrite => entry.dest_file().map(|stat| stat.id),
+        _ => None,
+    };
+    let Some(id) = written.filter(|id| held != Some(*id)) else {
         return entry.carry_out(cx, place, plan, ended);
     };
     // Another name may lead to the same file, and has to wait then.
@@ -87,14 +91,13 @@ fn copy_waiting(
     place.unless_panic(|| try_copy(cx, place, left.kind, left.follow, Some(held), ended))
 }
 
-/// Looks at the entry, and settles what is going to be done about it. What has the destination's name is returned, too: a
-/// symbolic link stands for what it leads to.
+/// Looks at the entry, and settles what is going to be done about it.
 fn choose(
     cx: &Context,
     place: Place<'_>,
     kind: Kind,
     follow: bool,
-) -> Result<(Entry, FilePlan, Option<FileId>), Error> {
+) -> Result<(Entry, FilePlan), Error> {
     if place.dir.is_fresh() {
         // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
         let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
@@ -111,17 +114,17 @@ fn choose(
         } else {
             Entry::look(place, follow)?
         };
-        return Ok((entry, FilePlan::Create, None));
+        return Ok((entry, FilePlan::Create));
     }
-    let entry = Entry::look(place, follow)?;
-    let (Decision { ask, plan }, there) = entry.decide(cx, place)?;
+    let mut entry = Entry::look(place, follow)?;
+    let Decision { ask, plan } = entry.decide(cx, place)?;
     let may = !ask || cx.may_overwrite(&question(cx, place, entry.stat.kind));
     let plan = if may {
         plan
     } else {
         FilePlan::Skip(Reason::Exists)
     };
-    Ok((entry, plan, there))
+    Ok((entry, plan))
 }
 
 /// What is said about an entry that is made: at the beginning or, if it is to say how, at the end.
@@ -248,7 +251,7 @@ fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
     place.unless_panic(|| {
         let mut entry = Entry::look(place, follow)?;
         // Whoever left it has asked, and cleared the name.
-        match entry.decide(cx, place)?.0.plan {
+        match entry.decide(cx, place)?.plan {
             FilePlan::Refuse(operation) => Err(place.refused(operation)),
             plan => entry.make(cx, place, plan).map(drop),
         }
@@ -322,6 +325,8 @@ pub(crate) struct Entry {
     /// Regular files only.
     pub file: Option<OwnedFd>,
     pub followed: bool,
+    /// What had the destination's name when it was decided what to do.
+    dest: Option<Seen>,
 }
 
 impl Entry {
@@ -360,6 +365,7 @@ impl Entry {
             stat,
             file: Some(file),
             followed: follow,
+            dest: None,
         })
     }
 
@@ -371,15 +377,29 @@ impl Entry {
             stat,
             file: None,
             followed: follow,
+            dest: None,
         })
     }
 
     /// What is going to be done, given what has the destination's name now.
-    fn decide(&self, cx: &Context, place: Place<'_>) -> Result<(Decision, Option<FileId>), Error> {
+    fn decide(&mut self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
         let Facts { source, dest } = gather(cx, place, self.stat, self.followed)?;
         let decision = decide(&cx.options, &source, &dest);
-        let there = dest.ok().flatten().and_then(|dest| dest.seen.end().ok());
-        Ok((decision, there.map(|stat| stat.id)))
+        self.dest = dest.ok().flatten().map(|dest| dest.seen);
+        Ok(decision)
+    }
+
+    /// The file that the destination's name leads to.
+    pub(crate) fn dest_file(&self) -> Option<Stat> {
+        self.dest.and_then(|seen| seen.end().ok())
+    }
+
+    /// How a destination that is there is opened: as what it was when that was decided.
+    pub(crate) fn dest_flags(&self) -> DestFlags {
+        DestFlags {
+            follow: self.dest.is_some_and(|seen| seen.target.is_some()),
+            wait: self.dest_file().is_some_and(|stat| stat.kind != Kind::File),
+        }
     }
 
     /// Does what has been chosen.

@@ -175,7 +175,7 @@ impl Entry {
             };
             let source = sys::open_source(pair.source(), place.names.source, flags);
             let source = same(source, Some(self.stat.id), Operation::Open)?;
-            let dest = sys::open_dest(pair.dest(), &dest_name);
+            let dest = sys::open_dest(pair.dest(), &dest_name, self.dest_flags());
             let dest = same(dest, dest_id, Operation::CreateFile)?;
             Ok(Some(Ends { source, dest }))
         })
@@ -275,7 +275,7 @@ impl Entry {
         place: Place<'a>,
         plan: FilePlan,
     ) -> Result<Option<Staged<'a>>, Error> {
-        let file = match sys::open_dest(place.pair.dest(), place.names.dest) {
+        let file = match sys::open_dest(place.pair.dest(), place.names.dest, self.dest_flags()) {
             Ok(file) => file,
             // Gone since the decision.
             Err(Errno::NOENT) => return Ok(None),
@@ -289,6 +289,10 @@ impl Entry {
         // Emptying the source would lose it; the name may have changed since the decision.
         if stat.id == self.stat.id {
             return Err(place.refused(Operation::SameFile));
+        }
+        // Nor is anything emptied but what the decision was about.
+        if self.dest_file().is_some_and(|seen| seen.id != stat.id) {
+            return Err(create_error(place, Errno::STALE));
         }
         if plan == FilePlan::Supersede {
             match self.supersede(cx, place, &file, &stat) {
@@ -492,10 +496,30 @@ impl Entry {
         });
     }
 
+    /// Dresses what cannot be opened. Who may write the directory can have given its name to another file meanwhile, which
+    /// must get nothing: so what has the name is held fast, and looked at.
     fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {
+        if !self.is_dressed(cx, has) {
+            return;
+        }
+        let (dir, name) = (place.pair.dest(), place.names.dest);
         let source = Subject::Named(place.pair.source(), place.names.source);
-        let dest = Subject::Named(place.pair.dest(), place.names.dest);
-        self.dress(cx, place, source, dest, has);
+        let pinned = sys::pin(dir, name).and_then(|pin| match sys::fstat(&pin)?.kind {
+            kind if kind == self.stat.kind => Ok(pin),
+            _ => Err(Errno::STALE),
+        });
+        match pinned {
+            Ok(pin) if cx.process.has_proc => {
+                self.dress(cx, place, source, Subject::Open(pin.as_fd()), has);
+            }
+            Ok(_) => self.dress(cx, place, source, Subject::Named(dir, name), has),
+            Err(errno) => cx.error(place.dest_error(Operation::Permissions, errno)),
+        }
+    }
+
+    /// Whether the copy gets any attributes.
+    fn is_dressed(&self, cx: &Context, has: Has) -> bool {
+        cx.options.preserve.any() || has.private_until.is_some()
     }
 
     fn dress(
@@ -506,10 +530,10 @@ impl Entry {
         dest: Subject<'_>,
         has: Has,
     ) {
-        let preserve = &cx.options.preserve;
-        if !preserve.any() && has.private_until.is_none() {
+        if !self.is_dressed(cx, has) {
             return;
         }
+        let preserve = &cx.options.preserve;
         let mut failed = |failure| cx.error(explain(place, failure));
         Attributes::read(source, &self.stat, preserve, &mut failed).give(
             dest,

@@ -284,14 +284,31 @@ pub(crate) fn create_through_link(dir: impl AsFd, name: &OsStr, mode: u32) -> Re
     )
 }
 
-/// Opens a file that is there for writing, following a symbolic link as `cp` does, without touching its data.
-pub(crate) fn open_dest(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    rustix::fs::openat(
-        dir,
-        name,
-        OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY,
-        Mode::empty(),
-    )
+/// How a destination that is there is opened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DestFlags {
+    /// A symbolic link as the last component is followed.
+    pub follow: bool,
+    /// A FIFO's reader is waited for. Not for a name that was thought to be a regular file, see [`SourceFlags::wait`].
+    pub wait: bool,
+}
+
+/// Opens a file that is there for writing, without touching its data.
+pub(crate) fn open_dest(dir: impl AsFd, name: &OsStr, flags: DestFlags) -> Result<OwnedFd> {
+    let mut oflags = OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOCTTY;
+    if !flags.follow {
+        oflags |= OFlags::NOFOLLOW;
+    }
+    if !flags.wait {
+        oflags |= OFlags::NONBLOCK;
+    }
+    rustix::fs::openat(dir, name, oflags, Mode::empty())
+}
+
+/// A descriptor that stands for what has a name now, a symbolic link itself included, and does nothing to it.
+pub(crate) fn pin(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
+    let oflags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    rustix::fs::openat(dir, name, oflags, Mode::empty())
 }
 
 /// Closes a file that was written, and hears what the filesystem still has to say: NFS and quotas report a failed write
@@ -488,12 +505,7 @@ pub(crate) fn set_mode(fd: impl AsFd, mode: u32) -> Result<()> {
 /// fchmodat(2) has no such flag before Linux 6.6. A descriptor that only names the file (`O_PATH`) pins it, and the
 /// kernel's own link to it in /proc is followed to exactly that file.
 pub(crate) fn set_mode_at(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<()> {
-    let pin = rustix::fs::openat(
-        &dir,
-        name,
-        OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?;
+    let pin = pin(&dir, name)?;
     if fstat(&pin)?.kind == Kind::Symlink {
         return Err(Errno::LOOP);
     }

@@ -485,7 +485,7 @@ fn make_dest(
     } else if !merges(cx, place, source, follow)? {
         return Ok(None);
     }
-    let through = cx.options.keep_directory_symlink;
+    let through = cx.options.keep_directory_symlink && !fresh;
     let fd = match sys::open_dest_dir(dir, name, through) {
         // A umask may forbid the owner, too.
         Err(Errno::ACCESS) if fresh => {
@@ -499,6 +499,12 @@ fn make_dest(
     let stat = sys::fstat(&fd).map_err(error)?;
     if fresh && stat.mode & 0o700 != 0o700 {
         sys::set_mode(&fd, stat.mode | 0o700).map_err(error)?;
+    }
+    if fresh && cx.process.superuser && stat.uid != cx.process.uid {
+        // Who may write the parent has put a directory of their own in its place, and would see what is coming. A
+        // filesystem that knows no owners refuses.
+        let _ = sys::set_owner(&fd, Some(cx.process.uid), Some(cx.process.gid));
+        let _ = sys::set_mode(&fd, at_first & !umask | 0o700);
     }
     let missing = 0o700 & (!wanted | umask);
     let private_until = if !fresh {

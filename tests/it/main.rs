@@ -18,6 +18,7 @@
 //! | `interrupted` | copies that are killed or stopped, and what the next one makes of it |
 //! | `strange` | filesystems that are slow, or answer in unusual ways that the rules allow |
 //! | `passthrough` | such filesystems (FUSE) |
+//! | `attacker` | somebody swaps names while they are copied |
 //! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
@@ -28,6 +29,7 @@
 mod harness;
 mod snapshot;
 
+mod attacker;
 mod command_line;
 mod destination;
 mod differential;

@@ -1,0 +1,365 @@
+//! Somebody who may write one of the directories swaps names while they are copied.
+//!
+//! The attacker is a thread that gives a name in a tree to something else and back again, with
+//! `renameat2(RENAME_EXCHANGE)`, as fast as it can, while poolcp copies again and again. What it swaps in leads out of the
+//! tree, to a canary. Whatever else happens to the copy, a canary in the way of the source is never read, so that its
+//! content never appears in the copy, and one in the way of the destination is never written, nor are its attributes
+//! changed.
+//!
+//! What the attacker may win is what `cp` promises to anybody: a symbolic link that is at the destination when the copy
+//! looks is written through if the source is a file. So a destination that is overwritten is attacked at the one moment
+//! that matters, between the look and the opening, which strace makes long.
+//!
+//! Each attack takes two seconds. For a minute each, with the numbers of swaps and copies:
+//!
+//!     cargo test --release --test it -- --ignored --nocapture --test-threads 1 for_a_minute
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::harness::{NOBODY, Sandbox, chmod, chown, is_root, say};
+use crate::snapshot::{Snapshot, assert_same};
+
+const BRIEF: Duration = Duration::from_secs(2);
+const LONG: Duration = Duration::from_secs(60);
+
+/// In no file that may be read.
+const SECRET: &[u8] = b"the canary's own song";
+
+/// A tree, a name in it, and what the attacker swaps in.
+struct Attack {
+    what: &'static str,
+    options: &'static [&'static str],
+    /// The name under attack.
+    name: &'static str,
+    /// What it is swapped with, called `swap`.
+    make_swap: fn(&Sandbox),
+    /// What is done before each copy.
+    before: fn(&Sandbox),
+}
+
+/// Leads to the directory outside.
+fn to_directory(sandbox: &Sandbox) {
+    sandbox.symlink("swap", sandbox.path("outside"));
+}
+
+/// Leads to a file outside.
+fn to_file(sandbox: &Sandbox) {
+    sandbox.symlink("swap", sandbox.path("outside/file"));
+}
+
+fn remove_copy(sandbox: &Sandbox) {
+    // The attacker may have put something else there, or be about to.
+    let _ = fs::remove_dir_all(sandbox.path("copy/dir"));
+    let _ = fs::remove_file(sandbox.path("copy/dir"));
+}
+
+const NOTHING: fn(&Sandbox) = |_| {};
+
+const ATTACKS: &[Attack] = &[
+    Attack {
+        what: "a source directory becomes a link",
+        options: &["-a"],
+        name: "source/dir",
+        make_swap: to_directory,
+        before: NOTHING,
+    },
+    Attack {
+        what: "a source directory far above becomes a link",
+        options: &["-r"],
+        name: "source/dir/sub",
+        make_swap: to_directory,
+        before: remove_copy,
+    },
+    Attack {
+        what: "a source file becomes a link",
+        options: &["-a"],
+        name: "source/dir/file",
+        make_swap: to_file,
+        before: NOTHING,
+    },
+    Attack {
+        what: "a source file that is copied in parts becomes a link",
+        options: &["-a"],
+        name: "source/dir/large",
+        make_swap: to_file,
+        before: remove_copy,
+    },
+    Attack {
+        what: "a source file becomes a FIFO",
+        options: &["-r"],
+        name: "source/dir/file",
+        make_swap: |sandbox| drop(sandbox.fifo("swap")),
+        before: NOTHING,
+    },
+    Attack {
+        what: "a destination directory becomes a link",
+        options: &["-a"],
+        name: "copy/dir",
+        make_swap: to_directory,
+        before: NOTHING,
+    },
+    Attack {
+        what: "a new destination directory becomes a link",
+        options: &["-a", "--keep-directory-symlink"],
+        name: "copy/dir/sub",
+        make_swap: to_directory,
+        before: remove_copy,
+    },
+    Attack {
+        what: "a new destination file becomes a link",
+        options: &["-a"],
+        name: "copy/dir/file",
+        make_swap: to_file,
+        before: remove_copy,
+    },
+    Attack {
+        what: "a new destination file that is copied in parts becomes a link",
+        options: &["-a"],
+        name: "copy/dir/large",
+        make_swap: to_file,
+        before: remove_copy,
+    },
+    Attack {
+        what: "a new destination file that is copied in parts becomes a FIFO",
+        options: &["-a"],
+        name: "copy/dir/large",
+        make_swap: |sandbox| drop(sandbox.fifo("swap")),
+        before: remove_copy,
+    },
+    Attack {
+        what: "a destination file that is replaced becomes a link",
+        options: &["-a", "--remove-destination"],
+        name: "copy/dir/file",
+        make_swap: to_file,
+        before: NOTHING,
+    },
+    Attack {
+        what: "a new FIFO becomes a link",
+        options: &["-a"],
+        name: "copy/dir/fifo",
+        make_swap: to_file,
+        before: remove_copy,
+    },
+    Attack {
+        what: "a new FIFO becomes a hard link to a file",
+        options: &["-a"],
+        name: "copy/dir/fifo",
+        make_swap: |sandbox| drop(sandbox.hard_link("swap", "outside/file")),
+        before: remove_copy,
+    },
+    Attack {
+        what: "a new symbolic link becomes a hard link to a file",
+        options: &["-a"],
+        name: "copy/dir/link",
+        make_swap: |sandbox| drop(sandbox.hard_link("swap", "outside/file")),
+        before: remove_copy,
+    },
+];
+
+fn make_world(sandbox: &Sandbox) {
+    for i in 0..20 {
+        sandbox.file(format!("source/dir/{i}"), 1000);
+        sandbox.file(format!("source/dir/sub/{i}"), 1000);
+    }
+    sandbox.file("source/dir/file", 1000);
+    sandbox.file("source/dir/sub/file", 1000);
+    sandbox.symlink("source/dir/link", "file");
+    chmod(&sandbox.fifo("source/dir/fifo"), 0o622);
+    sandbox.dir("copy");
+    for name in ["file", "0", "sub/file"] {
+        let path = sandbox.file(format!("outside/{name}"), 0);
+        fs::write(&path, SECRET).expect("write");
+        chmod(&path, 0o600);
+    }
+    if is_root() {
+        chown(&sandbox.path("source/dir/fifo"), NOBODY, NOBODY);
+        chown(&sandbox.path("source/dir/link"), NOBODY, NOBODY);
+    }
+}
+
+/// Whether a file below a directory contains the secret. Links are not followed: what they say is not a secret.
+fn is_known_in(dir: &Path) -> bool {
+    let Ok(listing) = fs::read_dir(dir) else {
+        return false;
+    };
+    listing.flatten().any(|entry| {
+        let path = entry.path();
+        match fs::symlink_metadata(&path) {
+            Ok(meta) if meta.is_dir() => is_known_in(&path),
+            Ok(meta) if meta.is_file() && meta.len() < 10_000 => {
+                let content = fs::read(&path).unwrap_or_default();
+                content.windows(SECRET.len()).any(|bytes| bytes == SECRET)
+            }
+            _ => false,
+        }
+    })
+}
+
+fn run(attack: &Attack, time: Duration) {
+    let sandbox = Sandbox::in_memory();
+    make_world(&sandbox);
+    if attack.name.ends_with("large") {
+        // Just large enough to be copied in parts, and all of it data.
+        sandbox.sparse("source/dir/large", 64 << 20, &[(0, 64 << 20)]);
+    }
+    (attack.make_swap)(&sandbox);
+    // A hard link counts in the canary's own facts.
+    let outside = Snapshot::of(&sandbox.path("outside"));
+    let (swaps, done) = (AtomicU64::new(0), AtomicBool::new(false));
+    let mut codes = [0_u64; 2];
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let (name, swap) = (sandbox.path(attack.name), sandbox.path("swap"));
+            while !done.load(Ordering::Relaxed) {
+                // It fails for as long as there is nothing to be swapped.
+                if renameat_with(CWD, &name, CWD, &swap, RenameFlags::EXCHANGE).is_ok() {
+                    swaps.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        });
+        // The attacker has to be stopped whatever happens here.
+        let attacked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let start = Instant::now();
+            while start.elapsed() < time {
+                (attack.before)(&sandbox);
+                let args = ["-j4"].iter().chain(attack.options);
+                let args = args.chain(&["source/.", "copy"]);
+                let run = sandbox.poolcp(args).run();
+                codes[usize::try_from(run.code).expect("a code")] += 1;
+                assert!(
+                    !is_known_in(&sandbox.path("copy")),
+                    "{}: read: {run:#?}",
+                    attack.what
+                );
+                if let Some(difference) =
+                    outside.difference(&Snapshot::of(&sandbox.path("outside")))
+                {
+                    panic!("{}: {difference}{run:#?}", attack.what);
+                }
+            }
+        }));
+        done.store(true, Ordering::Relaxed);
+        if let Err(panic) = attacked {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let swaps = swaps.into_inner();
+    say(&format!(
+        "{}: {swaps} swaps, {} copies, {} of them with errors",
+        attack.what,
+        codes[0] + codes[1],
+        codes[1]
+    ));
+    assert!(swaps > 0, "{}: nothing was swapped", attack.what);
+}
+
+#[test]
+fn names_that_are_swapped_lead_nowhere() {
+    ATTACKS.iter().for_each(|attack| run(attack, BRIEF));
+}
+
+#[test]
+#[ignore = "takes a quarter of an hour"]
+fn names_that_are_swapped_for_a_minute_lead_nowhere() {
+    ATTACKS.iter().for_each(|attack| run(attack, LONG));
+}
+
+/// Whether some process has a file open.
+fn is_open(path: &Path) -> bool {
+    let processes = fs::read_dir("/proc").expect("list").flatten();
+    let descriptors = processes.filter_map(|process| fs::read_dir(process.path().join("fd")).ok());
+    let mut links = descriptors.flatten().flatten();
+    links.any(|link| fs::read_link(link.path()).is_ok_and(|to| to == path))
+}
+
+#[test]
+fn a_destination_that_is_swapped_before_it_is_opened_is_not_written() {
+    needs!(Strace);
+    let swaps: [(fn(&Sandbox), &str); 3] = [
+        (to_file, "Too many levels of symbolic links"),
+        (
+            |sandbox| drop(sandbox.hard_link("swap", "outside/file")),
+            "Stale file handle",
+        ),
+        (
+            |sandbox| drop(sandbox.fifo("swap")),
+            "No such device or address",
+        ),
+    ];
+    for (make_swap, reason) in swaps {
+        let sandbox = Sandbox::new();
+        make_world(&sandbox);
+        let source = sandbox.file("file", 100);
+        let target = sandbox.file("target", 10);
+        make_swap(&sandbox);
+        let outside = Snapshot::of(&sandbox.path("outside"));
+        // By the time that the source is open, the destination has been looked at.
+        let delay = [
+            "-P",
+            "target",
+            "--inject",
+            "openat:delay_enter=2000000:when=1",
+        ];
+        let copy = sandbox.poolcp(["file", "target"]).traced(&delay);
+        let run = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_open(&source) {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                renameat_with(
+                    CWD,
+                    sandbox.path("swap"),
+                    CWD,
+                    &target,
+                    RenameFlags::EXCHANGE,
+                )
+                .expect("swap");
+            });
+            copy.run()
+        });
+        let expected = format!("cannot create regular file 'target': {reason}");
+        assert_eq!((run.code, run.messages()), (1, vec![expected.as_str()]));
+        assert_same(&outside, &Snapshot::of(&sandbox.path("outside")), reason);
+    }
+}
+
+#[test]
+fn a_target_directory_that_is_swapped_is_not_looked_for_again() {
+    let sandbox = Sandbox::in_memory();
+    sandbox.dir("target");
+    sandbox.dir("outside");
+    let names: Vec<String> = (0..2000).map(|i| format!("source/{i}")).collect();
+    for name in &names {
+        sandbox.file(name, 10);
+    }
+    sandbox.symlink("swap", "outside");
+    let args = ["-j2", "-t", "target"].into_iter();
+    let copy = sandbox.poolcp(args.chain(names.iter().map(String::as_str)));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let target = sandbox.path("target");
+            while fs::read_dir(&target).expect("list").next().is_none() {
+                thread::yield_now();
+            }
+            renameat_with(
+                CWD,
+                sandbox.path("swap"),
+                CWD,
+                &target,
+                RenameFlags::EXCHANGE,
+            )
+            .expect("swap");
+        });
+        copy.run();
+    });
+    let count = |name| fs::read_dir(sandbox.path(name)).expect("list").count();
+    assert_eq!(count("outside"), 0);
+    // What was the target when the copy began.
+    assert_eq!(count("swap"), names.len());
+}
