@@ -13,6 +13,7 @@ use crate::handles::Pair;
 use crate::links::Name;
 use crate::meta::{Attributes, GivenModes};
 use crate::path::{join, split};
+use crate::plan::TargetDir;
 use crate::sys::{self, Errno, FileId};
 
 /// What is known of a directory and does not change while it is copied.
@@ -37,6 +38,9 @@ pub(crate) struct DirFacts {
     pub ladder: Arc<Ladder>,
 }
 
+/// The key of the operands' place in a target directory. Others are counted from 0.
+const TARGET_KEY: u64 = u64::MAX;
+
 /// One directory of the tree.
 pub(crate) struct Dir {
     /// What it is called among a worker's open directories; unique in a copy.
@@ -47,20 +51,23 @@ pub(crate) struct Dir {
     dest_name: Option<OsString>,
     /// `None` for the operands' place, which is not copied itself.
     facts: Option<DirFacts>,
+    /// Where operands' copies are made, unless their names are paths from the working directory.
+    target: Option<TargetDir>,
     /// What must end before this directory can be finished: its own listing and files, its subdirectories, the names in it
     /// that other workers will link.
     pending: AtomicUsize,
 }
 
 impl Dir {
-    /// The place that operands are named from.
-    pub(crate) fn operands() -> Arc<Self> {
+    /// The place that operands are named from, and their copies: the target directory, or the working directory as well.
+    pub(crate) fn operands(target: Option<TargetDir>) -> Arc<Self> {
         Arc::new(Self {
-            key: 0,
+            key: if target.is_some() { TARGET_KEY } else { 0 },
             parent: None,
             source_name: OsString::new(),
             dest_name: None,
             facts: None,
+            target,
             pending: AtomicUsize::new(1),
         })
     }
@@ -78,6 +85,7 @@ impl Dir {
             source_name: names.source.to_owned(),
             dest_name: (names.dest != names.source).then(|| names.dest.to_owned()),
             facts: Some(facts),
+            target: None,
             pending: AtomicUsize::new(1),
         })
     }
@@ -93,6 +101,11 @@ impl Dir {
     /// The facts; `None` for the operands' place.
     pub(crate) fn facts(&self) -> Option<&DirFacts> {
         self.facts.as_ref()
+    }
+
+    /// The target directory; only the operands' place has one.
+    pub(crate) fn target(&self) -> Option<&TargetDir> {
+        self.target.as_ref()
     }
 
     /// Whether nothing can be in the destination but what this run made.
@@ -120,16 +133,22 @@ impl Dir {
 
     /// The path of a name in the source, for messages.
     pub(crate) fn source_path(&self, name: &OsStr) -> PathBuf {
-        self.path(name, Self::source_name)
+        self.path(name, Self::source_name, |_| None)
     }
 
     /// The path of a name in the destination, for messages.
     pub(crate) fn dest_path(&self, name: &OsStr) -> PathBuf {
-        self.path(name, Self::dest_name)
+        let target = |top: &Self| top.target().map(|target| target.path.clone());
+        self.path(name, Self::dest_name, target)
     }
 
     /// The path of a name; of the directory itself if the name is empty.
-    fn path<'a>(&'a self, name: &'a OsStr, name_of: impl Fn(&'a Self) -> &'a OsStr) -> PathBuf {
+    fn path<'a>(
+        &'a self,
+        name: &'a OsStr,
+        name_of: impl Fn(&'a Self) -> &'a OsStr,
+        beginning_of: impl Fn(&'a Self) -> Option<PathBuf>,
+    ) -> PathBuf {
         let mut names = Vec::new();
         if !name.is_empty() {
             names.push(name);
@@ -139,7 +158,9 @@ impl Dir {
             names.push(name_of(dir));
             dir = parent;
         }
-        let first = names.pop().map(PathBuf::from).unwrap_or_default();
+        let first = beginning_of(dir)
+            .or_else(|| names.pop().map(PathBuf::from))
+            .unwrap_or_default();
         names
             .iter()
             .rev()

@@ -29,6 +29,8 @@ use crate::sys::{self, FileId, SourceFlags};
 pub(crate) enum Pair {
     /// The working directory, for both: the operands' names are ordinary paths from here.
     Cwd,
+    /// The working directory for the operands, and the target directory for their copies.
+    Target(OwnedFd),
     Open {
         source: OwnedFd,
         dest: OwnedFd,
@@ -38,7 +40,7 @@ pub(crate) enum Pair {
 impl Pair {
     pub(crate) fn source(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Cwd => sys::cwd(),
+            Self::Cwd | Self::Target(_) => sys::cwd(),
             Self::Open { source, .. } => source.as_fd(),
         }
     }
@@ -46,7 +48,7 @@ impl Pair {
     pub(crate) fn dest(&self) -> BorrowedFd<'_> {
         match self {
             Self::Cwd => sys::cwd(),
-            Self::Open { dest, .. } => dest.as_fd(),
+            Self::Target(dest) | Self::Open { dest, .. } => dest.as_fd(),
         }
     }
 }
@@ -137,9 +139,8 @@ impl Handles {
         let mut closed = Vec::new();
         let mut lowest = dir;
         let mut pair = loop {
-            // Above the operands there is only the working directory, which is always open.
             let Some(parent) = lowest.parent() else {
-                break Arc::clone(&self.cwd);
+                break self.open_top(lowest)?;
             };
             closed.push(lowest);
             if let Some(pair) = self.get(parent.key()) {
@@ -151,6 +152,20 @@ impl Handles {
             pair = self.keep(dir.key(), below(dir, &pair)?);
         }
         Ok(pair)
+    }
+
+    /// What is above the operands: the working directory, which is always open, and perhaps a target directory.
+    fn open_top(&self, top: &Dir) -> Result<Arc<Pair>, Error> {
+        let Some(target) = top.target() else {
+            return Ok(Arc::clone(&self.cwd));
+        };
+        let error = |errno| Error::new(Operation::Target, &target.path).with_errno(errno);
+        let opened = sys::open_dest_dir(sys::cwd(), target.path.as_os_str(), true);
+        let fd = opened.map_err(error)?;
+        if sys::fstat(&fd).map_err(error)?.id != target.id {
+            return Err(Error::new(Operation::Moved, &target.path));
+        }
+        Ok(self.keep(top.key(), Pair::Target(fd)))
     }
 
     /// Opens a directory from a child that has just ended here, unless it is open.

@@ -182,7 +182,7 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name {
-            dir: Dir::operands(),
+            dir: Dir::operands(None),
             source: text.into(),
             dest: text.into(),
         }

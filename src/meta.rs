@@ -130,7 +130,8 @@ impl Attributes {
                     .into_iter()
                     .filter(|name| is_kept(name, preserve))
                     .for_each(&mut keep),
-                Err(Errno::OPNOTSUPP) => {}
+                // ENOENT: a name needs /proc, or is gone.
+                Err(Errno::OPNOTSUPP | Errno::NOENT) => {}
                 Err(errno) => {
                     unlisted = true;
                     list_error = Some(errno);

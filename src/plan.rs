@@ -23,7 +23,7 @@ use crate::options::{Backup, Follow, Options};
 use crate::path::{join, split, strip_slashes};
 use crate::pool::{BuildError, Closed, Job, Pool, Task};
 use crate::report::{Counters, Report, Stats};
-use crate::sys::{self, Errno, Kind};
+use crate::sys::{self, Errno, FileId, Kind};
 use crate::tree;
 
 /// Where the sources go.
@@ -67,10 +67,32 @@ pub struct Root {
 /// ```
 pub struct Plan {
     roots: Vec<Root>,
+    /// The directory that the copies are made in, if there is one.
+    target: Option<TargetDir>,
     options: Options,
     observer: Arc<dyn Observer>,
     counters: Arc<Counters>,
     canceller: Canceller,
+}
+
+/// A target directory: found by its path once, and from then on the same.
+#[derive(Clone, Debug)]
+pub(crate) struct TargetDir {
+    pub path: PathBuf,
+    pub id: FileId,
+}
+
+impl TargetDir {
+    fn find(path: &Path) -> sys::Result<Self> {
+        let stat = sys::stat_at(sys::cwd(), path.as_os_str(), true)?;
+        if stat.kind != Kind::Dir {
+            return Err(Errno::NOTDIR);
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            id: stat.id,
+        })
+    }
 }
 
 /// A view on a copy's counts, from before its start until after its end.
@@ -115,26 +137,28 @@ impl Plan {
         mut options: Options,
     ) -> Result<Self, Error> {
         let sources: Vec<PathBuf> = sources.into_iter().map(Into::into).collect();
-        let roots = match target {
-            Target::Directory(dir) => {
-                is_dir(&dir)
-                    .and_then(|is_dir| if is_dir { Ok(()) } else { Err(Errno::NOTDIR) })
-                    .map_err(|errno| {
-                        Error::new(Operation::TargetDirectory, &dir).with_errno(errno)
-                    })?;
-                into_dir(sources, &dir, &options)
+        let found = match &target {
+            Target::Directory(dir) | Target::Path(dir) => TargetDir::find(dir),
+            Target::Exactly(_) => Err(Errno::NOTDIR),
+        };
+        let (roots, target) = match (target, found) {
+            (Target::Directory(dir) | Target::Path(dir), Ok(found)) => {
+                (into_dir(sources, &dir, &options), Some(found))
             }
-            Target::Exactly(dest) => exactly(sources, dest, &mut options)?,
-            Target::Path(dest) => match is_dir(&dest) {
-                Ok(true) => into_dir(sources, &dest, &options),
-                Err(errno) if sources.len() > 1 => {
-                    return Err(Error::new(Operation::Target, dest).with_errno(errno));
-                }
-                _ => exactly(sources, dest, &mut options)?,
-            },
+            (Target::Directory(dir), Err(errno)) => {
+                return Err(Error::new(Operation::TargetDirectory, dir).with_errno(errno));
+            }
+            (Target::Path(dest), Err(errno)) if sources.len() > 1 => {
+                return Err(Error::new(Operation::Target, dest).with_errno(errno));
+            }
+            (Target::Path(dest) | Target::Exactly(dest), _) => {
+                (exactly(sources, dest, &mut options)?, None)
+            }
         };
         Ok(Self {
             roots,
+            // Leading directories are made by their paths.
+            target: target.filter(|_| !options.parents),
             options,
             observer: Arc::new(Silent),
             counters: Arc::default(),
@@ -299,7 +323,7 @@ impl Plan {
         if is_durable {
             cx.watch_filesystems(&self.roots);
         }
-        tree::copy_roots(&cx, &self.roots, in_order);
+        tree::copy_roots(&cx, &self.roots, self.target, in_order);
         cx.make_durable();
         cx.report()
     }
@@ -313,10 +337,6 @@ impl Task for Plan {
     fn run(self) -> Report {
         self.copy(Tables::Shared)
     }
-}
-
-fn is_dir(path: &Path) -> sys::Result<bool> {
-    sys::stat_at(sys::cwd(), path.as_os_str(), true).map(|stat| stat.kind == Kind::Dir)
 }
 
 /// Each becomes the target itself, which makes sense for one only.

@@ -38,7 +38,8 @@ use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
 use crate::options::{Atomic, Backup, Follow};
 use crate::parents::Parents;
-use crate::plan::Root;
+use crate::path::split;
+use crate::plan::{Root, TargetDir};
 use crate::report::Count;
 use crate::staged::sweep;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -48,8 +49,8 @@ use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 const MIN_FILES_PER_TASK: usize = 8;
 
 /// Copies the operands; one after the other if they may meet, or if questions are to come in their order.
-pub(crate) fn copy_roots(cx: &Context, roots: &[Root], in_order: bool) {
-    let top = Dir::operands();
+pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>, in_order: bool) {
+    let top = Dir::operands(target);
     if in_order {
         let mut met = HashSet::new();
         for root in roots {
@@ -109,13 +110,29 @@ fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, Entry)>) ->
 /// Copies one operand, unless it is a directory: that is returned as a task.
 fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
     let follow = cx.options.follow != Follow::Never;
+    let name = split(root.source.as_os_str()).1;
+    let own;
+    let (top, dest) = if top.target().is_some() && !name.is_empty() {
+        (top, split(root.dest.as_os_str()).1)
+    } else {
+        // The root's copy has no name of its own.
+        own = Dir::operands(None);
+        (&own, root.dest.as_os_str())
+    };
+    let pair = match cx.handles.open(top) {
+        Ok(pair) => pair,
+        Err(error) => {
+            cx.error(error);
+            return None;
+        }
+    };
     let names = Names {
         source: root.source.as_os_str(),
-        dest: root.dest.as_os_str(),
+        dest,
     };
     let place = Place {
         dir: top,
-        pair: &Pair::Cwd,
+        pair: &pair,
         names,
     };
     match sys::stat_at(sys::cwd(), names.source, follow) {

@@ -360,6 +360,18 @@ const FAULTS: &[Fault] = &[
         "an ACL that was inherited would stay",
     ),
     fault(
+        "setxattr",
+        &["EIO", "EPERM", "ENOSPC", "EDQUOT", "EOPNOTSUPP", "E2BIG"],
+        Fails,
+        "attributes were required",
+    ),
+    fault(
+        "removexattr",
+        &["EIO", "EPERM", "EROFS"],
+        Fails,
+        "an ACL that was inherited would stay",
+    ),
+    fault(
         "lremovexattr",
         &["EIO", "EPERM", "EROFS"],
         Fails,
@@ -623,6 +635,7 @@ impl Stage {
                 }
             }
         }
+        paths.extend((3..20).map(|fd| format!("/proc/thread-self/fd/{fd}")));
         paths
             .into_iter()
             .flat_map(|path| ["-P".to_owned(), path])

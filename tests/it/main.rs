@@ -34,8 +34,8 @@ mod command_line;
 mod destination;
 mod differential;
 mod errors;
-mod interrupted;
 mod faults;
+mod interrupted;
 mod kinds;
 mod metadata;
 // What only the latency bench uses of it.
