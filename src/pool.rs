@@ -619,6 +619,9 @@ pub struct BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { thread, cause } = self;
+        // The standard library adds "(os error N)", which no other message has.
+        let cause = cause.to_string();
+        let cause = cause.split(" (os error").next().unwrap_or_default();
         write!(f, "cannot start worker thread {thread}: {cause}")
     }
 }

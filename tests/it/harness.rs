@@ -28,6 +28,9 @@ use crate::snapshot::Snapshot;
 /// The user that stands for anybody but the superuser.
 pub const NOBODY: u32 = 65534;
 
+/// A user who has no processes.
+pub const LONELY: u32 = 64_321;
+
 /// A run that takes longer hangs. Long, because a machine that is busy with other things is no failure.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -65,6 +68,8 @@ pub enum Need {
     /// `strace` that may trace, and can make system calls fail.
     Strace,
     LoopDevice,
+    /// `prlimit`, and root to become a user with a limit of threads.
+    ThreadLimit,
 }
 
 impl fmt::Display for Need {
@@ -86,6 +91,7 @@ impl fmt::Display for Need {
             Self::Acls => "a file system with ACLs",
             Self::Strace => "strace, and the right to trace",
             Self::LoopDevice => "losetup, and the right to use it",
+            Self::ThreadLimit => "prlimit, and root",
         })
     }
 }
@@ -130,6 +136,9 @@ impl Need {
                 let fault = ["--inject", "openat:error=EXFULL"];
                 let call = probe.call("true", [""; 0]).traced(&fault);
                 is_installed("strace") && call.run().code == 127
+            }
+            Self::ThreadLimit => {
+                is_root() && probe.call("true", [""; 0]).max_threads(8).run().code == 0
             }
             Self::LoopDevice => LoopDevice::attach(&probe.file("disk", 1 << 20)).is_some(),
         }
@@ -194,6 +203,7 @@ pub struct Call {
     /// Shell commands before the program: limits of the process.
     before: String,
     ordinary: bool,
+    threads: Option<usize>,
     unshared: bool,
     strace: Option<Vec<OsString>>,
     stdin: String,
@@ -219,6 +229,19 @@ impl Call {
     /// The hard limit, too, so that the program cannot raise it again.
     pub fn max_open_files(mut self, max: usize) -> Self {
         self.before += &format!("ulimit -n {max}; ");
+        self
+    }
+
+    /// Shell commands before it.
+    pub fn before(mut self, commands: &str) -> Self {
+        self.before += commands;
+        self
+    }
+
+    /// As another user who has no processes and may have few threads: the limit is on all that a user has. It does not hold
+    /// for the superuser.
+    pub fn max_threads(mut self, max: usize) -> Self {
+        self.threads = Some(max);
         self
     }
 
@@ -277,6 +300,13 @@ impl Call {
             line.push("setpriv".into());
             line.extend(id.map(OsString::from));
             line.extend(["--clear-groups", "--"].map(OsString::from));
+        }
+        if let Some(max) = self.threads {
+            // Set by the user whom it is for.
+            let id = format!("--reuid={LONELY}");
+            line.extend(["setpriv", &id, "--clear-groups", "--", "prlimit"].map(OsString::from));
+            line.push(format!("--nproc={max}:{max}").into());
+            line.push("--".into());
         }
         if let Some(options) = &self.strace {
             line.extend(["strace", "-f", "--quiet=all", "-o"].map(OsString::from));
@@ -559,6 +589,7 @@ impl Sandbox {
             cwd: self.0.path().to_owned(),
             before: String::new(),
             ordinary: false,
+            threads: None,
             unshared: false,
             strace: None,
             stdin: String::new(),
@@ -726,6 +757,17 @@ impl Mount {
         let mount = ["-t", "ext4", "-o", "loop"].map(OsStr::new);
         let mount = [&mount[..], &[image.as_os_str(), at.as_os_str()]].concat();
         (run("mkfs.ext4", &make) && run("mount", &mount)).then(|| Self(at))
+    }
+}
+
+impl Mount {
+    pub fn remount(at: &Path, options: &str) {
+        let options = format!("remount,{options}");
+        let mount = Command::new("mount")
+            .args(["-o", &options])
+            .arg(at)
+            .status();
+        assert!(mount.expect("mount").success());
     }
 }
 

@@ -21,6 +21,7 @@
 //! | `attacker` | somebody swaps names while they are copied |
 //! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
+//! | `surroundings` | limits, closed streams, no permission, what vanishes |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
 //! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
 //! | `differential` | random command lines on random files: poolcp and `cp` do and say the same |
@@ -45,4 +46,5 @@ mod replacing;
 mod report;
 mod scale;
 mod strange;
+mod surroundings;
 mod trees;
