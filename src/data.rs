@@ -157,11 +157,15 @@ fn failed(operation: Operation) -> impl Fn(Errno) -> Failure {
     move |errno| Failure { operation, errno }
 }
 
-/// Whether a file was written, or anything else was done to it, between two looks at it. The change time alone would do for
-/// files of this system; other systems' may not keep one.
-fn is_changed(before: &Stat, now: &Stat) -> bool {
-    let written = |stat: &Stat| (stat.size, stat.times.modified, stat.times.changed);
-    written(before) != written(now)
+/// Whether anything was done to a file between two looks at it.
+fn is_touched(before: &Stat, now: &Stat) -> bool {
+    is_written(before, now) || before.times.changed != now.times.changed
+}
+
+/// Whether a file's data was changed, going by what a writer leaves behind. The change time says more, but also that a link to
+/// the file was made or removed, as this very run may have done.
+pub(crate) fn is_written(before: &Stat, now: &Stat) -> bool {
+    (before.size, before.times.modified) != (now.size, now.times.modified)
 }
 
 /// Makes a destination that was written as it was before, and a source that was read.
@@ -235,7 +239,7 @@ impl Transfer<'_> {
             return Ok((how, None));
         }
         let now = sys::fstat(self.source).map_err(failed(Operation::Read))?;
-        Ok((how, is_changed(self.stat, &now).then_some(now)))
+        Ok((how, is_touched(self.stat, &now).then_some(now)))
     }
 
     fn copy(&self) -> Result<How, Failure> {

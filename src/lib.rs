@@ -61,7 +61,7 @@
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
 //! | `meta.rs` | attributes: read, and given in the right order |
-//! | `links.rs` | hard links |
+//! | `links.rs` | hard links; several names at the destination for one file |
 //! | `durable.rs` | writing everything to its device at the end |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
@@ -75,14 +75,16 @@
 //! # Invariants
 //!
 //! 1. No task waits for another except inside rayon's `par_iter` and `scope`. Directories are finished by whoever ends the
-//!    last thing in them; a further name of a file that is being copied is left with the worker that copies it. (With `-i`, one worker
-//!    at a time waits for a person.)
+//!    last thing in them; a further name of a file that is being copied, or written in place, is left with the worker that
+//!    does it. (With `-i`, one worker at a time waits for a person.)
 //! 2. No lock and no borrow is held across a call into rayon: a stolen task runs on the same thread meanwhile.
-//! 3. Everything below an operand is reached from an open directory, by one name, without following links that were not
-//!    asked for. No descriptor leaves the thread that opened it.
+//! 3. Everything below an operand, and each operand's copy in a target directory, is reached from an open directory, by one
+//!    name, without following links that were not asked for; what is opened again, or for writing, must be what it was
+//!    before. No descriptor leaves the thread that opened it.
 //! 4. A directory's owner, ACL, mode and times are set after all its children; until then it is its owner's to write.
 //! 5. Nothing has more permission on the way than at its end.
-//! 6. An error is data: it is counted and shown, and the siblings go on.
+//! 6. An error is data: it is counted and shown, and the siblings go on. So is a panic, which is an error of the entry that is
+//!    being copied.
 //! 7. There is one decision path, and nothing is touched before it ends: `decide.rs`. A question that it asks for is answered by
 //!    the observer; the binary's main thread does that, and workers never read standard input.
 //! 8. Memory is bounded by the depth of the tree and its widest directory, open files by the number of workers.

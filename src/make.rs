@@ -111,7 +111,7 @@ impl Entry {
             data::empty(source, dest.file.as_fd()).map_err(|failure| explain(place, failure))?;
             (how, changed) = self.transfer(cx, place, source, dest, ladder)?;
         }
-        if changed.is_some() {
+        if changed.is_some_and(|now| data::is_written(&self.stat, &now)) {
             cx.error(Error::new(Operation::Changed, place.source_path()));
         }
         Ok(how)

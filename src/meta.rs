@@ -298,12 +298,13 @@ impl Attributes {
             &[]
         };
         for name in unwanted {
-            if self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == *name) {
+            let is_kept = self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == *name);
+            if is_kept || (*name == DEFAULT_ACL && self.kind != Kind::Dir) {
                 continue;
             }
             match remove(dest, name) {
-                // Nothing inherited is the usual case. Only directories have a default ACL.
-                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::ACCESS) => {}
+                // Nothing inherited is the usual case.
+                Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
                 Err(errno) => {
                     // Whom the ACL names is limited by the same bits.
                     has_acl &= *name != ACCESS_ACL;

@@ -15,12 +15,14 @@
 //!     cargo test --release --test it -- --ignored --nocapture --test-threads 1 for_a_minute
 
 use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 
 use crate::harness::{NOBODY, Sandbox, chmod, chown, is_root, say};
 use crate::snapshot::{Snapshot, assert_same};
@@ -31,14 +33,16 @@ const LONG: Duration = Duration::from_secs(60);
 /// In no file that may be read.
 const SECRET: &[u8] = b"the canary's own song";
 
+/// Makes what a name is swapped with, called `swap`.
+type MakeSwap = fn(&Sandbox);
+
 /// A tree, a name in it, and what the attacker swaps in.
 struct Attack {
     what: &'static str,
     options: &'static [&'static str],
     /// The name under attack.
     name: &'static str,
-    /// What it is swapped with, called `swap`.
-    make_swap: fn(&Sandbox),
+    make_swap: MakeSwap,
     /// What is there before each copy.
     before: Before,
 }
@@ -70,9 +74,11 @@ impl Attack {
         match self.before {
             Before::Copy => return,
             Before::Nothing => {
-                // Perhaps it is a link just now.
-                let _ = fs::remove_dir_all(sandbox.path("copy/dir"));
-                let _ = fs::remove_file(sandbox.path("copy/dir"));
+                // What is swapped while it is removed may be in the way.
+                while fs::symlink_metadata(sandbox.path("copy/dir")).is_ok() {
+                    let _ = fs::remove_dir_all(sandbox.path("copy/dir"));
+                    let _ = fs::remove_file(sandbox.path("copy/dir"));
+                }
             }
             Before::File => fs::remove_file(&name).expect("remove"),
         }
@@ -136,6 +142,19 @@ const ATTACKS: &[Attack] = &[
         options: &["-a", "--keep-directory-symlink"],
         name: "copy/dir/sub",
         make_swap: to_directory,
+        before: Before::Nothing,
+    },
+    Attack {
+        what: "a new destination directory becomes the attacker's own",
+        options: &["-r"],
+        name: "copy/dir/sub",
+        make_swap: |sandbox| {
+            let dir = sandbox.dir("swap");
+            chmod(&dir, 0o777);
+            if is_root() {
+                chown(&dir, NOBODY, NOBODY);
+            }
+        },
         before: Before::Nothing,
     },
     Attack {
@@ -228,6 +247,21 @@ fn is_known_in(dir: &Path) -> bool {
     })
 }
 
+/// Whether a directory belongs to another user and has a copy in it.
+fn is_strangers_copy(dir: &Path) -> bool {
+    // Held, so that both questions are about the same one.
+    let held = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::DIRECTORY.bits().cast_signed())
+        .open(dir);
+    let Ok(held) = held else {
+        return false;
+    };
+    let owner = held.metadata().expect("metadata").uid();
+    let file = format!("/proc/self/fd/{}/file", held.as_raw_fd());
+    owner == NOBODY && Path::new(&file).exists()
+}
+
 fn run(attack: &Attack, time: Duration) {
     let sandbox = Sandbox::in_memory();
     make_world(&sandbox);
@@ -266,6 +300,10 @@ fn run(attack: &Attack, time: Duration) {
                 let is_read =
                     attack.name.starts_with("source") && is_known_in(&sandbox.path("copy"));
                 assert!(!is_read, "{}: read: {run:#?}", attack.what);
+                for dir in [sandbox.path(attack.name), sandbox.path("swap")] {
+                    let is_given_away = is_root() && is_strangers_copy(&dir);
+                    assert!(!is_given_away, "{}: copied to another user", attack.what);
+                }
                 if let Some(difference) =
                     outside.difference(&Snapshot::of(&sandbox.path("outside")))
                 {
@@ -310,7 +348,7 @@ fn is_open(path: &Path) -> bool {
 #[test]
 fn a_destination_that_is_swapped_before_it_is_opened_is_not_written() {
     needs!(Strace);
-    let swaps: [(fn(&Sandbox), &str); 3] = [
+    let swaps: [(MakeSwap, &str); 3] = [
         (to_file, "Too many levels of symbolic links"),
         (
             |sandbox| drop(sandbox.hard_link("swap", "outside/file")),
