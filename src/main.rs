@@ -12,11 +12,11 @@ mod signals;
 
 use std::io::{self, Write};
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use cli::{Command, ReportFormat, Stop, Verbosity};
 use poolcp::{
@@ -25,7 +25,7 @@ use poolcp::{
 };
 use progress::Display;
 use prompt::{Answers, prompt};
-use signals::Signals;
+use signals::{GRACE, Signals};
 
 /// How often the main thread looks up from waiting.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,8 +63,17 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         let mut answers = Answers::new().map_err(|error| fail(&error))?;
         let progress = plan.progress();
         let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
+        let mut stopping: Option<Instant> = None;
         // The observer goes with the job, and the questions with the observer.
         loop {
+            if canceller.is_cancelled()
+                && stopping.get_or_insert_with(Instant::now).elapsed() > GRACE
+            {
+                terminal.display.clear();
+                say(program, &"stopped while waiting for what did not come");
+                // What the copy still holds cannot be waited for.
+                process::exit(signals.exit_code().map_or(1, i32::from));
+            }
             match asked.recv_timeout(TICK) {
                 Ok(question) => terminal.answer(&question, || answers.is_yes(&canceller)),
                 Err(RecvTimeoutError::Timeout) => terminal.display.update(&progress.stats()),
@@ -83,7 +92,7 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         .and_then(|()| show(&report, command.report));
     shown.map_err(|error| fail(&write_error(&error)))?;
     match signals.exit_code() {
-        Some(code) => Err(code),
+        Some(code) => Err(ExitCode::from(code)),
         None if report.is_success() && !terminal.has_declined() => Ok(()),
         None => Err(ExitCode::FAILURE),
     }

@@ -1,15 +1,19 @@
 //! What signals do. The first one asks the copy to stop, which then cleans up and is reported; a second one ends the process at
-//! once. A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
+//! once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example. A signal
+//! that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use poolcp::Canceller;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
+
+/// How long a copy may take to stop. Between two looks at whether it should, a worker copies 16 MiB at most.
+pub const GRACE: Duration = Duration::from_secs(5);
 
 /// The signals that came.
 pub struct Signals(Arc<AtomicUsize>);
@@ -32,11 +36,11 @@ impl Signals {
         Ok(Self(last))
     }
 
-    /// What a shell expects of a process that a signal ended; `None` if none came.
-    pub fn exit_code(&self) -> Option<ExitCode> {
+    /// What a shell expects as the exit code of a process that a signal ended; `None` if none came.
+    pub fn exit_code(&self) -> Option<u8> {
         match self.0.load(Ordering::Relaxed) {
             0 => None,
-            signal => u8::try_from(128 + signal).ok().map(ExitCode::from),
+            signal => u8::try_from(128 + signal).ok(),
         }
     }
 }

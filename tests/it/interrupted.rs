@@ -147,6 +147,28 @@ fn a_signal_is_answered_with_a_report_and_its_exit_code() {
 }
 
 #[test]
+fn waiting_for_what_does_not_come_can_be_stopped() {
+    let sandbox = Sandbox::in_memory();
+    sandbox.fifo("fifo");
+    let mut child = start(&sandbox, &["-q", "fifo", "copy"]);
+    let begin = Instant::now();
+    while child.try_wait().expect("wait").is_none() {
+        // Once the program is ready for it, one is enough; another one ends it at once.
+        signal(&child, Signal::TERM);
+        thread::sleep(Duration::from_millis(300));
+        assert!(begin.elapsed() < Duration::from_secs(20));
+    }
+    sandbox.fifo("other");
+    let child = start(&sandbox, &["-q", "other", "copy"]);
+    thread::sleep(Duration::from_millis(500));
+    let begin = Instant::now();
+    signal(&child, Signal::TERM);
+    let output = child.wait_with_output().expect("wait");
+    assert!(begin.elapsed() < Duration::from_secs(15));
+    assert_eq!(output.status.code(), Some(143), "{output:?}");
+}
+
+#[test]
 fn an_ignored_signal_stays_ignored() {
     let sandbox = Sandbox::in_memory();
     mixed(&sandbox);
