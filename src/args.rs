@@ -229,6 +229,10 @@ pub struct Args {
     #[arg(long, value_name = "WHEN", action = ArgAction::Append, help_heading = "How it is copied")]
     pub atomic: Vec<OsString>,
 
+    /// Read each file back from the device, and compare
+    #[arg(long, help_heading = "How it is copied")]
+    pub verify: bool,
+
     /// End only when everything is on the device
     #[arg(long, help_heading = "How it is copied")]
     pub fsync: bool,

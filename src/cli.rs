@@ -316,6 +316,7 @@ fn options(args: &Args, choices: Choices, environment: &Environment) -> Result<O
     options.one_file_system = args.one_file_system;
     options.attributes_only = args.attributes_only;
     options.durable = args.fsync;
+    options.verify = args.verify;
     options.force = args.force;
     options.remove_destination = args.remove_destination;
     options.parents = args.parents;
@@ -337,6 +338,11 @@ fn options(args: &Args, choices: Choices, environment: &Environment) -> Result<O
     }
     if options.reflink == Reflink::Always && options.sparse != Sparse::Auto {
         return Err(usage("--reflink can be used only with --sparse=auto"));
+    }
+    if options.verify && options.reflink == Reflink::Always {
+        return Err(usage(
+            "--verify reads what was written, and --reflink=always writes nothing",
+        ));
     }
     if makes_backups {
         options.backup = backup(&args.backup, environment)?;

@@ -36,6 +36,7 @@ use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
 use crate::report::{Counters, Method};
 use crate::sys::{self, Errno, Kind, Stat};
+use crate::verify::{Piece, Written};
 
 /// A worker's buffer, in bytes: large enough that system calls cost nothing beside the bytes, small enough that it stays
 /// in a core's second-level cache between the read and the write.
@@ -62,7 +63,7 @@ thread_local! {
 }
 
 /// Lends the thread's buffer to `work`, which must not call into rayon: a stolen task would ask for it again.
-fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
+pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     WORKER_BUFFER.with_borrow_mut(|buffer| {
         buffer.resize(BUFFER, 0);
         work(buffer)
@@ -127,6 +128,8 @@ pub(crate) struct Transfer<'a> {
     pub ladder: &'a Ladder,
     /// Bytes are counted as they move, so that a large file is seen to advance.
     pub counters: &'a Counters,
+    /// Told what is written, if that is going to be read back.
+    pub written: Option<&'a Written>,
     /// Asked between two pieces.
     pub canceller: &'a Canceller,
     /// How deep waits may nest, for [`in_parallel`].
@@ -302,6 +305,7 @@ impl Transfer<'_> {
     fn share(&self) -> Result<Tried, Failure> {
         match self.reflink {
             Reflink::Never => return Ok(Tried::No),
+            _ if self.written.is_some() => return Ok(Tried::No),
             Reflink::Auto if self.sparse != Sparse::Auto => return Ok(Tried::No),
             Reflink::Auto if self.stat.size == 0 => return Ok(Tried::Unknown),
             Reflink::Auto if !self.ladder.reflink.load(Ordering::Relaxed) => {
@@ -402,7 +406,7 @@ impl Transfer<'_> {
     /// Whether the second rung is wanted at all: a copy that is to have blocks of its own, and no holes, must not get a
     /// filesystem to share them.
     fn may_use_kernel(&self) -> bool {
-        self.sparse == Sparse::Auto && self.reflink != Reflink::Never
+        self.sparse == Sparse::Auto && self.reflink != Reflink::Never && self.written.is_none()
     }
 
     /// Copies one range: inside the kernel for as long as that goes, then by reading and writing.
@@ -414,15 +418,18 @@ impl Transfer<'_> {
                 in_kernel.store(true, Ordering::Relaxed);
             }
         }
+        let mut piece = Piece::begin(self.written, offset);
         while offset < range.end {
             self.go_on()?;
-            let count = with_buffer(|buffer| self.copy_piece(buffer, offset, range.end))?;
+            let copy = |buffer: &mut [u8]| self.copy_piece(buffer, offset, range.end, &mut piece);
+            let count = with_buffer(copy)?;
             if count == 0 {
                 return Ok(End::Early);
             }
             offset += count;
             self.counters.add_bytes(Method::ReadWrite, count);
         }
+        piece.end();
         Ok(End::AsExpected)
     }
 
@@ -455,12 +462,19 @@ impl Transfer<'_> {
     }
 
     /// Reads once at `offset`, not beyond `end`, and writes all of it there.
-    fn copy_piece(&self, buffer: &mut [u8], offset: u64, end: u64) -> Result<u64, Failure> {
+    fn copy_piece(
+        &self,
+        buffer: &mut [u8],
+        offset: u64,
+        end: u64,
+        piece: &mut Piece,
+    ) -> Result<u64, Failure> {
         let room = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let room = room.min(buffer.len());
         let count = sys::read_at(self.source, &mut buffer[..room], offset)
             .map_err(failed(Operation::Read))?;
         self.write_all_at(&buffer[..count], offset)?;
+        piece.add(&buffer[..count]);
         Ok(count as u64)
     }
 
@@ -492,11 +506,13 @@ impl Transfer<'_> {
     fn copy_to_end(&self) -> Result<(), Failure> {
         let size = self.stat.size;
         let mut copied = 0;
+        let mut piece = Piece::begin(self.written, 0);
         with_buffer(|buffer| {
             loop {
                 self.go_on()?;
                 let count = sys::read(self.source, buffer).map_err(failed(Operation::Read))?;
                 let mut bytes = &buffer[..count];
+                piece.add(bytes);
                 while !bytes.is_empty() {
                     let written = sys::write(self.dest, bytes).map_err(failed(Operation::Write))?;
                     bytes = rest(bytes, written)?;
@@ -509,6 +525,7 @@ impl Transfer<'_> {
                 }
             }
         })?;
+        piece.end();
         self.counters.add_bytes(Method::ReadWrite, copied);
         Ok(())
     }
@@ -522,10 +539,14 @@ impl Transfer<'_> {
                 let count = fill(self.source, buffer)?;
                 for run in runs(&buffer[..count]) {
                     if !run.zeros {
-                        let start = run.range.start as u64;
-                        self.write_all_at(&buffer[run.range.clone()], offset + start)?;
-                        let len = run.range.len() as u64;
-                        self.counters.add_bytes(Method::ReadWrite, len);
+                        let start = offset + run.range.start as u64;
+                        let bytes = &buffer[run.range];
+                        self.write_all_at(bytes, start)?;
+                        let mut piece = Piece::begin(self.written, start);
+                        piece.add(bytes);
+                        piece.end();
+                        self.counters
+                            .add_bytes(Method::ReadWrite, bytes.len() as u64);
                     }
                 }
                 offset += count as u64;

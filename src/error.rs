@@ -31,6 +31,10 @@ pub enum Operation {
     Transfer,
     /// Sharing data with the source, with `--reflink=always`.
     Clone,
+    /// Reading back what was written (`--verify`).
+    Verify,
+    /// What was read back is not what was written.
+    Differs,
     /// Writing a filesystem's data and directories to its device (`--fsync`).
     Sync,
     /// The copy was told to stop.
@@ -141,6 +145,8 @@ impl Operation {
             Self::Write => format!("error writing {path}"),
             Self::Transfer => format!("error copying {other} to {path}"),
             Self::Clone => format!("failed to clone {path} from {other}"),
+            Self::Verify => format!("cannot verify {path}"),
+            Self::Differs => format!("{path} is not on the device as it was written"),
             Self::Sync => format!("cannot make the copy in {path} durable"),
             Self::Interrupted => format!("stopped while copying {other} to {path}"),
             Self::Extend => format!("failed to extend {path}"),

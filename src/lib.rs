@@ -62,6 +62,7 @@
 //! | `data.rs` | the bytes of one file |
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `links.rs` | hard links; several names at the destination for one file |
+//! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device at the end |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
@@ -119,6 +120,7 @@ pub mod report;
 mod staged;
 mod sys;
 mod tree;
+mod verify;
 
 pub use context::{Canceller, Event, Interest, Observer, Question};
 pub use data::{Holes, How, Tried};

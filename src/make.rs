@@ -20,6 +20,7 @@ use crate::path::split;
 use crate::report::Count;
 use crate::staged::{Staged, Taken, replace};
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
+use crate::verify::Written;
 
 /// New files from this size on take their name when they are complete. That costs some ten microseconds, a hundredth of what
 /// it takes to write them; smaller ones are complete in less than a millisecond, and are removed if they fail.
@@ -103,13 +104,20 @@ impl Entry {
         dest: &Staged<'_>,
         ladder: &Ladder,
     ) -> Result<How, Error> {
-        let (mut how, mut changed) = self.transfer(cx, place, source, dest, ladder)?;
+        let written = (cx.options.verify && !dest.is_stream).then(Written::default);
+        let written = written.as_ref();
+        let (mut how, mut changed) = self.transfer(cx, place, source, dest, ladder, written)?;
         if let Some(now) = changed
             && !dest.is_stream
         {
             self.stat = now;
             data::empty(source, dest.file.as_fd()).map_err(|failure| explain(place, failure))?;
-            (how, changed) = self.transfer(cx, place, source, dest, ladder)?;
+            written.into_iter().for_each(Written::clear);
+            (how, changed) = self.transfer(cx, place, source, dest, ladder, written)?;
+        }
+        if let Some(written) = written {
+            self.verify(cx, place, dest, written)
+                .map_err(|failure| explain(place, failure))?;
         }
         if changed.is_some_and(|now| data::is_written(&self.stat, &now)) {
             cx.error(Error::new(Operation::Changed, place.source_path()));
@@ -124,6 +132,7 @@ impl Entry {
         source: BorrowedFd<'_>,
         dest: &Staged<'_>,
         ladder: &Ladder,
+        written: Option<&Written>,
     ) -> Result<(How, Option<Stat>), Error> {
         let reopen = self.reopener(cx, place, dest)?;
         let transfer = Transfer {
@@ -135,11 +144,31 @@ impl Entry {
             sparse: cx.options.sparse,
             ladder,
             counters: &cx.counters,
+            written,
             canceller: cx.canceller(),
             max_nested: cx.max_nested,
             reopen: &reopen,
         };
         transfer.run().map_err(|failure| explain(place, failure))
+    }
+
+    /// Reads back what was written.
+    fn verify(
+        &self,
+        cx: &Context,
+        place: Place<'_>,
+        dest: &Staged<'_>,
+        written: &Written,
+    ) -> Result<(), Failure> {
+        let flags = SourceFlags {
+            follow: dest.name().is_none() && self.dest_flags().follow,
+            wait: false,
+            no_atime: false,
+        };
+        let name = dest.name().unwrap_or(place.names.dest);
+        let id = sys::fstat(&dest.file).map(|stat| stat.id).ok();
+        let file = sys::open_source(place.pair.dest(), name, flags);
+        written.check(&same(file, id, Operation::Verify)?, &cx.counters)
     }
 
     /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's
@@ -573,6 +602,8 @@ fn explain(place: Place<'_>, failure: Failure) -> Error {
     let Failure { operation, errno } = failure;
     match operation {
         Operation::Read => place.source_error(operation, errno),
+        // It was read, and is something else.
+        Operation::Verify if errno == Errno::BADMSG => place.refused(Operation::Differs),
         // Nothing failed.
         Operation::Interrupted => place.refused(operation),
         _ => place.dest_error(operation, errno),

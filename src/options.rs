@@ -196,6 +196,8 @@ pub struct Options {
     pub one_file_system: bool,
     /// Whether a file takes its name only when it is complete (`--atomic`).
     pub atomic: Atomic,
+    /// Each file is read back from its device and compared with what was written (`--verify`).
+    pub verify: bool,
     /// The copy ends only when it is on the device (`--fsync`).
     pub durable: bool,
     /// Whether data may be shared with the source.
@@ -226,6 +228,7 @@ impl Default for Options {
             one_file_system: false,
             atomic: Atomic::default(),
             durable: false,
+            verify: false,
             reflink: Reflink::default(),
             sparse: Sparse::default(),
         }

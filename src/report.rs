@@ -22,6 +22,7 @@
 //! | `bytes_moved` | the bytes that were really moved |
 //! | `bytes_by_method` | an object: `reflink` (shared, not moved), `kernel` (copy_file_range), `read_write` |
 //! | `files_per_second`, `bytes_per_second` | regular files and `bytes` over the elapsed time |
+//! | `bytes_verified`, `verify_seconds` | bytes read back and found to be as they were written; what that took, over all workers |
 //! | `skipped` | entries left alone on purpose |
 //! | `warnings`, `errors` | counts |
 //! | `error_list` | the first errors, at most [`Report::KEPT_ERRORS`]: objects with `operation`, `path`, `other_path`, `errno` (null where no system call failed) and `message`; a path that is not UTF-8 is shown with replacement characters |
@@ -61,6 +62,10 @@ pub(crate) enum Count {
     Reflinked,
     InKernel,
     ReadWritten,
+    /// Bytes read back.
+    Verified,
+    /// Nanoseconds spent on it.
+    Verifying,
     Skipped,
     Warnings,
     Errors,
@@ -120,6 +125,8 @@ impl Counters {
             reflinked_bytes: total(Count::Reflinked),
             kernel_bytes: total(Count::InKernel),
             read_write_bytes: total(Count::ReadWritten),
+            verified_bytes: total(Count::Verified),
+            verify_nanoseconds: total(Count::Verifying),
             skipped: total(Count::Skipped),
             warnings: total(Count::Warnings),
             errors: total(Count::Errors),
@@ -149,6 +156,10 @@ pub struct Stats {
     pub kernel_bytes: u64,
     /// Bytes read and written.
     pub read_write_bytes: u64,
+    /// Bytes read back and found to be as they were written (`--verify`).
+    pub verified_bytes: u64,
+    /// What that took, in nanoseconds, over all workers.
+    pub verify_nanoseconds: u64,
     /// Entries left alone on purpose.
     pub skipped: u64,
     /// Warnings.
@@ -179,6 +190,8 @@ impl Add for Stats {
             reflinked_bytes: self.reflinked_bytes + other.reflinked_bytes,
             kernel_bytes: self.kernel_bytes + other.kernel_bytes,
             read_write_bytes: self.read_write_bytes + other.read_write_bytes,
+            verified_bytes: self.verified_bytes + other.verified_bytes,
+            verify_nanoseconds: self.verify_nanoseconds + other.verify_nanoseconds,
             skipped: self.skipped + other.skipped,
             warnings: self.warnings + other.warnings,
             errors: self.errors + other.errors,
@@ -247,6 +260,8 @@ impl Report {
             },
             "files_per_second": self.per_second(stats.files),
             "bytes_per_second": self.per_second(stats.bytes),
+            "bytes_verified": stats.verified_bytes,
+            "verify_seconds": Duration::from_nanos(stats.verify_nanoseconds).as_secs_f64(),
             "skipped": stats.skipped,
             "warnings": stats.warnings,
             "errors": stats.errors,
@@ -310,6 +325,15 @@ impl fmt::Display for Report {
         row(f, "rate", &format!("{files} files/s, {bytes}/s"))?;
         row(f, "time", &seconds(self.elapsed))?;
         row(f, "workers", &thousands(self.workers as u64))?;
+        if stats.verify_nanoseconds > 0 {
+            let size = format_size(stats.verified_bytes, BINARY);
+            let spent = seconds(Duration::from_nanos(stats.verify_nanoseconds));
+            row(
+                f,
+                "verified",
+                &format!("{size}, {spent} of the workers' time"),
+            )?;
+        }
         for (label, count) in [("skipped", stats.skipped), ("warnings", stats.warnings)] {
             if count > 0 {
                 row(f, label, &thousands(count))?;

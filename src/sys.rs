@@ -461,6 +461,16 @@ pub(crate) fn sync_filesystem(dir: impl AsFd) -> Result<()> {
     }
 }
 
+/// Writes a file's data to its device (fdatasync(2)).
+pub(crate) fn sync_data(fd: impl AsFd) -> Result<()> {
+    retry(|| rustix::fs::fdatasync(&fd))
+}
+
+/// Drops a file's data from memory, so that it is read from the device next (posix_fadvise(2)). What is not written yet stays.
+pub(crate) fn drop_cache(fd: impl AsFd) -> Result<()> {
+    rustix::fs::fadvise(fd, 0, None, rustix::fs::Advice::DontNeed)
+}
+
 /// Sets a file's size; what it grows by is a hole.
 pub(crate) fn set_size(fd: impl AsFd, size: u64) -> Result<()> {
     retry(|| rustix::fs::ftruncate(&fd, size))

@@ -1145,7 +1145,9 @@ fn accepted(
     if says("specified more than once") && ours.messages.iter().any(says_same) {
         return Some("what replaced a file is another one, and has not been copied yet");
     }
-    let says_new = |line: &String| line.contains("will not overwrite just-created");
+    let says_new = |line: &String| {
+        line.contains("will not overwrite just-created") || line.contains("overwrite '")
+    };
     if case.options.contains(&"parents") && ours.messages.iter().any(says_new) {
         return Some("cp --parents takes what is there for new once it has made a directory");
     }

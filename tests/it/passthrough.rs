@@ -122,6 +122,8 @@ pub struct Manners {
     pub longest_read: usize,
     /// The most bytes that a write takes.
     pub longest_write: usize,
+    /// What becomes of the bytes on their way to the device.
+    pub spoil: fn(&mut [u8]),
     /// The most bytes that a copy_file_range(2) copies.
     pub longest_copy: usize,
     /// How the attributes are told.
@@ -142,6 +144,7 @@ impl Default for Manners {
             refuse: Box::new(|_| None),
             longest_read: usize::MAX,
             longest_write: usize::MAX,
+            spoil: |_| {},
             longest_copy: usize::MAX,
             attributes: |_| {},
             inode: |inode| inode,
@@ -639,9 +642,10 @@ impl Server {
     ) -> Result<u32> {
         let path = self.path(inode)?;
         let _under_way = self.begin_at(Operation::Write, &path, offset, OFlags::empty())?;
-        let taken = &bytes[..bytes.len().min(self.manners.longest_write)];
+        let mut taken = bytes[..bytes.len().min(self.manners.longest_write)].to_vec();
+        (self.manners.spoil)(&mut taken);
         self.file(handle)?
-            .write_all_at(taken, offset)
+            .write_all_at(&taken, offset)
             .map_err(failed)?;
         // Cannot fail to convert: the kernel sends less.
         Ok(u32::try_from(taken.len()).unwrap_or(u32::MAX))

@@ -361,6 +361,56 @@ fn short_writes_are_continued() {
 }
 
 #[test]
+fn what_is_not_on_the_device_as_it_was_written_is_found() {
+    needs!(Fuse);
+    let write = |spoil: fn(&mut [u8])| {
+        Strange::new(
+            Manners {
+                spoil,
+                ..Manners::default()
+            },
+            |sandbox| {
+                make_sizes(sandbox, "source");
+                sandbox.sparse(
+                    "holes",
+                    80 * MIB as u64,
+                    &[(0, 10), (70 * MIB as u64, 2 * MIB)],
+                );
+            },
+        )
+    };
+    let strange = write(|_| {});
+    let run = strange.run("-r --verify --report=json source holes strange/");
+    let written: usize = SIZES.iter().sum::<usize>() + 10 + 2 * MIB;
+    assert_eq!((run.code, &run.json()["errors"]), (0, &0.into()), "{run:?}");
+    let verified = run.json()["bytes_verified"].as_u64().expect("a number");
+    assert!(verified >= written as u64 && verified < 4 * written as u64);
+
+    // One bit of each large write.
+    let strange = write(|bytes| {
+        if bytes.len() > 100_000 {
+            bytes[99_999] ^= 4;
+        }
+    });
+    for options in ["-r", "-r --sparse=always", "-r --atomic=always -j1"] {
+        let run = strange.run(&format!("{options} --verify source strange/copy"));
+        assert_eq!(run.code, 1, "{run:?}");
+        for size in SIZES {
+            let name = format!("copy/{size}");
+            let told = format!("'strange/{name}' is not on the device as it was written");
+            let is_spoiled = size > 100_000;
+            assert_eq!(
+                run.messages().contains(&told.as_str()),
+                is_spoiled,
+                "{run:?}"
+            );
+            assert_eq!(strange.below(&name).exists(), !is_spoiled, "{name}");
+        }
+        fs::remove_dir_all(strange.below("copy")).expect("remove");
+    }
+}
+
+#[test]
 fn a_write_that_takes_nothing_is_a_failure_and_no_endless_loop() {
     needs!(Fuse);
     for open in [FopenFlags::empty(), FopenFlags::FOPEN_DIRECT_IO] {
