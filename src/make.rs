@@ -516,7 +516,12 @@ impl Entry {
     /// Another operand must not replace what this one made, nor write through it.
     fn remember_name(&self, cx: &Context, place: Place<'_>) {
         let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
-        if place.dir.facts().is_none() {
+        let was_made = || {
+            let there = self.dest_file();
+            there.is_some_and(|there| cx.has_made(|| as_operand(place, there.id)))
+        };
+        // What takes the place of an operand's copy is one still.
+        if place.dir.facts().is_none() || was_made() {
             cx.remember(|| as_operand(place, look()?.id));
         }
         cx.remember(|| {

@@ -1451,6 +1451,8 @@ const SCRIPTS: &[&str] = &[
      cp -f s d/a/",
     "mkdir s d; echo a >s/b; echo b >d/b; ln -P s/b d/a; chmod 0 s/b; touch -d @1000000000 s/b d/b; chown -hR 65534:65534 .
      setpriv --reuid=65534 --regid=65534 --clear-groups cp -dRu ./s/b s/ d",
+    "mkdir s d; echo a >a; echo b >s/a
+     cp -r a s/. s/a d",
     "mkdir s s/dir
      cp -r -n s/dir s/. s",
     "mkdir b d; seq 100000 >b/a; ln -s d/b l; mkdir d/b; echo b >d/b/c
