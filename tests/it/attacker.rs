@@ -397,6 +397,43 @@ fn a_destination_that_is_swapped_before_it_is_opened_is_not_written() {
 }
 
 #[test]
+fn what_takes_the_name_of_a_new_fifo_or_link_gets_no_attributes() {
+    needs!(Root, Strace);
+    let makes: [(MakeSwap, &str); 2] = [
+        (|sandbox| drop(sandbox.fifo("source/name")), "mknodat"),
+        (
+            |sandbox| drop(sandbox.symlink("source/name", "x")),
+            "symlinkat",
+        ),
+    ];
+    for (make, call) in makes {
+        let sandbox = Sandbox::new();
+        make(&sandbox);
+        chown(&sandbox.path("source/name"), NOBODY, NOBODY);
+        let secret = sandbox.file("outside/file", 10);
+        chmod(&secret, 0o600);
+        sandbox.hard_link("swap", "outside/file");
+        let outside = Snapshot::of(&sandbox.path("outside"));
+        let delay = format!("{call}:delay_exit=1000000");
+        let copy = sandbox.poolcp(["-a", "-j1", "source", "copy"]);
+        let name = sandbox.path("copy/name");
+        let run = thread::scope(|scope| {
+            scope.spawn(|| {
+                while fs::symlink_metadata(&name).is_err() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                renameat_with(CWD, sandbox.path("swap"), CWD, &name, RenameFlags::EXCHANGE)
+                    .expect("swap");
+            });
+            copy.traced(&["--inject", &delay]).run()
+        });
+        let told = vec!["preserving permissions for 'copy/name': Stale file handle"];
+        assert_eq!((run.code, run.messages()), (1, told), "{call}");
+        assert_same(&outside, &Snapshot::of(&sandbox.path("outside")), call);
+    }
+}
+
+#[test]
 fn a_target_directory_that_is_swapped_is_not_looked_for_again() {
     let sandbox = Sandbox::in_memory();
     sandbox.dir("target");
