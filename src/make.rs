@@ -77,6 +77,10 @@ impl Entry {
             Err(failure)
                 if plan == FilePlan::Supersede
                     && failure.operation == Operation::Commit
+                    && matches!(
+                        failure.errno,
+                        Errno::BUSY | Errno::PERM | Errno::ACCESS | Errno::XDEV
+                    )
                     && cx.options.atomic == Atomic::Auto =>
             {
                 return self.make_file(cx, place, FilePlan::Overwrite);

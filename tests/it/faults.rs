@@ -162,11 +162,21 @@ const FAULTS: &[Fault] = &[
     ),
     fault(
         "renameat",
-        &[
-            "EACCES", "EIO", "ENOSPC", "EROFS", "EPERM", "EXDEV", "EBUSY",
-        ],
+        &["EIO", "ENOSPC", "EROFS"],
         Fails,
         "what has the name cannot be replaced",
+    ),
+    fault(
+        "renameat",
+        &["EACCES", "EPERM", "EXDEV", "EBUSY"],
+        Either,
+        "where its inode has to stay, a file is written in place",
+    ),
+    fault(
+        "flock",
+        &["EWOULDBLOCK", "ENOLCK", "EOPNOTSUPP", "EIO"],
+        Recovers,
+        "another name is taken, and a file without a lock is not swept by others that cannot lock it, either",
     ),
     fault(
         "renameat2",
@@ -243,8 +253,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "ioctl",
         &["EIO", "ENOSPC", "EDQUOT", "ENOMEM"],
-        Fails,
-        "copying would not do better",
+        Either,
+        "where a file is shared, copying would not do better; an old file's flags need not be known",
     ),
     fault(
         "ioctl",
@@ -321,8 +331,8 @@ const FAULTS: &[Fault] = &[
     fault(
         "flistxattr",
         &["EIO", "EACCES", "E2BIG", "ENOMEM"],
-        Fails,
-        "attributes were required",
+        Either,
+        "attributes were required; or they are those of a file that is written in place then",
     ),
     fault(
         "llistxattr",
