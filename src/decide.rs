@@ -141,7 +141,7 @@ pub(crate) fn decide(
     let seen = if looks_through(options, source.stat.kind) {
         match dest.seen.end() {
             Ok(stat) => stat,
-            Err(Errno::NOENT) if through_new_link => {
+            Err(Errno::NOENT | Errno::LOOP) if through_new_link => {
                 return FilePlan::Refuse(Operation::JustCreatedLink).into();
             }
             // Nothing is there yet as far as rules go; making it will find the link.
@@ -667,6 +667,12 @@ mod tests {
             ("remove", a, to_dir, Replace),
             ("", a, new(to_file), Refuse(Operation::JustCreatedLink)),
             ("", a, new(to_nothing), Refuse(Operation::JustCreatedLink)),
+            (
+                "-f",
+                a,
+                new(in_a_circle),
+                Refuse(Operation::JustCreatedLink),
+            ),
             ("remove", a, new(to_file), Refuse(Operation::JustCreated)),
             ("remove", a, to_nothing, Replace),
             ("remove", a, in_a_circle, Replace),
