@@ -1082,17 +1082,19 @@ fn accepted(
         || says("cannot create regular file")
         || says("cannot create hard link")
         || says("into itself")
+        || (says("cannot open")
+            && !ours
+                .messages
+                .iter()
+                .any(|line| line.contains("cannot open")))
         || says("File exists")
         || says("not writing through dangling");
     if stumbles && case.options.contains(&"parents") {
         return Some("cp --parents takes what is there for new once it has made a directory");
     }
     let is_told = |text: &str| difference.about.starts_with(text);
-    if is_told("cp: cannot open") && case.options.contains(&"parents") && ours.code == 1 {
-        return Some("cp --parents takes what is there for new once it has made a directory");
-    }
-    let is_a_backup = difference.text.ends_with("~\": should not be there");
-    if is_a_backup && case.options.contains(&"parents") && case.makes_backups() {
+    let is_more = difference.text.ends_with("should not be there");
+    if is_more && case.options.contains(&"parents") && case.makes_backups() {
         return Some("cp --parents takes what is there for new once it has made a directory");
     }
     if says("cannot read symbolic link") && ours.code == 0 {
