@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -149,6 +149,8 @@ pub(crate) struct Context {
     observer: Arc<dyn Observer>,
     errors: Mutex<Vec<Error>>,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
+    /// A sieve for the two maps below, which every directory is looked up in and hardly any is found.
+    known_dirs: Sieve,
     /// The operands that are directories.
     operand_dirs: Mutex<HashMap<FileId, OperandDir>>,
     /// Their copies.
@@ -227,6 +229,34 @@ struct CopiedDir {
     fresh: bool,
 }
 
+/// A set of files that says of most others that they are not in it, without a lock: two that all workers take for each
+/// directory would be a queue on a machine with many processors, where a directory has few files.
+#[derive(Default)]
+struct Sieve([AtomicU64; 16]);
+
+impl Sieve {
+    fn bit(id: FileId) -> (usize, u64) {
+        // Inode numbers of one filesystem are close together, and so they are in here.
+        let bit = id.ino ^ (id.dev << 3);
+        // Cannot be cut: it is less than 16.
+        let word = usize::try_from(bit / 64 % 16).unwrap_or(0);
+        (word, 1 << (bit % 64))
+    }
+
+    /// Adds a file, before whatever else is kept about it.
+    fn add(&self, id: FileId) {
+        let (word, bit) = Self::bit(id);
+        // Whoever must find the file has learnt of it from whoever added it, or later from the maps' locks.
+        self.0[word].fetch_or(bit, Ordering::SeqCst);
+    }
+
+    /// False if the file was never added.
+    fn may_have(&self, id: FileId) -> bool {
+        let (word, bit) = Self::bit(id);
+        self.0[word].load(Ordering::SeqCst) & bit != 0
+    }
+}
+
 /// Something that was made, and must not be overwritten or written through.
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Made {
@@ -266,8 +296,8 @@ impl Process {
 /// Descriptors that are not for the workers: the standard streams, and what the rest of the process may want.
 const SPARE_DESCRIPTORS: usize = 8;
 
-/// How deep a worker that may have `share` files open may nest its waits: each level may hold a file's and a directory's two
-/// descriptors.
+/// How deep a worker that may have `share` files open may nest its waits: each level may hold a file's and a
+/// directory's two descriptors.
 ///
 /// A level needs some 2 KiB of stack, a few times that where rayon splits a wide directory: 32 levels are far below what
 /// [`crate::Pool`] gives its workers, and no worker that deep lacks company.
@@ -303,6 +333,7 @@ impl Context {
             observer,
             errors: Mutex::default(),
             ladders: Mutex::default(),
+            known_dirs: Sieve::default(),
             operand_dirs: Mutex::default(),
             copied_dirs: Mutex::default(),
             made: (meeting != Meeting::Never).then(Mutex::default),
@@ -399,6 +430,8 @@ impl Context {
             entry: place.dest_entry(),
             dest: place.dest_path(),
         };
+        self.known_dirs.add(source);
+        self.known_dirs.add(dest);
         // The first one counts: a second one is already known.
         lock(&self.operand_dirs).entry(source).or_insert(operand);
         let mut copied = lock(&self.copied_dirs);
@@ -408,7 +441,9 @@ impl Context {
 
     /// Whether a directory is an operand or the copy of one, and so cannot simply be copied.
     pub(crate) fn is_known_dir(&self, id: FileId) -> bool {
-        lock(&self.operand_dirs).contains_key(&id) || lock(&self.copied_dirs).contains_key(&id)
+        self.known_dirs.may_have(id)
+            && (lock(&self.operand_dirs).contains_key(&id)
+                || lock(&self.copied_dirs).contains_key(&id))
     }
 
     /// The operand that a directory is.
@@ -445,6 +480,7 @@ impl Context {
             elapsed: self.started.elapsed(),
             workers: self.workers,
             cancelled: self.is_cancelled(),
+            busy: None,
             errors: lock(&self.errors).clone(),
         }
     }

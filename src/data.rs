@@ -32,6 +32,7 @@ use rayon::prelude::*;
 
 use crate::context::Canceller;
 use crate::error::Operation;
+use crate::gate;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
 use crate::report::{Counters, Method};
@@ -382,10 +383,14 @@ impl Transfer<'_> {
             let chunks: Vec<Range<u64>> = ranges.iter().flat_map(chunks).collect();
             chunks
                 .into_par_iter()
-                .map_init(self.reopen, |own, chunk| match own {
-                    Ok(None) => copy(self.source, self.dest, chunk),
-                    Ok(Some(Ends { source, dest })) => copy(source.as_fd(), dest.as_fd(), chunk),
-                    Err(failure) => Err(*failure),
+                .map_init(self.reopen, |own, chunk| {
+                    gate::work(|| match own {
+                        Ok(None) => copy(self.source, self.dest, chunk),
+                        Ok(Some(Ends { source, dest })) => {
+                            copy(source.as_fd(), dest.as_fd(), chunk)
+                        }
+                        Err(failure) => Err(*failure),
+                    })
                 })
                 .try_reduce(|| End::AsExpected, |a, b| Ok(a.and(b)))
         };

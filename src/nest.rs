@@ -1,12 +1,15 @@
 //! A bound on how deep waiting may nest on one worker's stack.
 //!
-//! A rayon worker that waits for a stolen part of its `par_iter` runs other tasks meanwhile, on top of its own stack. Such
-//! a task may wait in turn, and so on: the nesting follows the luck of stealing, not the shape of the tree, and has no
-//! bound of its own. Here it gets one: a worker that is already waiting so many times works serially instead of waiting
-//! once more. Every wait of a copy goes through [`in_parallel`], so a worker's stack holds at most that many copies of the
-//! frames between two waits, and no more open files than those hold.
+//! A rayon worker that waits for a stolen part of its `par_iter` runs other tasks meanwhile, on top of its own stack.
+//! Such a task may wait in turn, and so on: the nesting follows the luck of stealing, not the shape of the tree, and
+//! has no bound of its own. Here it gets one: a worker that is already waiting so many times works serially instead of
+//! waiting once more. Every wait of a copy goes through [`in_parallel`], so a worker's stack holds at most that many
+//! copies of the frames between two waits, and no more open files than those hold. A worker that waits here is in no
+//! leaf (`gate.rs`), whatever it did before: others may work instead.
 
 use std::cell::Cell;
+
+use crate::gate;
 
 thread_local! {
     static NESTED: Cell<u32> = const { Cell::new(0) };
@@ -33,5 +36,5 @@ pub(crate) fn in_parallel<T>(
     }
     NESTED.set(NESTED.get() + 1);
     let _level = Level;
-    parallel()
+    gate::rest(parallel)
 }

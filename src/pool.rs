@@ -53,6 +53,7 @@
 //!   they end by themselves. The end of `main` ends them with the process.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::mem;
@@ -63,6 +64,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::gate::{self, Gate};
 use crate::handles::Tables;
 use crate::sys;
 
@@ -127,6 +129,8 @@ pub struct PoolBuilder {
     name: String,
     stack_size: Option<usize>,
     tables: Tables,
+    /// For a pool that grows: behind which gate its workers work.
+    gate: Option<Arc<Gate>>,
 }
 
 impl PoolBuilder {
@@ -157,6 +161,13 @@ impl PoolBuilder {
         self
     }
 
+    /// Lets the pool grow to as many workers as the gate is for; [`PoolBuilder::threads`] are started at once, and more by
+    /// [`Crew::grow`].
+    pub(crate) fn gate(mut self, gate: Arc<Gate>) -> Self {
+        self.gate = Some(gate);
+        self
+    }
+
     /// Starts the workers.
     ///
     /// # Errors
@@ -175,22 +186,29 @@ impl PoolBuilder {
             0 => thread::available_parallelism().map_or(1, NonZero::get),
             n => n.min(rayon::max_num_threads()),
         };
-        let mut workers = Workers(Vec::new());
+        let places = self.gate.as_ref().map_or(threads, |gate| gate.most());
+        let mut crew = Members::default();
         let mut refusal = None;
         let built = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
+            .num_threads(places)
             // Jobs catch their own panics. This is for what a task gives to `rayon::spawn` itself: without a handler a
             // panic there aborts the process. The payload is leaked because dropping it may panic again.
             .panic_handler(mem::forget)
-            .spawn_handler(|worker| match self.start(worker) {
-                Ok(handle) => {
-                    workers.0.push(handle);
-                    Ok(())
+            .spawn_handler(|worker| {
+                if worker.index() >= threads {
+                    crew.reserve.push_back(worker);
+                    return Ok(());
                 }
-                Err(cause) => {
-                    let kind = cause.kind();
-                    refusal = Some(cause);
-                    Err(kind.into())
+                match self.start(worker) {
+                    Ok(handle) => {
+                        crew.threads.0.push(handle);
+                        Ok(())
+                    }
+                    Err(cause) => {
+                        let kind = cause.kind();
+                        refusal = Some(cause);
+                        Err(kind.into())
+                    }
                 }
             })
             .build();
@@ -198,11 +216,15 @@ impl PoolBuilder {
             Ok(rayon) => Ok(Pool {
                 ledger: Arc::default(),
                 rayon,
-                workers,
+                crew: Arc::new(Crew {
+                    settings: self,
+                    members: Mutex::new(crew),
+                }),
+                workers: Workers::default(),
             }),
-            // rayon has told the threads already started to end; `workers`, dropped here, joins them.
+            // rayon has told the threads already started to end; `crew`, dropped here, joins them.
             Err(error) => {
-                let (name, started) = (self.name, workers.0.len());
+                let (name, started) = (self.name, crew.threads.0.len());
                 Err(BuildError {
                     thread: format!("{name}-{started} ({} of {threads})", started + 1),
                     cause: refusal.unwrap_or_else(|| io::Error::other(error)),
@@ -222,13 +244,74 @@ impl PoolBuilder {
             thread = thread.stack_size(bytes.max(LEAST_STACK));
         }
         let tables = self.tables;
+        let gate = self.gate.clone();
         thread.spawn(move || {
             if tables == Tables::PerWorker {
                 // Refused (by a sandbox, say), the worker goes on with what it shares, which is only slower.
                 let _ = sys::unshare_thread();
             }
+            if let Some(gate) = gate {
+                gate::attach(&gate, worker.index(), sys::thread_id());
+            }
             worker.run();
         })
+    }
+}
+
+/// The threads of a pool, and the places for more.
+///
+/// rayon hands out a builder for each place of a pool, and does not ask when it is run. Until then the place is one of
+/// a worker that is never idle, as far as rayon knows: nobody tries to wake it, and its queue, which thieves look at in
+/// passing, is empty.
+#[derive(Debug)]
+pub(crate) struct Crew {
+    settings: PoolBuilder,
+    members: Mutex<Members>,
+}
+
+#[derive(Debug, Default)]
+struct Members {
+    threads: Workers,
+    /// What goes with the pool and is no worker.
+    others: Workers,
+    reserve: VecDeque<rayon::ThreadBuilder>,
+}
+
+impl Crew {
+    fn members(&self) -> MutexGuard<'_, Members> {
+        // Nothing under the lock leaves the members half changed.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many workers have been started.
+    pub(crate) fn started(&self) -> usize {
+        self.members().threads.0.len()
+    }
+
+    /// Starts workers until there are `threads`, or all that the pool has places for. False if the system refuses one.
+    pub(crate) fn grow(&self, threads: usize) -> bool {
+        let mut members = self.members();
+        while members.threads.0.len() < threads
+            && let Some(worker) = members.reserve.pop_front()
+        {
+            match self.settings.start(worker) {
+                Ok(handle) => members.threads.0.push(handle),
+                // The place is lost with its builder, which does not matter: its turn would have come first again.
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Takes the threads, to be joined, and gives up the places for more.
+    fn disband(&self) -> Workers {
+        let Members {
+            mut threads,
+            mut others,
+            ..
+        } = mem::take(&mut *self.members());
+        threads.0.append(&mut others.0);
+        threads
     }
 }
 
@@ -250,6 +333,8 @@ pub struct Pool {
     ledger: Arc<Monitor<Ledger>>,
     // Fields are dropped in this order: rayon tells its workers to end, then they are joined.
     rayon: rayon::ThreadPool,
+    crew: Arc<Crew>,
+    /// Empty until the pool goes.
     workers: Workers,
 }
 
@@ -271,10 +356,21 @@ impl Pool {
             name: "poolcp".to_string(),
             stack_size: None,
             tables: Tables::Shared,
+            gate: None,
         }
     }
 
-    /// How many workers there are.
+    /// The pool's threads.
+    pub(crate) fn crew(&self) -> &Arc<Crew> {
+        &self.crew
+    }
+
+    /// A thread that ends by itself when the pool's jobs have ended, and is to be gone when the pool is.
+    pub(crate) fn adopt(&self, thread: JoinHandle<()>) {
+        self.crew.members().others.0.push(thread);
+    }
+
+    /// How many workers there are; at most, in a pool that grows.
     #[must_use]
     pub fn threads(&self) -> usize {
         self.rayon.current_num_threads()
@@ -344,7 +440,9 @@ impl Drop for Pool {
         self.close();
         // On a worker of this pool, waiting would be for the very job that waits.
         let own_worker = self.rayon.current_thread_index().is_some();
-        if own_worker || self.ledger.wait(None, |ledger| ledger.jobs == 0).daemons > 0 {
+        let is_left = own_worker || self.ledger.wait(None, |ledger| ledger.jobs == 0).daemons > 0;
+        self.workers = self.crew.disband();
+        if is_left {
             // Without its handle a thread is left to itself.
             self.workers.0.clear();
         }
@@ -352,7 +450,7 @@ impl Drop for Pool {
 }
 
 /// The workers' threads; dropping it joins those still in it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Workers(Vec<JoinHandle<()>>);
 
 impl Drop for Workers {
@@ -902,6 +1000,41 @@ mod tests {
         assert!(job.join().unwrap());
         assert_eq!(later.join(), Ok(1));
         assert_gone("itself");
+    }
+
+    #[test]
+    fn a_pool_grows_to_its_places_and_all_its_threads_go_with_it() {
+        let gate = Arc::new(Gate::new(6, 6));
+        let builder = Pool::builder().threads(1).name("grows");
+        let pool = builder.gate(gate).build().unwrap();
+        assert_eq!(pool.crew().started(), 1);
+        // Nobody but the second worker can end the first one's wait.
+        let (send, receive) = mpsc::channel();
+        let first = start(&pool, move || receive.recv());
+        let second = start(&pool, move || send.send(7));
+        assert!(!second.join_timeout(Duration::from_millis(20)));
+        assert!(pool.crew().grow(2));
+        assert_eq!(first.join().unwrap(), Ok(7));
+        assert_eq!(second.join().unwrap(), Ok(()));
+        assert!(pool.crew().grow(100));
+        assert_eq!(pool.crew().started(), 6);
+        let all = start(&pool, || {
+            // One for each: they meet.
+            let barrier = Barrier::new(6);
+            rayon::scope(|scope| {
+                for _ in 0..6 {
+                    scope.spawn(|_| {
+                        barrier.wait();
+                    });
+                }
+            });
+        });
+        all.join().unwrap();
+        let crew = Arc::clone(pool.crew());
+        pool.join();
+        assert_eq!(alive("grows"), 0);
+        assert!(crew.grow(7));
+        assert_eq!(crew.started(), 0, "a pool that is gone starts nobody");
     }
 
     #[test]

@@ -15,7 +15,8 @@
 //! | `schema` | 1; a change that breaks a reader makes it 2 |
 //! | `version` | poolcp's version |
 //! | `elapsed_seconds` | from the start of the copy to its end |
-//! | `workers` | how many workers the pool had |
+//! | `workers` | how many workers the pool had; if the number was found while the copy ran (`-j auto`), the most that were busy |
+//! | `busy_workers` | with `-j auto` an object, else null: `least`, `median` and `most` busy workers, and `series`, pairs of seconds since the start and the mean number of busy workers since the pair before, 1,024 at most |
 //! | `cancelled` | it was told to stop, and may not have copied everything |
 //! | `files`, `directories`, `symlinks`, `hard_links`, `specials` | entries made (`directories`: made or merged into; `hard_links`: further names of a file already copied) |
 //! | `bytes` | the sizes of the regular files copied, holes included |
@@ -29,7 +30,7 @@
 
 use std::fmt;
 use std::ops::{Add, AddAssign};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use humansize::{BINARY, format_size};
@@ -79,16 +80,24 @@ const COUNTS: usize = Count::Errors as usize + 1;
 #[repr(align(128))]
 struct Slot([AtomicU64; COUNTS]);
 
-/// Slots: more workers than this share them, which costs a little and counts as well.
-const SLOTS: usize = 64;
+/// Slots, for as many workers as a tuner finds at most on all but the largest machines: more share them, which costs a
+/// little and counts as well.
+const SLOTS: usize = 128;
 
 /// The counters of a copy.
 #[derive(Debug)]
-pub(crate) struct Counters([Slot; SLOTS]);
+pub(crate) struct Counters {
+    slots: [Slot; SLOTS],
+    /// How many workers were busy a moment ago; 0 where nobody looks.
+    busy: AtomicUsize,
+}
 
 impl Default for Counters {
     fn default() -> Self {
-        Self(std::array::from_fn(|_| Slot::default()))
+        Self {
+            slots: std::array::from_fn(|_| Slot::default()),
+            busy: AtomicUsize::new(0),
+        }
     }
 }
 
@@ -96,7 +105,7 @@ impl Counters {
     pub(crate) fn add(&self, count: Count, n: u64) {
         let worker = rayon::current_thread_index().unwrap_or(0);
         // Relaxed: a count orders nothing. The end of a copy is seen through the job's own synchronisation.
-        self.0[worker % SLOTS].0[count as usize].fetch_add(n, Ordering::Relaxed);
+        self.slots[worker % SLOTS].0[count as usize].fetch_add(n, Ordering::Relaxed);
     }
 
     pub(crate) fn add_bytes(&self, method: Method, n: u64) {
@@ -108,9 +117,19 @@ impl Counters {
         self.add(count, n);
     }
 
+    /// Says how many workers have been busy, on average, since this was called last.
+    pub(crate) fn set_busy(&self, workers: f64) {
+        self.busy.store(whole(workers), Ordering::Relaxed);
+    }
+
+    /// How many workers were busy a moment ago, if anybody looks.
+    pub(crate) fn busy(&self) -> Option<usize> {
+        Some(self.busy.load(Ordering::Relaxed)).filter(|busy| *busy > 0)
+    }
+
     pub(crate) fn sum(&self) -> Stats {
         let total = |count: Count| {
-            let slots = self.0.iter();
+            let slots = self.slots.iter();
             slots
                 .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
                 .sum()
@@ -205,6 +224,93 @@ impl AddAssign for Stats {
     }
 }
 
+/// How many workers were busy over the time of a copy whose number of workers was found while it ran.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Busy {
+    /// Moments since the start of the copy, and how many workers were busy, on average, since the moment before.
+    series: Vec<(Duration, f64)>,
+}
+
+impl Busy {
+    /// So many moments are kept at most: enough for a chart, few enough for a report of a copy that takes days.
+    const KEPT: usize = 1024;
+
+    /// Adds a moment later than all before. Of too many, neighbours are merged.
+    pub(crate) fn push(&mut self, at: Duration, busy: f64) {
+        if self.series.len() >= Self::KEPT {
+            let mut before = Duration::ZERO;
+            let pairs = self.series.chunks(2).map(|pair| {
+                let begun = std::mem::replace(&mut before, pair[pair.len() - 1].0);
+                let mut time = 0.0;
+                let mut sum = 0.0;
+                let mut from = begun;
+                for &(to, busy) in pair {
+                    let seconds = to.saturating_sub(from).as_secs_f64();
+                    time += seconds;
+                    sum += busy * seconds;
+                    from = to;
+                }
+                (before, sum / time.max(1e-9))
+            });
+            self.series = pairs.collect();
+        }
+        self.series.push((at, busy));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.series.is_empty()
+    }
+
+    /// How many workers were busy, as pairs of a moment since the start of the copy and the mean since the pair before.
+    #[must_use]
+    pub fn series(&self) -> &[(Duration, f64)] {
+        &self.series
+    }
+
+    /// The fewest.
+    #[must_use]
+    pub fn least(&self) -> usize {
+        self.counts().next().map_or(0, |(count, _)| count)
+    }
+
+    /// The most.
+    #[must_use]
+    pub fn most(&self) -> usize {
+        self.counts().last().map_or(0, |(count, _)| count)
+    }
+
+    /// So many or fewer for half of the time, so many or more for the other half.
+    #[must_use]
+    pub fn median(&self) -> usize {
+        let all: Duration = self.counts().map(|(_, time)| time).sum();
+        let mut passed = Duration::ZERO;
+        let mut counts = self.counts();
+        let half = counts.find(|(_, time)| {
+            passed += *time;
+            passed * 2 >= all
+        });
+        half.map_or(0, |(count, _)| count)
+    }
+
+    /// Whole numbers of workers, the fewest first, each with how long they were busy.
+    fn counts(&self) -> impl Iterator<Item = (usize, Duration)> + use<> {
+        let mut before = Duration::ZERO;
+        let intervals = self.series.iter().map(|&(at, busy)| {
+            let begun = std::mem::replace(&mut before, at);
+            (whole(busy), at.saturating_sub(begun))
+        });
+        let mut counts: Vec<_> = intervals.collect();
+        counts.sort_unstable();
+        counts.into_iter()
+    }
+}
+
+/// A mean number of workers as a whole one: there is always one at least.
+#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+fn whole(workers: f64) -> usize {
+    workers.round().max(1.0) as usize
+}
+
 /// What one finished copy did. `Display` is the text for a terminal.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -213,10 +319,12 @@ pub struct Report {
     pub stats: Stats,
     /// From the start of the copy to its end.
     pub elapsed: Duration,
-    /// How many workers the pool had.
+    /// How many workers the pool had; where the number was found while the copy ran, the most that were busy at a time.
     pub workers: usize,
     /// It was told to stop, by a [`crate::Canceller`], and may not have copied everything.
     pub cancelled: bool,
+    /// How many workers were busy over time, where their number was found while the copy ran.
+    pub busy: Option<Busy>,
     /// The first errors, at most [`Report::KEPT_ERRORS`]; [`Stats::errors`] counts them all.
     pub errors: Vec<Error>,
 }
@@ -239,6 +347,7 @@ impl Report {
     #[must_use]
     pub fn to_json(&self) -> serde_json::Value {
         let stats = &self.stats;
+        let busy = self.busy.as_ref().map(BusyJson::from);
         let error_list: Vec<ErrorJson> = self.errors.iter().map(ErrorJson::from).collect();
         json!({
             "schema": 1,
@@ -246,6 +355,7 @@ impl Report {
             "elapsed_seconds": self.elapsed.as_secs_f64(),
             "workers": self.workers,
             "cancelled": self.cancelled,
+            "busy_workers": busy,
             "files": stats.files,
             "directories": stats.directories,
             "symlinks": stats.symlinks,
@@ -278,6 +388,30 @@ impl Report {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn whole_per_second(&self, count: u64) -> u64 {
         self.per_second(count).round() as u64
+    }
+}
+
+/// How many workers were busy, in the JSON report.
+#[derive(Serialize)]
+struct BusyJson {
+    least: usize,
+    median: usize,
+    most: usize,
+    series: Vec<(f64, f64)>,
+}
+
+impl From<&Busy> for BusyJson {
+    fn from(busy: &Busy) -> Self {
+        let thousandths = |x: f64| (x * 1e3).round() / 1e3;
+        let series = busy.series.iter();
+        Self {
+            least: busy.least(),
+            median: busy.median(),
+            most: busy.most(),
+            series: series
+                .map(|(at, busy)| (thousandths(at.as_secs_f64()), thousandths(*busy)))
+                .collect(),
+        }
     }
 }
 
@@ -324,7 +458,6 @@ impl fmt::Display for Report {
         let bytes = format_size(self.whole_per_second(stats.bytes), BINARY);
         row(f, "rate", &format!("{files} files/s, {bytes}/s"))?;
         row(f, "time", &seconds(self.elapsed))?;
-        row(f, "workers", &thousands(self.workers as u64))?;
         if stats.verify_nanoseconds > 0 {
             let size = format_size(stats.verified_bytes, BINARY);
             let spent = seconds(Duration::from_nanos(stats.verify_nanoseconds));
@@ -334,6 +467,7 @@ impl fmt::Display for Report {
                 &format!("{size}, {spent} of the workers' time"),
             )?;
         }
+        row(f, "workers", &workers_line(self))?;
         for (label, count) in [("skipped", stats.skipped), ("warnings", stats.warnings)] {
             if count > 0 {
                 row(f, label, &thousands(count))?;
@@ -380,6 +514,18 @@ fn bytes_line(stats: &Stats) -> String {
                 .iter()
                 .map(|(n, how)| format!("{} {how}", format_size(*n, BINARY)));
             format!("{size}: {}", list(parts))
+        }
+    }
+}
+
+/// `4`, if that was asked for; else what was found, `1 to 32 (median 16), auto`.
+fn workers_line(report: &Report) -> String {
+    match &report.busy {
+        None => thousands(report.workers as u64),
+        Some(busy) if busy.least() == busy.most() => format!("{}, auto", busy.most()),
+        Some(busy) => {
+            let (least, median, most) = (busy.least(), busy.median(), busy.most());
+            format!("{least} to {most} (median {median}), auto")
         }
     }
 }
@@ -432,6 +578,7 @@ mod tests {
             elapsed: Duration::from_millis(2_000),
             workers: 2,
             cancelled: false,
+            busy: None,
             errors: Vec::new(),
         }
     }
@@ -485,9 +632,56 @@ mod tests {
             elapsed: Duration::ZERO,
             workers: 1,
             cancelled: false,
+            busy: None,
             errors: Vec::new(),
         };
         assert!(report.to_string().contains("0 files/s"));
+    }
+
+    /// Moments of 10 ms each.
+    fn busy(counts: &[f64]) -> Busy {
+        let mut busy = Busy::default();
+        for (i, &count) in (1..).zip(counts) {
+            busy.push(Duration::from_millis(10 * i), count);
+        }
+        busy
+    }
+
+    #[test]
+    fn busy_workers_are_counted_by_the_time_that_they_were_busy() {
+        let mut several = busy(&[0.2, 2.0, 2.0, 31.6]);
+        assert_eq!((several.least(), several.most()), (1, 32));
+        assert_eq!(several.median(), 2);
+        several.push(Duration::from_millis(100), 31.9);
+        assert_eq!(several.median(), 32);
+        let mut report = report();
+        report.busy = Some(several);
+        let text = report.to_string();
+        assert!(
+            text.contains("\nworkers   1 to 32 (median 32), auto\n"),
+            "{text}"
+        );
+        assert_eq!(report.to_json()["busy_workers"]["series"][3][1], 31.6);
+        report.busy = Some(busy(&[2.0, 1.9]));
+        assert!(report.to_string().contains("\nworkers   2, auto\n"));
+    }
+
+    #[test]
+    fn a_long_series_is_merged_and_means_the_same() {
+        let counts: Vec<f64> = (0..5000).map(|i| f64::from(i % 2)).collect();
+        let series = busy(&counts);
+        assert!(series.series().len() <= Busy::KEPT);
+        assert_eq!(
+            series.series().last().unwrap().0,
+            Duration::from_millis(50_000)
+        );
+        let mut before = Duration::ZERO;
+        let sum: f64 = series
+            .series()
+            .iter()
+            .map(|&(at, busy)| busy * (at - std::mem::replace(&mut before, at)).as_secs_f64())
+            .sum();
+        assert!((sum - 25.0).abs() < 0.01, "{sum}");
     }
 
     #[test]

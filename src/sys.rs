@@ -10,6 +10,7 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags,
@@ -728,6 +729,34 @@ pub(crate) fn unshare_thread() -> Result<()> {
 /// Makes an open directory the thread's working directory, if the thread has one of its own. [`cwd`] stays what it was.
 pub(crate) fn enter(dir: impl AsFd) -> bool {
     HOME.get().is_some() && rustix::process::fchdir(dir).is_ok()
+}
+
+/// The calling thread's number, as in /proc/self/task.
+pub(crate) fn thread_id() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+/// What the scheduler knows of a thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scheduling {
+    /// The time that it ran on a processor.
+    pub ran: Duration,
+    /// The time that it could have run and waited for a processor.
+    pub queued: Duration,
+}
+
+/// How a thread of this process has spent its time; `None` where /proc does not say.
+pub(crate) fn scheduling(thread: i32) -> Option<Scheduling> {
+    let path = format!("/proc/self/task/{thread}/schedstat");
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut text = [0; 80];
+    let len = read(file, &mut text).ok()?;
+    let mut numbers = std::str::from_utf8(&text[..len]).ok()?.split_whitespace();
+    let mut next = || numbers.next()?.parse().ok().map(Duration::from_nanos);
+    Some(Scheduling {
+        ran: next()?,
+        queued: next()?,
+    })
 }
 
 /// The process's umask, without setting it for a moment as umask(2) must; `None` where /proc does not say.

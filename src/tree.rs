@@ -33,6 +33,7 @@ use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
 use crate::error::{Error, Operation, unless_panic};
 use crate::facts::{Facts, gather};
 use crate::file;
+use crate::gate;
 use crate::handles::Pair;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
@@ -71,14 +72,14 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
     let copied = unless_panic(
         || root.source.clone(),
         || {
-            let parents = Parents::make(cx, root)?;
+            let parents = gate::work(|| Parents::make(cx, root))?;
             if !cx.is_cancelled()
                 && !is_repeated()
-                && let Some(task) = copy_root(cx, top, root)
+                && let Some(task) = gate::work(|| copy_root(cx, top, root))
             {
                 rayon::scope(|scope| task.start(cx, scope));
             }
-            parents.dress(cx);
+            gate::work(|| parents.dress(cx));
             Ok(())
         },
     );
@@ -170,20 +171,22 @@ impl DirTask {
     /// Starts an operand's copy.
     fn start<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         if cx.options.ask {
-            walk(cx, scope, self);
+            gate::work(|| walk(cx, scope, self));
         } else {
             self.spawn(cx, scope);
         }
     }
 
     fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
-        scope.spawn(move |scope| match self.enter_unless_panic(cx) {
-            Ok(Some(entered)) => entered.copy(cx, scope),
-            Ok(None) => end(cx, self.parent),
-            Err(error) => {
-                cx.error(error);
-                end(cx, self.parent);
-            }
+        scope.spawn(move |scope| {
+            gate::work(|| match self.enter_unless_panic(cx) {
+                Ok(Some(entered)) => entered.copy(cx, scope),
+                Ok(None) => end(cx, self.parent),
+                Err(error) => {
+                    cx.error(error);
+                    end(cx, self.parent);
+                }
+            });
         });
     }
 
@@ -351,7 +354,12 @@ impl DirTask {
             no_atime: cx.process.superuser || stat.uid == cx.process.uid,
             attributes,
             private_until: made.private_until,
-            ladder: cx.ladder(stat.id.dev, made.stat.id.dev),
+            ladder: match above {
+                Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
+                    Arc::clone(&above.ladder)
+                }
+                _ => cx.ladder(stat.id.dev, made.stat.id.dev),
+            },
         };
         cx.meet_filesystem(made.stat.id.dev, || place.dest_path());
         let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
@@ -380,12 +388,14 @@ impl Entered {
     /// Leaves the directory to whichever worker takes it, which opens it for itself.
     fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         let Self { dir, listed, .. } = self;
-        scope.spawn(move |scope| match cx.handles.open(&dir) {
-            Ok(pair) => Self { dir, pair, listed }.copy(cx, scope),
-            Err(error) => {
-                cx.error(error);
-                end(cx, dir);
-            }
+        scope.spawn(move |scope| {
+            gate::work(|| match cx.handles.open(&dir) {
+                Ok(pair) => Self { dir, pair, listed }.copy(cx, scope),
+                Err(error) => {
+                    cx.error(error);
+                    end(cx, dir);
+                }
+            });
         });
     }
 
@@ -596,11 +606,11 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
         || {
             files
                 .par_iter()
-                .with_min_len(MIN_FILES_PER_TASK)
+                .with_min_len(gate::batch(MIN_FILES_PER_TASK))
                 // A worker that takes some of the files opens the directory for itself.
                 .for_each_init(
-                    || cx.handles.open(dir),
-                    |opened, listed| match opened {
+                    || (gate::start_work(), cx.handles.open(dir)),
+                    |(_, opened), listed| match opened {
                         Ok(pair) => copy_file(cx, dir, pair, listed),
                         Err(error) => cx.error(error.clone()),
                     },
@@ -618,6 +628,7 @@ fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
     if cx.is_cancelled() {
         return;
     }
+    gate::step();
     let place = Place {
         dir,
         pair,

@@ -8,11 +8,12 @@ use serde_json::Value;
 use crate::harness::{Sandbox, poolcp, same_as_cp};
 
 /// The keys of the JSON report, schema 1.
-const KEYS: [&str; 18] = [
+const KEYS: [&str; 19] = [
     "schema",
     "version",
     "elapsed_seconds",
     "workers",
+    "busy_workers",
     "files",
     "directories",
     "symlinks",
@@ -88,6 +89,34 @@ fn the_json_report_counts_what_was_copied() {
             .as_f64()
             .is_some_and(|seconds| seconds > 0.0)
     );
+}
+
+#[test]
+fn how_many_workers_were_busy_is_reported_if_nobody_said_how_many() {
+    let sandbox = Sandbox::new();
+    for i in 0..500 {
+        sandbox.file(format!("source/{}/{i}", i % 10), 100);
+    }
+    for (option, target) in [("-j0", "a"), ("-jauto", "b"), ("--threads=auto", "c")] {
+        let call = sandbox.call(poolcp(), ["-r", option, "--report=json", "source", target]);
+        let report = call.ok().json();
+        let busy = &report["busy_workers"];
+        let [least, median, most] =
+            ["least", "median", "most"].map(|key| busy[key].as_u64().expect("a count"));
+        assert!(1 <= least && least <= median && median <= most, "{busy}");
+        assert_eq!(report["workers"], most);
+        let series = busy["series"].as_array().expect("a series");
+        let times: Vec<_> = series.iter().map(|point| point[0].as_f64()).collect();
+        assert!(!times.is_empty() && times.is_sorted(), "{busy}");
+        assert!(*times.last().unwrap() <= Some(report["elapsed_seconds"].as_f64().unwrap() + 1.0));
+    }
+    let call = sandbox.call(poolcp(), ["-r", "-j3", "--report=json", "source", "d"]);
+    let report = call.ok().json();
+    assert_eq!(report["busy_workers"], Value::Null);
+    assert_eq!(report["workers"], 3);
+    let run = sandbox.call(poolcp(), ["-r", "source", "e"]).run();
+    let line = run.stderr.lines().find(|line| line.starts_with("workers "));
+    assert!(line.is_some_and(|line| line.ends_with(", auto")), "{run:?}");
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn a_directory_of_many_files_is_copied_by_any_number_of_workers() {
         fs::write(sandbox.path(format!("source/{i}")), i.to_string()).expect("write");
     }
     let source = Snapshot::of(&sandbox.path("source"));
-    for workers in ["-j1", "-j2", "-j10", "-j64"] {
+    for workers in ["-j1", "-j2", "-j10", "-j64", "-jauto"] {
         sandbox.poolcp(["-a", workers, "source", "copy"]).ok();
         assert_same(&source, &Snapshot::of(&sandbox.path("copy")), workers);
         remove(&sandbox.path("copy"));
@@ -157,7 +157,8 @@ fn a_wide_and_deep_tree_is_copied_with_few_descriptors() {
     make_bush(&sandbox, 40, 30);
     let source = Snapshot::of(&sandbox.path("source"));
     let mut failures = String::new();
-    for (workers, descriptors) in [(2, 64), (4, 64), (16, 64), (64, 256)] {
+    let workers = [("2", 64), ("4", 64), ("16", 64), ("64", 256), ("auto", 64)];
+    for (workers, descriptors) in workers {
         let option = format!("-j{workers}");
         let copy = sandbox.poolcp(["-a", &option, "source", "copy"]);
         let run = copy.max_open_files(descriptors).run();
