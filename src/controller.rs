@@ -283,6 +283,8 @@ pub(crate) struct Controller {
     starved: u32,
     /// Nothing has been tried in vain yet.
     is_ramp: bool,
+    /// The number, and what was seen with it, that was a little better than the present one.
+    best: Option<(usize, Window)>,
     /// The time since the beginning.
     now: Duration,
     /// When something was last tried.
@@ -311,6 +313,7 @@ impl Controller {
             unsettled: true,
             starved: 0,
             is_ramp: true,
+            best: None,
             now: Duration::ZERO,
             tried: Duration::ZERO,
             up: Patience {
@@ -386,6 +389,7 @@ impl Controller {
             self.state = State::Settled;
             self.tried = self.now;
             self.is_ramp = true;
+            self.best = None;
             self.up.forget(self.now);
             self.down.forget(self.now);
         } else {
@@ -491,6 +495,8 @@ impl Controller {
         };
         if ratio >= threshold + doubt {
             self.state = State::Settled;
+            // Small losses must not add up: the next leap is measured against the best so far.
+            self.best = (self.is_ramp && ratio < 1.0).then_some((from, *before));
             match way {
                 Way::Up => {
                     self.up.forget(self.now);
@@ -522,7 +528,10 @@ impl Controller {
     }
 
     fn try_out(&mut self, way: Way, limit: usize) {
-        let (from, before) = (self.limit, self.window);
+        let (from, before) = match (way, self.best.take()) {
+            (Way::Up, Some(best)) => best,
+            _ => (self.limit, self.window),
+        };
         self.go_to(limit);
         self.state = State::Trial { way, from, before };
     }
@@ -533,6 +542,7 @@ impl Controller {
         self.state = State::Settled;
         self.window = Window::default();
         self.odd = Window::default();
+        self.best = None;
         self.unsettled = true;
         self.starved = 0;
         self.tried = self.now;
