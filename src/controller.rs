@@ -39,7 +39,8 @@
 //!
 //! At the beginning, workers that are blocked for more than half of their time double after two intervals each, for as
 //! long as that does not clearly fail: a cold disk is noisy, and waiting for certainty would cost more than a few
-//! workers too many, which are found out afterwards.
+//! workers too many, which are found out afterwards. Each leap is measured against the best so far, so that small losses
+//! do not add up.
 //!
 //! After a verdict against it, the same way is not tried again for a while, and for twice as long each time. Intervals
 //! that do not fit the last ones (another share of time on processors) end all that: they are another device, or
@@ -103,6 +104,9 @@ const LONGEST_TRIAL: u32 = 20;
 /// intervals it need not be.
 const BASE_ERROR: f64 = 0.07;
 const LONGEST_BASE: u32 = 16;
+
+/// How many intervals in a row that do not fit those before are a change and not a burst.
+const CHANGE: u32 = 4;
 
 /// How many intervals without enough work end a trial.
 const PATIENCE: u32 = 3;
@@ -380,8 +384,8 @@ impl Controller {
             && differ(one.active(), self.window.active());
         if is_odd {
             self.odd.add(seen);
-            if self.odd.intervals < f64::from(SHORTEST_WINDOW) {
-                // One may be chance.
+            if self.odd.intervals < f64::from(CHANGE) {
+                // A burst of the kernel's writing back, or chance.
                 return;
             }
             // Another kind of work, or another kind of device: what was learnt does not hold any more.
