@@ -335,7 +335,8 @@ impl Entry {
             }
         }
         if stat.kind == Kind::File && !cx.options.attributes_only {
-            let emptied = if stat.size > 0 {
+            // The kernel takes special bits away from what others than the superuser empty, be it empty already.
+            let emptied = if stat.size > 0 || stat.mode & 0o6000 != 0 {
                 sys::set_size(&file, 0)
             } else {
                 // It is written now even if there is nothing to write.

@@ -1469,6 +1469,8 @@ const SCRIPTS: &[&str] = &[
      setpriv --reuid=65534 --regid=65534 --clear-groups cp -dRu ./s/b s/ d",
     "mkdir s d; echo a >a; echo b >s/a
      cp -r a s/. s/a d",
+    "mkdir d; : >a; : >d/a; chmod 4755 d/a; chown -hR 65534:65534 .; chmod 4755 d/a
+     setpriv --reuid=65534 --regid=65534 --clear-groups cp a d",
     "mkdir s d; ln -s b b; echo b >s/b
      cp -r -f b s/b d",
     "mkdir s s/dir
