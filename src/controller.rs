@@ -70,6 +70,9 @@ const LONG: Duration = Duration::from_millis(40);
 /// What a trial of more workers must gain: less is not worth keeping threads for.
 const GAIN: f64 = 0.06;
 
+/// By how much noise may hide a failure while the number still grows in leaps.
+const HARM: f64 = 0.15;
+
 /// What a trial of fewer workers may lose.
 const LOSS: f64 = 0.02;
 
@@ -341,13 +344,15 @@ impl Controller {
 
     pub(crate) fn decide(&mut self, seen: &Observation) -> Decision {
         self.now += seen.interval;
-        self.learn_noise(seen);
         if self.unsettled {
             self.unsettled = false;
+            self.last_rate = None;
         } else if seen.busy < HUNGRY * as_f64(self.limit) {
+            self.last_rate = None;
             self.starve();
         } else {
             self.starved = 0;
+            self.learn_noise(seen);
             self.take_in(seen);
             if self.window.intervals >= f64::from(SHORTEST_WINDOW) {
                 match self.state {
@@ -406,10 +411,6 @@ impl Controller {
     /// Learns how much the throughput of successive intervals differs.
     fn learn_noise(&mut self, seen: &Observation) {
         let rate = seen.work / seen.interval.as_secs_f64().max(1e-9);
-        if self.unsettled {
-            self.last_rate = None;
-            return;
-        }
         if let Some(last) = self.last_rate.replace(rate) {
             let mean = f64::midpoint(rate, last);
             if mean > 0.0 {
@@ -493,7 +494,7 @@ impl Controller {
         let trial = Duration::from_secs_f64(window.seconds);
         // In doubt, no: fewer threads are kinder, and the next trial comes.
         let doubt = match way {
-            Way::Up if self.is_ramp => -error,
+            Way::Up if self.is_ramp => -error.min(HARM),
             Way::Up => 0.5 * error,
             Way::Down => 0.0,
         };

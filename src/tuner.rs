@@ -180,22 +180,24 @@ impl Tuner {
 
     /// What has been going on since the last time; `None` if the system does not say.
     fn observe(&self) -> Option<Observation> {
-        let mut now = Sums {
-            at: self.started.elapsed(),
-            worked: self.gate.worked(),
-            work: work(&self.counters.sum()),
-            ..Sums::default()
-        };
+        let (mut ran, mut queued) = (Duration::ZERO, Duration::ZERO);
         let mut is_known = true;
         for thread in self.gate.threads() {
             match sys::scheduling(thread) {
                 Some(scheduling) => {
-                    now.ran += scheduling.ran;
-                    now.queued += scheduling.queued;
+                    ran += scheduling.ran;
+                    queued += scheduling.queued;
                 }
                 None => is_known = false,
             }
         }
+        let now = Sums {
+            at: self.started.elapsed(),
+            worked: self.gate.worked(),
+            ran,
+            queued,
+            work: work(&self.counters.sum()),
+        };
         let mut seen = lock(&self.seen);
         let last = std::mem::replace(&mut seen.last, now);
         let interval = now.at.saturating_sub(last.at);
