@@ -23,7 +23,6 @@ use crate::decide::{Decision, FilePlan, Reason, Seen, decide, has_data, looks_th
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
-use crate::handles::Pair;
 use crate::links::{Claim, Left, Name};
 use crate::options::{Follow, Make, Overwrite};
 use crate::report::Count;
@@ -86,9 +85,27 @@ fn copy_waiting(
     held: FileId,
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<(), Error> {
-    let pair = cx.handles.open(&left.name.dir)?;
-    let place = left.name.place(&pair);
-    place.unless_panic(|| try_copy(cx, place, left.kind, left.follow, Some(held), ended))
+    at(cx, &left.name, |place| {
+        try_copy(cx, place, left.kind, left.follow, Some(held), ended)
+    })
+}
+
+/// Does something about a name that was left by another worker.
+fn at<T>(
+    cx: &Context,
+    name: &Name,
+    work: impl FnOnce(Place<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let pair = cx.handles.open(&name.dir)?;
+    let place = Place {
+        dir: &name.dir,
+        pair: &pair,
+        names: Names {
+            source: &name.source,
+            dest: &name.dest,
+        },
+    };
+    place.unless_panic(|| work(place))
 }
 
 /// Looks at the entry, and settles what is going to be done about it.
@@ -232,11 +249,7 @@ fn settle(
         first = next;
     }
     for name in cx.links.finish(id, first.clone()) {
-        let linked = cx.handles.open(&name.dir).and_then(|pair| {
-            let place = name.place(&pair);
-            place.unless_panic(|| link(cx, &first, place, id))
-        });
-        if let Err(error) = linked {
+        if let Err(error) = at(cx, &name, |place| link(cx, &first, place, id)) {
             cx.error(error);
         }
         ended.push(name.dir);
@@ -246,9 +259,7 @@ fn settle(
 
 /// Copies a name that was left with this worker, after the first one failed.
 fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
-    let pair = cx.handles.open(&name.dir)?;
-    let place = name.place(&pair);
-    place.unless_panic(|| {
+    at(cx, name, |place| {
         let mut entry = Entry::look(place, follow)?;
         // Whoever left it has asked, and cleared the name.
         match entry.decide(cx, place)?.plan {
@@ -256,19 +267,6 @@ fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
             plan => entry.make(cx, place, plan).map(drop),
         }
     })
-}
-
-impl Name {
-    fn place<'a>(&'a self, pair: &'a Pair) -> Place<'a> {
-        Place {
-            dir: &self.dir,
-            pair,
-            names: Names {
-                source: &self.source,
-                dest: &self.dest,
-            },
-        }
-    }
 }
 
 /// Gives the copy of `id` that is at `first` the name at `place`.

@@ -36,6 +36,8 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize,
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::context::lock;
+
 /// The permits of one pool.
 #[derive(Debug)]
 pub(crate) struct Gate {
@@ -154,8 +156,7 @@ impl Gate {
     }
 
     fn lock(&self) -> MutexGuard<'_, Permits> {
-        // Nothing under the lock can panic halfway.
-        self.permits.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.permits)
     }
 
     fn now(&self) -> u64 {

@@ -3,13 +3,11 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::AsFd;
-use std::time::Duration;
 
 use poolcp::{Canceller, Question, quote};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How often somebody who waits for an answer looks whether there is still a question.
-const TICK: Duration = Duration::from_millis(100);
+use crate::TICK;
 
 /// Standard input, line by line.
 pub struct Answers(BufReader<File>);

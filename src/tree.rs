@@ -190,31 +190,11 @@ impl DirTask {
         });
     }
 
-    /// The operand that is being copied, by its source's identity and its two paths. `id` is this directory's own.
-    fn operand(&self, place: Place<'_>, id: FileId) -> (FileId, PathBuf, PathBuf) {
-        let mut of = (id, place.source_path(), place.dest_path());
-        let mut dir = Some(place.dir);
-        while let Some(above) = dir {
-            if let Some(facts) = above.facts()
-                && above.parent().is_some_and(|top| top.facts().is_none())
-            {
-                let here = OsStr::new("");
-                of = (
-                    facts.source_id,
-                    above.source_path(here),
-                    above.dest_path(here),
-                );
-            }
-            dir = above.parent();
-        }
-        of
-    }
-
     /// Whether a directory has been copied already, as an operand, so that nothing is left to do but to say so. It may also
     /// be a copy, and forbidden.
     fn is_done(&self, cx: &Context, place: Place<'_>, id: FileId) -> Result<bool, Error> {
         let is_operand = place.dir.facts().is_none();
-        let (of, source, dest) = self.operand(place, id);
+        let (of, source, dest) = operand(place, id);
         let known = cx.operand_dir(id);
         let is_its_copy =
             |known: &OperandDir| known.entry.is_some() && place.source_entry() == known.entry;
@@ -374,6 +354,26 @@ impl DirTask {
             listed: !(crosses && cx.options.one_file_system),
         }))
     }
+}
+
+/// The operand that is being copied, by its source's identity and its two paths. `id` is that of the directory at `place`.
+fn operand(place: Place<'_>, id: FileId) -> (FileId, PathBuf, PathBuf) {
+    let mut of = (id, place.source_path(), place.dest_path());
+    let mut dir = Some(place.dir);
+    while let Some(above) = dir {
+        if let Some(facts) = above.facts()
+            && above.parent().is_some_and(|top| top.facts().is_none())
+        {
+            let here = OsStr::new("");
+            of = (
+                facts.source_id,
+                above.source_path(here),
+                above.dest_path(here),
+            );
+        }
+        dir = above.parent();
+    }
+    of
 }
 
 /// A directory whose two ends are open.

@@ -20,10 +20,11 @@
 //! one processor. Whoever ends the copy wakes it, and it ends at once, or after the look at the workers that it is at.
 
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::context::lock;
 use crate::controller::{Controller, Observation};
 use crate::gate::Gate;
 use crate::pool::Crew;
@@ -239,8 +240,4 @@ fn work(stats: &Stats) -> u64 {
 /// How many there were at a time, on average.
 fn mean(sum: Duration, interval: Duration) -> f64 {
     sum.as_secs_f64() / interval.as_secs_f64().max(1e-6)
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
