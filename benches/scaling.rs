@@ -46,6 +46,9 @@
 //! that set, and it is the same for all threads, so there would be no chart; therefore this bench prints the rates itself,
 //! from the median of all copies including those that criterion warms up with.
 
+#[path = "peers/random.rs"]
+mod random;
+
 use std::cell::{LazyCell, RefCell};
 use std::env;
 use std::fs::{self, File};
@@ -57,6 +60,8 @@ use criterion::{BenchmarkId, Criterion, SamplingMode};
 use humansize::{BINARY, format_size};
 use poolcp::{Options, Plan, Pool, Reflink, Target};
 use tempfile::TempDir;
+
+use random::SplitMix64;
 
 /// Doubling shows where more stops to help, up to more threads than most machines have cores; and 10, the number in the
 /// exercise that poolcp began as.
@@ -220,7 +225,7 @@ impl Source {
             .tempdir_in(base)?;
         let mut files = Files {
             root: dir.path().join("source"),
-            random: SplitMix64(SEED),
+            random: SplitMix64::new(SEED),
             files: 0,
             bytes: 0,
         };
@@ -269,10 +274,12 @@ impl Files {
     /// Makes a file of random bytes: nothing in it can become a hole or be compressed.
     fn write(&mut self, path: impl AsRef<Path>, size: u64) -> io::Result<()> {
         let mut file = File::create_new(self.root.join(path))?;
+        let mut piece = vec![0; PIECE];
         let mut left = size;
         while left > 0 {
             let len = usize::try_from(left).map_or(PIECE, |left| left.min(PIECE));
-            file.write_all(&self.random.bytes(len))?;
+            self.random.fill(&mut piece[..len]);
+            file.write_all(&piece[..len])?;
             left -= len as u64;
         }
         self.files += 1;
@@ -285,14 +292,14 @@ impl Files {
 fn make_small_tree(files: &mut Files, scale: &Scale) -> io::Result<()> {
     let mut dirs = vec![PathBuf::new()];
     while dirs.len() < scale.tree_dirs {
-        let parent = &dirs[files.random.below(dirs.len())];
+        let parent = files.random.pick(&dirs);
         let dir = parent.join(format!("dir-{}", dirs.len()));
         fs::create_dir(files.root.join(&dir))?;
         dirs.push(dir);
     }
     for number in 0..scale.tree_files {
-        let dir = &dirs[files.random.below(dirs.len())];
-        let size = files.random.file_size();
+        let dir = files.random.pick(&dirs);
+        let size = file_size(&mut files.random);
         files.write(dir.join(format!("file-{number}")), size)?;
     }
     Ok(())
@@ -303,41 +310,8 @@ fn make_flat_directory(files: &mut Files, scale: &Scale) -> io::Result<()> {
         .try_for_each(|number| files.write(format!("file-{number}"), FLAT_FILE_SIZE))
 }
 
-/// Sebastiano Vigna's generator: fast, even, and short enough to have here.
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
-        let words = (0..len.div_ceil(8)).flat_map(|_| self.next().to_le_bytes());
-        words.take(len).collect()
-    }
-
-    /// An index into something of this length. Some indices are likelier than others, by a part in 2⁵⁰ here.
-    fn below(&mut self, len: usize) -> usize {
-        (self.next() % len as u64) as usize
-    }
-
-    /// At least 0 and below 1; 53 bits are what a double holds.
-    fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    /// The sum of twelve fractions less six: near enough to a normal distribution of mean 0 and deviation 1.
-    fn normal(&mut self) -> f64 {
-        (0..12).map(|_| self.fraction()).sum::<f64>() - 6.0
-    }
-
-    /// Log-normal.
-    fn file_size(&mut self) -> u64 {
-        let size = MEDIAN_SIZE * (SIZE_SPREAD * self.normal()).exp();
-        (size as u64).min(LARGEST_SMALL_FILE)
-    }
+/// Log-normal.
+fn file_size(random: &mut SplitMix64) -> u64 {
+    let size = MEDIAN_SIZE * (SIZE_SPREAD * random.normal()).exp();
+    (size as u64).min(LARGEST_SMALL_FILE)
 }
