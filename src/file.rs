@@ -284,12 +284,12 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
             if there.id == id {
                 return Err(place.refused(Operation::SameFile));
             }
-            if cx.options.overwrite == Overwrite::IfChanged {
-                let first = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
-                if there.id == first.id {
+            let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
+            if there.id == copy.id {
+                if cx.options.overwrite == Overwrite::IfChanged {
                     skip(cx, place);
-                    return Ok(());
                 }
+                return Ok(());
             }
             let make =
                 |temporary: &OsStr| sys::make_link(from.dest(), &first.dest, dir, temporary, false);
@@ -423,7 +423,11 @@ impl Entry {
             | FilePlan::Replace
             | FilePlan::Backup => {}
         }
-        let saved = clear(cx, place, plan)?;
+        let saved = if plan == FilePlan::Replace && self.is_linked(cx) {
+            None
+        } else {
+            clear(cx, place, plan)?
+        };
         let done =
             place.unless_panic(|| self.make_and_tell(cx, place, plan, saved.as_ref(), ended));
         if let (Err(_), Some(saved)) = (&done, &saved) {
@@ -470,6 +474,19 @@ impl Entry {
         let options = &cx.options;
         let copies = options.preserve.links && options.make != Make::HardLinks;
         copies && (self.stat.nlink > 1 || by_links)
+    }
+
+    /// Whether the destination is a copy of this very file already, that another operand had made. Its name may be the one
+    /// that further names would be linked to.
+    fn is_linked(&self, cx: &Context) -> bool {
+        let Some(dest) = self.dest.filter(|_| self.is_tracked(cx)) else {
+            return false;
+        };
+        let copy = cx.links.copy_of(self.stat.id).and_then(|first| {
+            let pair = cx.handles.open(&first.dir).ok()?;
+            sys::stat_at(pair.dest(), &first.dest, false).ok()
+        });
+        copy.is_some_and(|copy| copy.id == dest.itself.id)
     }
 
     /// Makes the copy, or links it to the one that another name of the same file has.

@@ -107,6 +107,14 @@ impl Links {
         }
     }
 
+    /// Where the copy of an inode is, if it is complete and further names of it may come.
+    pub(crate) fn copy_of(&self, id: FileId) -> Option<Name> {
+        match &lock(self.shard(id)).get(&id)?.state {
+            State::Copying(_) => None,
+            State::Copied(first) => Some(first.clone()),
+        }
+    }
+
     /// The copy is complete under `name`. Returns the names that were left meanwhile, for the caller to link.
     pub(crate) fn finish(&self, id: FileId, name: Name) -> Vec<Name> {
         let mut shard = lock(self.shard(id));
