@@ -181,11 +181,11 @@ impl Entry {
         &'a self,
         cx: &'a Context,
         place: Place<'a>,
-        dest: &Staged<'_>,
+        dest: &'a Staged<'_>,
     ) -> Result<impl Fn() -> Result<Option<Ends>, Failure> + Sync + 'a, Error> {
         let opener = rayon::current_thread_index();
         let shared = cx.handles.tables() == Tables::Shared;
-        let dest_name = dest.name().unwrap_or(place.names.dest).to_owned();
+        let dest_name = dest.name().unwrap_or(place.names.dest);
         // Only a file that is cut into chunks needs it.
         let dest_id = if shared || !data::is_large(&self.stat) {
             None
@@ -208,7 +208,7 @@ impl Entry {
             };
             let source = sys::open_source(pair.source(), place.names.source, flags);
             let source = same(source, Some(self.stat.id), Operation::Open)?;
-            let dest = sys::open_dest(pair.dest(), &dest_name, self.dest_flags());
+            let dest = sys::open_dest(pair.dest(), dest_name, self.dest_flags());
             let dest = same(dest, dest_id, Operation::CreateFile)?;
             Ok(Some(Ends { source, dest }))
         })
