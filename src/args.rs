@@ -66,6 +66,54 @@ pub struct Args {
     #[arg(short, short_alias = 'R', long, help_heading = "What is copied")]
     pub recursive: bool,
 
+    /// Leave out what matches GLOB (as in .gitignore: 'build/', '/doc/*.pdf')
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append, help_heading = "Which entries are copied")]
+    pub exclude: Vec<OsString>,
+
+    /// Copy what matches GLOB, whatever later globs say
+    #[arg(long, value_name = "GLOB", action = ArgAction::Append, help_heading = "Which entries are copied")]
+    pub include: Vec<OsString>,
+
+    /// Read such globs from FILE, one a line; those after ! are to be included
+    #[arg(long, value_name = "FILE", action = ArgAction::Append, help_heading = "Which entries are copied")]
+    pub exclude_from: Vec<OsString>,
+
+    /// Leave out what git ignores
+    #[arg(long, help_heading = "Which entries are copied")]
+    pub gitignore: bool,
+
+    /// Leave out smaller files (1000, 10K, 1.5G)
+    #[arg(long, value_name = "SIZE", action = ArgAction::Append, help_heading = "Which entries are copied")]
+    pub min_size: Vec<OsString>,
+
+    /// Leave out larger files
+    #[arg(long, value_name = "SIZE", action = ArgAction::Append, help_heading = "Which entries are copied")]
+    pub max_size: Vec<OsString>,
+
+    /// Leave out files that were not modified after FILE, a date ('2026-01-31 12:00') or a time ago (2h)
+    #[arg(long, value_name = "WHEN", action = ArgAction::Append, help_heading = "Which entries are copied")]
+    pub newer: Vec<OsString>,
+
+    /// Replace files whose size or content differs; both are read
+    #[arg(long, help_heading = "Keeping two trees the same")]
+    pub checksum: bool,
+
+    /// Replace files whose size differs
+    #[arg(long, help_heading = "Keeping two trees the same")]
+    pub size_only: bool,
+
+    /// Remove from the destination's directories what the source's do not have
+    #[arg(long, help_heading = "Keeping two trees the same")]
+    pub delete: bool,
+
+    /// And what is left out by --exclude or --gitignore
+    #[arg(long, help_heading = "Keeping two trees the same")]
+    pub delete_excluded: bool,
+
+    /// Say what would be done and why, and change nothing
+    #[arg(long, help_heading = "Keeping two trees the same")]
+    pub dry_run: bool,
+
     /// Same as -d -R --preserve=all
     #[arg(short, long, help_heading = "What is copied")]
     pub archive: bool,

@@ -40,6 +40,17 @@ impl<'a> Saved<'a> {
         }
     }
 
+    /// What [`Saved::save`] would return, with nothing renamed.
+    pub(crate) fn rehearse(
+        dir: BorrowedFd<'a>,
+        name: &'a OsStr,
+        how: Backup,
+        suffix: &OsStr,
+    ) -> Result<Option<Self>> {
+        let backup = backup_name(dir, name, how, suffix)?;
+        Ok(Some(Self { dir, name, backup }))
+    }
+
     /// The backup's name, relative to the same directory as the destination's.
     pub(crate) fn backup(&self) -> &OsStr {
         &self.backup
@@ -94,7 +105,11 @@ fn highest(dir: BorrowedFd, name: &OsStr, how: Backup) -> Result<u64> {
     let Ok(listed) = sys::open_dest_dir(dir, parent, true) else {
         return Ok(0);
     };
-    let names = sys::read_dir(&listed)?;
+    let names = match sys::read_dir(&listed) {
+        // It may be searched, and not be read.
+        Err(Errno::BADF) => return Ok(0),
+        names => names?,
+    };
     let numbers = names
         .into_iter()
         .filter_map(|(other, _)| number_of(other.as_bytes(), base.as_bytes()));

@@ -14,12 +14,13 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches};
 use poolcp::{
-    Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target,
-    quote, quote_argument,
+    Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
+    Target, quote, quote_argument,
 };
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};
 use crate::getopt::{self, End};
+use crate::selection::Selection;
 
 /// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
 const MAX_THREADS: usize = 1024;
@@ -76,11 +77,11 @@ pub enum Stop {
     Impossible(String),
 }
 
-fn usage(message: impl Into<String>) -> Stop {
+pub fn usage(message: impl Into<String>) -> Stop {
     Stop::Usage(message.into())
 }
 
-fn impossible(message: impl Into<String>) -> Stop {
+pub fn impossible(message: impl Into<String>) -> Stop {
     Stop::Impossible(message.into())
 }
 
@@ -139,7 +140,7 @@ impl Command {
             None if args.quiet || program == "cp" => ReportFormat::None,
             None => ReportFormat::Text,
         };
-        let verbosity = match (args.verbose, args.debug) {
+        let verbosity = match (args.verbose || args.dry_run, args.debug) {
             (_, true) => Verbosity::Ways,
             (true, false) => Verbosity::Entries,
             (false, false) => Verbosity::None,
@@ -235,6 +236,7 @@ struct Choices {
     atomic: Atomic,
     reflink: Reflink,
     sparse: Sparse,
+    selection: Selection,
 }
 
 impl Choices {
@@ -283,7 +285,9 @@ impl Choices {
             "atomic" => self.atomic = made_atomic(value)?,
             "reflink" => self.reflink = reflinked(value)?,
             "sparse" => self.sparse = made_sparse(value)?,
-            _ => {}
+            "checksum" => self.update = Overwrite::IfContentDiffers,
+            "size_only" => self.update = Overwrite::IfSizeDiffers,
+            _ => self.selection.choose(id, value)?,
         }
         Ok(())
     }
@@ -335,6 +339,23 @@ fn options(args: &Args, choices: Choices, environment: &Environment) -> Result<O
         return Err(usage(
             "--backup is mutually exclusive with -n or --update=none-fail",
         ));
+    }
+    options.delete = match (args.delete, args.delete_excluded) {
+        (_, true) => Delete::ExtraneousAndExcluded,
+        (true, false) => Delete::Extraneous,
+        (false, false) => Delete::Nothing,
+    };
+    options.dry_run = args.dry_run;
+    options.filter = choices.selection.into_filter()?;
+    if options.delete != Delete::Nothing {
+        if !options.recursive {
+            return Err(usage("--delete needs -r: it is about directories"));
+        }
+        if options.ask || makes_backups {
+            return Err(usage(
+                "--delete asks nobody and keeps nothing: it cannot be combined with -i or --backup",
+            ));
+        }
     }
     if options.reflink == Reflink::Always && options.sparse != Sparse::Auto {
         return Err(usage("--reflink can be used only with --sparse=auto"));

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::data::{How, Ladder};
+use crate::decide::Why;
 use crate::dir::{Entry, Place};
 use crate::durable::Filesystems;
-use crate::error::Error;
+use crate::error::{Error, Operation};
 use crate::handles::{Handles, Tables};
 use crate::links::{Links, Writers};
 use crate::options::Options;
@@ -75,6 +76,8 @@ pub enum Event {
         dest: PathBuf,
         /// What the destination that was there is called now.
         backup: Option<PathBuf>,
+        /// Why.
+        why: Why,
     },
     /// A leading directory has been made (`--parents`).
     MadeParent {
@@ -91,6 +94,8 @@ pub enum Event {
         dest: PathBuf,
         /// What the destination that was there is called now.
         backup: Option<PathBuf>,
+        /// Why.
+        why: Why,
         /// The ways that were tried.
         how: How,
     },
@@ -110,6 +115,20 @@ pub enum Event {
     Skipped {
         /// What it is called.
         dest: PathBuf,
+    },
+    /// An entry of the destination has been removed because the source does not have it ([`crate::Options::delete`]).
+    Deleted {
+        /// What it was called.
+        dest: PathBuf,
+        /// It was a directory, empty by then.
+        is_dir: bool,
+        /// The source has something of another kind there, which takes its place.
+        in_the_way: bool,
+    },
+    /// A source is left out by [`crate::Options::filter`]; only [`Interest::Ways`] hears of it.
+    LeftOut {
+        /// What it is called.
+        source: PathBuf,
     },
 }
 
@@ -158,6 +177,10 @@ pub(crate) struct Context {
     /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
     made: Option<Mutex<HashSet<Made>>>,
     canceller: Canceller,
+    /// Something could not be copied.
+    is_incomplete: AtomicBool,
+    /// And so something was not removed, which has been told.
+    has_spared: AtomicBool,
     /// The filesystems that are written, if the copy is to be durable.
     filesystems: Option<Filesystems>,
     workers: usize,
@@ -338,6 +361,8 @@ impl Context {
             copied_dirs: Mutex::default(),
             made: (meeting != Meeting::Never).then(Mutex::default),
             canceller,
+            is_incomplete: AtomicBool::new(false),
+            has_spared: AtomicBool::new(false),
             filesystems: None,
             workers,
             started: Instant::now(),
@@ -353,6 +378,27 @@ impl Context {
 
     /// Counts an error, keeps it for the report and shows it.
     pub(crate) fn error(&self, error: Error) {
+        self.is_incomplete.store(true, Ordering::Release);
+        self.tell_error(error);
+    }
+
+    /// The same for what should have been removed: nothing is lost by that, so other things still are.
+    pub(crate) fn fail_to_delete(&self, error: Error) {
+        self.tell_error(error);
+    }
+
+    /// Whether what the source does not have may be removed from `dest`. Once it may not, that is told.
+    pub(crate) fn may_delete(&self, dest: impl FnOnce() -> PathBuf) -> bool {
+        if !self.is_incomplete.load(Ordering::Acquire) {
+            return true;
+        }
+        if !self.has_spared.swap(true, Ordering::Relaxed) {
+            self.warning(&Error::new(Operation::Spare, dest()));
+        }
+        false
+    }
+
+    fn tell_error(&self, error: Error) {
         self.counters.add(Count::Errors, 1);
         self.observer.error(&error);
         let mut errors = lock(&self.errors);
@@ -388,6 +434,14 @@ impl Context {
     /// Whether nothing new is to be taken up.
     pub(crate) fn is_cancelled(&self) -> bool {
         self.canceller.is_cancelled()
+    }
+
+    /// Counts what the filter leaves out.
+    pub(crate) fn leave_out(&self, source: impl FnOnce() -> PathBuf) {
+        self.counters.add(Count::Excluded, 1);
+        if self.interest() == Interest::Ways {
+            self.tell(|| Event::LeftOut { source: source() });
+        }
     }
 
     /// What stops the copy.
@@ -480,6 +534,7 @@ impl Context {
             elapsed: self.started.elapsed(),
             workers: self.workers,
             cancelled: self.is_cancelled(),
+            dry_run: self.options.dry_run,
             busy: None,
             errors: lock(&self.errors).clone(),
         }

@@ -578,6 +578,33 @@ fn tells_no_holes(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::OPNOTSUPP)
 }
 
+/// Whether two files of this size hold the same data. The worker's buffer is used in halves.
+pub(crate) fn is_same_data(
+    one: BorrowedFd,
+    other: BorrowedFd,
+    size: u64,
+    canceller: &Canceller,
+) -> sys::Result<bool> {
+    with_buffer(|buffer| {
+        let (here, there) = buffer.split_at_mut(BUFFER / 2);
+        let mut compared = 0;
+        loop {
+            if canceller.is_cancelled() {
+                return Err(Errno::CANCELED);
+            }
+            let read = |file, buffer| fill(file, buffer).map_err(|failure| failure.errno);
+            let (count, also) = (read(one, &mut *here)?, read(other, &mut *there)?);
+            if here[..count] != there[..also] {
+                return Ok(false);
+            }
+            compared += count as u64;
+            if count < here.len() {
+                return Ok(compared == size);
+            }
+        }
+    })
+}
+
 /// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file.
 fn fill(source: BorrowedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
     let mut filled = 0;

@@ -3,13 +3,13 @@
 //!
 //! The rules are `cp`'s, in the order in which `cp` applies them to a destination name that is taken:
 //! 1. Source and destination are **one file**: refused, unless what is going to be done cannot lose it ([`sameness`]).
-//! 2. It is **up to date** (`-u`, `--update=changed`): left alone.
+//! 2. It is **up to date** (`-u`, `--update=changed`, `--size-only`, `--checksum`): left alone, but for attributes.
 //! 3. It **may not be replaced** (`-n`, `--update=none`): left alone; or somebody has to be **asked** (`-i`).
-//! 4. It is a **directory**: refused.
+//! 4. It is a **directory**: refused or, with `--delete`, removed first.
 //! 5. **This run made it** from another operand: refused, or its data would be lost.
 //! 6. It gets a **backup**, unless that would overwrite the source.
 //! 7. It is **removed** first: `--remove-destination`, a file with several names that are to be kept apart, a link or a
-//!    special file.
+//!    special file; where both ends are compared, anything of another kind.
 //! 8. Else a file is **superseded** by a new one or, where that could be noticed, **overwritten**; and anything else is made in
 //!    the hope that the name is free.
 //!
@@ -17,7 +17,7 @@
 //! [`looks_through`].
 
 use crate::error::Operation;
-use crate::options::{Atomic, Backup, Follow, Make, Options, Overwrite};
+use crate::options::{Atomic, Backup, Delete, Follow, Make, Options, Overwrite};
 use crate::sys::{Errno, Kind, Result, Stat};
 
 /// What has a name.
@@ -60,6 +60,8 @@ pub(crate) struct DestFacts {
     pub backup_is_source: bool,
     /// The name ends in `.` or `..`, which cannot be renamed.
     pub is_dot: bool,
+    /// Both ends were read, as far as the options ask for it, and are not the same.
+    pub has_other_content: bool,
 }
 
 /// What is going to be done about an entry.
@@ -75,6 +77,8 @@ pub(crate) enum FilePlan {
     Replace,
     /// Give what is there another name, then make it.
     Backup,
+    /// Leave its data alone, and give it the attributes that are kept.
+    Dress,
     /// Leave it alone.
     Skip(Reason),
     /// Leave it alone and say so.
@@ -92,6 +96,48 @@ pub(crate) enum Reason {
     UpToDate,
     /// The destination is what it would become.
     Same,
+    /// The filter leaves the source out.
+    LeftOut,
+}
+
+/// Why an entry is copied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Why {
+    /// Nothing had the destination's name.
+    #[default]
+    New,
+    /// Whatever has the name is replaced.
+    Exists,
+    /// What has the name was modified before.
+    Older,
+    /// What has the name is of another kind.
+    Kind,
+    /// The sizes differ.
+    Size,
+    /// The modification times differ.
+    Time,
+    /// What the files hold, what the links say, or which devices they are differs.
+    Content,
+    /// Attributes that are kept differ; the data is the same.
+    Attributes,
+}
+
+impl Why {
+    /// In a few words.
+    #[must_use]
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::New => "new",
+            Self::Exists => "replaces what is there",
+            Self::Older => "newer than what is there",
+            Self::Kind => "another kind of file",
+            Self::Size => "size differs",
+            Self::Time => "time differs",
+            Self::Content => "content differs",
+            Self::Attributes => "attributes differ",
+        }
+    }
 }
 
 /// A plan, and whether somebody has to agree to it first.
@@ -119,7 +165,11 @@ pub(crate) fn has_data(options: &Options, kind: Kind) -> bool {
 
 /// Whether a destination that is a symbolic link stands for what it leads to: where data will be written through it.
 pub(crate) fn looks_through(options: &Options, kind: Kind) -> bool {
-    has_data(options, kind) && options.backup == Backup::No && !options.remove_destination
+    has_data(options, kind)
+        && options.backup == Backup::No
+        && !options.remove_destination
+        // What is there is compared with the source: then it is the name itself that is to become the same.
+        && !options.overwrite.compares()
 }
 
 /// The decision for an entry that is not a directory. `dest` is `None` if the name is free, and an error if nobody can say.
@@ -163,15 +213,19 @@ pub(crate) fn decide(
     match options.overwrite {
         Overwrite::Always => {}
         Overwrite::IfOlder if is_older(options, &seen, &source.stat) => {}
-        Overwrite::IfChanged if has_changed(options, &seen, &source.stat) => {}
-        Overwrite::IfOlder | Overwrite::IfChanged => {
-            return FilePlan::Skip(Reason::UpToDate).into();
+        Overwrite::IfOlder => return FilePlan::Skip(Reason::UpToDate).into(),
+        Overwrite::IfChanged | Overwrite::IfSizeDiffers | Overwrite::IfContentDiffers => {
+            if difference(options, &seen, source, dest).is_none() {
+                return FilePlan::Skip(Reason::UpToDate).into();
+            }
         }
         Overwrite::Never => return FilePlan::Skip(Reason::Exists).into(),
         Overwrite::Refuse => return FilePlan::Refuse(Operation::NotReplacing).into(),
     }
     let plan = if sameness == Sameness::Done {
         FilePlan::Skip(Reason::Same)
+    } else if seen.kind == Kind::Dir && options.delete != Delete::Nothing {
+        FilePlan::Replace
     } else if seen.kind == Kind::Dir {
         FilePlan::Refuse(Operation::OtherOverDir)
     } else if dest.made_here && options.backup != Backup::Numbered && !through_new_link {
@@ -213,7 +267,8 @@ fn write_to(options: &Options, source: &SourceFacts, dest: &DestFacts) -> FilePl
     }
 }
 
-/// The decision for a directory: [`FilePlan::Overwrite`] stands for merging it with what has its destination's name.
+/// The decision for a directory: [`FilePlan::Overwrite`] stands for merging it with what has its destination's name,
+/// [`FilePlan::Replace`] for removing that first.
 pub(crate) fn decide_dir(
     options: &Options,
     source: &SourceFacts,
@@ -237,6 +292,7 @@ pub(crate) fn decide_dir(
         (Sameness::Refused, _) => FilePlan::Refuse(Operation::SameFile),
         (Sameness::Done, _) => FilePlan::Skip(Reason::Same),
         (_, Kind::Dir) => FilePlan::Overwrite,
+        _ if options.delete != Delete::Nothing => FilePlan::Replace,
         _ => FilePlan::Refuse(Operation::DirOverOther),
     }
 }
@@ -245,7 +301,10 @@ pub(crate) fn decide_dir(
 fn is_removed(options: &Options, source: &SourceFacts, seen: &Stat) -> bool {
     let keeps_names_apart = options.preserve.links && seen.nlink > 1;
     let is_no_file = source.follow == Follow::Never && source.stat.kind != Kind::File;
-    options.remove_destination || (!options.attributes_only && (keeps_names_apart || is_no_file))
+    let is_other_kind = options.overwrite.compares() && source.stat.kind != seen.kind;
+    options.remove_destination
+        || is_other_kind
+        || (!options.attributes_only && (keeps_names_apart || is_no_file))
 }
 
 /// Whether the destination was modified before the source.
@@ -253,11 +312,81 @@ fn is_older(options: &Options, dest: &Stat, source: &Stat) -> bool {
     dest.times.modified < modified(options, dest, source)
 }
 
-/// Whether the destination is no copy of the source, as far as can be seen from outside.
-fn has_changed(options: &Options, dest: &Stat, source: &Stat) -> bool {
-    dest.kind != source.kind
-        || (source.kind == Kind::File && dest.size != source.size)
-        || dest.times.modified != modified(options, dest, source)
+/// In what the destination is no copy of the source, by the measure that the options ask for. The times of what has no data
+/// are an attribute as any other.
+fn difference(
+    options: &Options,
+    dest: &Stat,
+    source: &SourceFacts,
+    facts: &DestFacts,
+) -> Option<Why> {
+    let source = &source.stat;
+    let is_file = source.kind == Kind::File;
+    let by_time = is_file && options.overwrite == Overwrite::IfChanged;
+    if dest.kind != source.kind {
+        Some(Why::Kind)
+    } else if is_file && dest.size != source.size {
+        Some(Why::Size)
+    } else if by_time && dest.times.modified != modified(options, dest, source) {
+        Some(Why::Time)
+    } else if facts.has_other_content || dest.rdev != source.rdev {
+        Some(Why::Content)
+    } else {
+        None
+    }
+}
+
+/// Whether the options make it depend on what both ends hold whether a destination of the same kind is replaced.
+pub(crate) fn compares_content(options: &Options, source: &Stat, dest: &Stat) -> bool {
+    if source.kind != dest.kind || !options.overwrite.compares() {
+        return false;
+    }
+    match source.kind {
+        Kind::Symlink => true,
+        Kind::File => options.overwrite == Overwrite::IfContentDiffers && source.size == dest.size,
+        _ => false,
+    }
+}
+
+/// Why an entry is copied, once it is known that it is.
+pub(crate) fn why(
+    options: &Options,
+    source: &SourceFacts,
+    dest: &Result<Option<DestFacts>>,
+) -> Why {
+    let Ok(Some(dest)) = dest else {
+        return Why::New;
+    };
+    let seen = match dest.seen.end() {
+        Ok(stat) if looks_through(options, source.stat.kind) => stat,
+        _ => dest.seen.itself,
+    };
+    match options.overwrite {
+        Overwrite::IfOlder => Why::Older,
+        _ if options.overwrite.compares() => {
+            difference(options, &seen, source, dest).unwrap_or(Why::Attributes)
+        }
+        _ => Why::Exists,
+    }
+}
+
+/// Whether a destination that is up to date has other attributes than its source, of those that are kept and can be given:
+/// only the superuser can give a file to another owner. ACLs and extended attributes are not looked at: that would take more
+/// than the two looks at a file that tell everything else.
+pub(crate) fn has_other_attributes(
+    options: &Options,
+    is_superuser: bool,
+    source: &Stat,
+    dest: &Stat,
+) -> bool {
+    let preserve = &options.preserve;
+    let is_link = source.kind == Kind::Symlink;
+    options.overwrite.compares()
+        && ((preserve.mode && !is_link && source.mode != dest.mode)
+            || (preserve.ownership
+                && is_superuser
+                && (source.uid, source.gid) != (dest.uid, dest.gid))
+            || (preserve.timestamps && dest.times.modified != modified(options, dest, source)))
 }
 
 /// When the source was modified, as its copy can say it: one on a filesystem that keeps coarser times is not older for that.
@@ -456,6 +585,7 @@ mod tests {
             is_source_name: false,
             backup_is_source: false,
             is_dot: false,
+            has_other_content: false,
         }
     }
 

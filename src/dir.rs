@@ -4,11 +4,12 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::data::Ladder;
 use crate::error::{Error, Operation, unless_panic};
+use crate::filter::Ignored;
 use crate::handles::Pair;
 use crate::links::Name;
 use crate::meta::{Attributes, GivenModes};
@@ -22,6 +23,8 @@ pub(crate) struct DirFacts {
     pub dest_id: FileId,
     /// This run made the destination: nothing was in it, and nothing is in it that this run did not make.
     pub fresh: bool,
+    /// Nobody made it: in a dry run, something else is open in its place.
+    pub rehearsed: bool,
     /// The destination has a default ACL, which new files inherit.
     pub default_acl: bool,
     /// New files in the destination belong to the process's user and group, as the directory itself did when it was made.
@@ -36,6 +39,8 @@ pub(crate) struct DirFacts {
     pub private_until: Option<u32>,
     /// The rungs between the two filesystems.
     pub ladder: Arc<Ladder>,
+    /// What git ignores in it, if that is left out.
+    pub ignored: Option<Arc<Ignored>>,
 }
 
 /// The key of the operands' place in a target directory. Others are counted from 0.
@@ -60,6 +65,8 @@ pub(crate) struct Dir {
     facts: Option<DirFacts>,
     /// Where operands' copies are made, unless their names are paths from the working directory.
     target: Option<TargetDir>,
+    /// The names that the copy keeps if what is extraneous is removed. Set once the source has been listed whole.
+    kept: OnceLock<Vec<OsString>>,
     /// What must end before this directory can be finished: its own listing and files, its subdirectories, the names in it
     /// that other workers will link.
     pending: AtomicUsize,
@@ -75,6 +82,7 @@ impl Dir {
             dest_name: None,
             facts: None,
             target,
+            kept: OnceLock::new(),
             pending: AtomicUsize::new(1),
         })
     }
@@ -93,6 +101,7 @@ impl Dir {
             dest_name: (names.dest != names.source).then(|| names.dest.to_owned()),
             facts: Some(facts),
             target: None,
+            kept: OnceLock::new(),
             pending: AtomicUsize::new(1),
         })
     }
@@ -128,6 +137,17 @@ impl Dir {
         self.dest_name.as_deref().unwrap_or(&self.source_name)
     }
 
+    /// What is extraneous in the copy is going to be removed, and this is not.
+    pub(crate) fn keep_names(&self, names: Vec<OsString>) {
+        // A directory is listed once.
+        let _ = self.kept.set(names);
+    }
+
+    /// The names that the copy keeps; `None` if it keeps all.
+    pub(crate) fn names_to_keep(&self) -> Option<&[OsString]> {
+        self.kept.get().map(Vec::as_slice)
+    }
+
     /// One more thing to wait for. Called only by someone whose own work here is still pending.
     pub(crate) fn add_pending(&self) {
         self.pending.fetch_add(1, Ordering::Relaxed);
@@ -147,6 +167,17 @@ impl Dir {
     pub(crate) fn dest_path(&self, name: &OsStr) -> PathBuf {
         let target = |top: &Self| top.target().map(|target| target.path.clone());
         self.path(name, Self::dest_name, target)
+    }
+
+    /// The path from the operand that it is in, which has an empty one.
+    pub(crate) fn inner_path(&self) -> PathBuf {
+        let mut names = Vec::new();
+        let mut dir = self;
+        while let Some(parent) = dir.parent.as_ref().filter(|parent| parent.facts.is_some()) {
+            names.push(dir.source_name());
+            dir = parent;
+        }
+        names.iter().rev().collect()
     }
 
     /// The path of a name; of the directory itself if the name is empty.

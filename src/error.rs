@@ -61,6 +61,12 @@ pub enum Operation {
     CreateSpecial,
     /// Removing a destination that is in the way.
     Remove,
+    /// Something could not be copied, and so nothing more is removed (`--delete`).
+    Spare,
+    /// A source is in the directory that would be pruned (`--delete`).
+    SourceInDest,
+    /// Two sources have the same destination, and each would remove what the other brings (`--delete`).
+    SharedDest,
     /// Giving a destination its backup's name.
     Backup,
     /// Giving a backup its destination's name back.
@@ -161,6 +167,15 @@ impl Operation {
             Self::CreateFifo => format!("cannot create fifo {path}"),
             Self::CreateSpecial => format!("cannot create special file {path}"),
             Self::Remove => format!("cannot remove {path}"),
+            Self::Spare => {
+                format!(
+                    "nothing more is deleted, from {path} on, as not everything could be copied"
+                )
+            }
+            Self::SourceInDest => format!("cannot delete in {path}: the source {other} is in it"),
+            Self::SharedDest => {
+                format!("cannot delete in {path}, which more than one source is copied to")
+            }
             Self::Backup => format!("cannot backup {path}"),
             Self::Unbackup => format!("cannot un-backup {path}"),
             Self::ParentFacts => format!("failed to get attributes of {path}"),

@@ -1,16 +1,17 @@
 //! The facts that a decision needs (`decide.rs`): looked up with as few questions to the kernel as the options allow.
 
 use std::ffi::OsStr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backup::simple_name;
 use crate::context::{Context, Made};
-use crate::decide::{DestFacts, Seen, SourceFacts};
+use crate::data::is_same_data;
+use crate::decide::{DestFacts, Seen, SourceFacts, compares_content};
 use crate::dir::{Names, Place};
 use crate::error::{Error, Operation};
 use crate::options::{Backup, Follow};
 use crate::path::split;
-use crate::sys::{self, Errno, FileId, Kind, Stat};
+use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// What is known about a name's two ends.
 pub(crate) struct Facts {
@@ -52,8 +53,15 @@ pub(crate) fn gather(
         source.seen = see(place.pair.source(), place.names.source)
             .map_err(|errno| place.source_error(Operation::Stat, errno))?;
     }
-    let dest = Ok(Some(look_at_dest(cx, place, &source, seen)));
-    Ok(Facts { source, dest })
+    let mut dest = look_at_dest(cx, place, &source, seen);
+    let end = seen.end().unwrap_or(seen.itself);
+    if compares_content(&cx.options, &stat, &end) {
+        dest.has_other_content = !has_same_content(cx, place, &stat, &end, followed)?;
+    }
+    Ok(Facts {
+        source,
+        dest: Ok(Some(dest)),
+    })
 }
 
 /// What has a name: itself, and what it leads to if it is a symbolic link.
@@ -78,7 +86,41 @@ fn look_at_dest(cx: &Context, place: Place<'_>, source: &SourceFacts, seen: Seen
         is_source_name: source.seen.itself.id == id && is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",
+        has_other_content: false,
     }
+}
+
+/// Whether two files hold the same, or two symbolic links say the same. One that cannot be read is not the same: what will be
+/// done about that has its own errors.
+fn has_same_content(
+    cx: &Context,
+    place: Place<'_>,
+    source: &Stat,
+    dest: &Stat,
+    followed: bool,
+) -> Result<bool, Error> {
+    let Place { pair, names, .. } = place;
+    if source.kind == Kind::Symlink {
+        let said = sys::read_link(pair.source(), names.source);
+        let said = said.map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
+        return Ok(sys::read_link(pair.dest(), names.dest).is_ok_and(|other| other == said));
+    }
+    let flags = |follow| SourceFlags {
+        follow,
+        wait: false,
+        no_atime: cx.process.superuser,
+    };
+    let one = sys::open_source(pair.source(), names.source, flags(followed))
+        .map_err(|errno| place.source_error(Operation::Open, errno))?;
+    let Ok(other) = sys::open_source(pair.dest(), names.dest, flags(true)) else {
+        return Ok(false);
+    };
+    let is_it = |file: &OwnedFd, stat: &Stat| sys::fstat(file).is_ok_and(|it| it.id == stat.id);
+    if !is_it(&one, source) || !is_it(&other, dest) {
+        return Ok(false);
+    }
+    let same = is_same_data(one.as_fd(), other.as_fd(), source.size, cx.canceller());
+    same.map_err(|errno| place.source_error(Operation::Read, errno))
 }
 
 /// How an operand's copy is remembered.

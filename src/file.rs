@@ -19,12 +19,16 @@ use std::sync::Arc;
 use crate::backup::Saved;
 use crate::context::{Context, Event, Interest, Question};
 use crate::data::How;
-use crate::decide::{Decision, FilePlan, Reason, Seen, decide, has_data, looks_through};
+use crate::decide::{
+    Decision, FilePlan, Reason, Seen, Why, decide, has_data, has_other_attributes, looks_through,
+    why,
+};
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::links::{Claim, Left, Name};
-use crate::options::{Follow, Make, Overwrite};
+use crate::options::{Follow, Make};
+use crate::prune::remove_instead;
 use crate::report::Count;
 use crate::staged::replace;
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
@@ -115,6 +119,7 @@ fn choose(
     kind: Kind,
     follow: bool,
 ) -> Result<(Entry, FilePlan), Error> {
+    let left_out = FilePlan::Skip(Reason::LeftOut);
     if place.dir.is_fresh() {
         // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
         let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
@@ -131,9 +136,14 @@ fn choose(
         } else {
             Entry::look(place, follow)?
         };
-        return Ok((entry, FilePlan::Create));
+        let drops = cx.options.filter.drops(&entry.stat);
+        let plan = if drops { left_out } else { FilePlan::Create };
+        return Ok((entry, plan));
     }
     let mut entry = Entry::look(place, follow)?;
+    if cx.options.filter.drops(&entry.stat) {
+        return Ok((entry, left_out));
+    }
     let Decision { ask, plan } = entry.decide(cx, place)?;
     let may = !ask || cx.may_overwrite(&question(cx, place, entry.stat.kind));
     let plan = if may {
@@ -147,6 +157,7 @@ fn choose(
 /// What is said about an entry that is made: at the beginning or, if it is to say how, at the end.
 struct Announcement<'a> {
     place: Place<'a>,
+    why: Why,
     saved: Option<&'a Saved<'a>>,
     is_late: bool,
 }
@@ -157,17 +168,20 @@ impl Announcement<'_> {
         cx.tell(|| {
             let backup = self.saved.map(|saved| place.dir.dest_path(saved.backup()));
             let (source, dest) = (place.source_path(), place.dest_path());
+            let why = self.why;
             match how {
                 Some(how) => Event::Copied {
                     source,
                     dest,
                     backup,
+                    why,
                     how,
                 },
                 None => Event::Copying {
                     source,
                     dest,
                     backup,
+                    why,
                 },
             }
         });
@@ -197,12 +211,25 @@ fn question(cx: &Context, place: Place<'_>, kind: Kind) -> Question {
 }
 
 /// Takes what has the name out of the way, as planned.
-fn clear<'a>(cx: &Context, place: Place<'a>, plan: FilePlan) -> Result<Option<Saved<'a>>, Error> {
+fn clear<'a>(
+    cx: &Context,
+    place: Place<'a>,
+    plan: FilePlan,
+    seen: Option<Seen>,
+) -> Result<Option<Saved<'a>>, Error> {
     match plan {
+        FilePlan::Replace if seen.is_some_and(|seen| seen.itself.kind == Kind::Dir) => {
+            remove_instead(cx, place, Kind::Dir).map(|()| None)
+        }
         FilePlan::Replace => remove_dest(cx, place).map(|()| None),
         FilePlan::Backup => {
             let (dir, name) = (place.pair.dest(), place.names.dest);
-            Saved::save(dir, name, cx.options.backup, &cx.options.suffix)
+            let save = if cx.options.dry_run {
+                Saved::rehearse
+            } else {
+                Saved::save
+            };
+            save(dir, name, cx.options.backup, &cx.options.suffix)
                 .map_err(|errno| Error::new(Operation::Backup, place.dest_path()).with_errno(errno))
         }
         _ => Ok(None),
@@ -271,6 +298,10 @@ fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
 
 /// Gives the copy of `id` that is at `first` the name at `place`.
 fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), Error> {
+    if cx.options.dry_run {
+        cx.counters.add(Count::HardLinks, 1);
+        return Ok(());
+    }
     let from = cx.handles.open(&first.dir)?;
     let error = |errno| {
         Error::new(Operation::CreateLink, place.dest_path())
@@ -286,7 +317,7 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
             }
             let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
             if there.id == copy.id {
-                if cx.options.overwrite == Overwrite::IfChanged {
+                if cx.options.overwrite.compares() {
                     skip(cx, place);
                 }
                 return Ok(());
@@ -305,7 +336,12 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
 }
 
 pub(crate) fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
-    match sys::unlink(place.pair.dest(), place.names.dest) {
+    let removed = if cx.options.dry_run {
+        Ok(())
+    } else {
+        sys::unlink(place.pair.dest(), place.names.dest)
+    };
+    match removed {
         Ok(()) => {
             cx.tell(|| Event::Removed {
                 dest: place.dest_path(),
@@ -325,6 +361,7 @@ pub(crate) struct Entry {
     pub followed: bool,
     /// What had the destination's name when it was decided what to do.
     dest: Option<Seen>,
+    why: Why,
 }
 
 impl Entry {
@@ -364,6 +401,7 @@ impl Entry {
             file: Some(file),
             followed: follow,
             dest: None,
+            why: Why::New,
         })
     }
 
@@ -376,20 +414,40 @@ impl Entry {
             file: None,
             followed: follow,
             dest: None,
+            why: Why::New,
         })
     }
 
     /// What is going to be done, given what has the destination's name now.
     fn decide(&mut self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
         let Facts { source, dest } = gather(cx, place, self.stat, self.followed)?;
-        let decision = decide(&cx.options, &source, &dest);
+        let mut decision = decide(&cx.options, &source, &dest);
+        self.why = why(&cx.options, &source, &dest);
         self.dest = dest.ok().flatten().map(|dest| dest.seen);
+        let is_undressed = |dest: Stat| {
+            let superuser = cx.process.superuser;
+            has_other_attributes(&cx.options, superuser, &self.stat, &dest)
+        };
+        if decision.plan == FilePlan::Skip(Reason::UpToDate)
+            && self.dest_taken_for(cx).is_some_and(is_undressed)
+        {
+            decision.plan = FilePlan::Dress;
+        }
         Ok(decision)
     }
 
     /// The file that the destination's name leads to.
     pub(crate) fn dest_file(&self) -> Option<Stat> {
         self.dest.and_then(|seen| seen.end().ok())
+    }
+
+    /// What had the destination's name as the rules take it: a symbolic link, or what it leads to.
+    pub(crate) fn dest_taken_for(&self, cx: &Context) -> Option<Stat> {
+        if looks_through(&cx.options, self.stat.kind) {
+            self.dest_file()
+        } else {
+            self.dest.map(|seen| seen.itself)
+        }
     }
 
     /// How a destination that is there is opened: as what it was when that was decided.
@@ -413,11 +471,16 @@ impl Entry {
             FilePlan::Unreachable(errno) => return Err(place.unreachable(errno)),
             // Further names of the source are still linked to a destination that is up to date.
             FilePlan::Skip(Reason::UpToDate) if self.is_tracked(cx) => {}
+            FilePlan::Skip(Reason::LeftOut) => {
+                cx.leave_out(|| place.source_path());
+                return Ok(());
+            }
             FilePlan::Skip(_) => {
                 skip(cx, place);
                 return Ok(());
             }
-            FilePlan::Create
+            FilePlan::Dress
+            | FilePlan::Create
             | FilePlan::Overwrite
             | FilePlan::Supersede
             | FilePlan::Replace
@@ -426,7 +489,7 @@ impl Entry {
         let saved = if plan == FilePlan::Replace && self.is_linked(cx) {
             None
         } else {
-            clear(cx, place, plan)?
+            clear(cx, place, plan, self.dest)?
         };
         let done =
             place.unless_panic(|| self.make_and_tell(cx, place, plan, saved.as_ref(), ended));
@@ -446,8 +509,11 @@ impl Entry {
     ) -> Result<(), Error> {
         let announcement = Announcement {
             place,
+            why: self.why,
             saved,
-            is_late: cx.interest() == Interest::Ways && has_data(&cx.options, self.stat.kind),
+            is_late: cx.interest() == Interest::Ways
+                && plan != FilePlan::Dress
+                && has_data(&cx.options, self.stat.kind),
         };
         let is_made = !matches!(plan, FilePlan::Skip(_));
         if is_made && !announcement.is_late {
@@ -514,6 +580,21 @@ impl Entry {
         }
     }
 
+    /// Counts what making it would have counted.
+    fn count(&self, cx: &Context, plan: FilePlan) {
+        let count = match (plan, cx.options.make, self.stat.kind) {
+            (FilePlan::Dress, ..) => Count::Dressed,
+            (_, Make::HardLinks, _) => Count::HardLinks,
+            (_, Make::Symlinks, _) | (_, _, Kind::Symlink) => Count::Symlinks,
+            (_, _, kind) if has_data(&cx.options, kind) => Count::Files,
+            _ => Count::Specials,
+        };
+        cx.counters.add(count, 1);
+        if matches!(count, Count::Files) && !cx.options.attributes_only {
+            cx.counters.add(Count::Bytes, self.stat.size);
+        }
+    }
+
     /// Makes the copy, as planned, and says how its data came.
     fn make(
         &mut self,
@@ -524,6 +605,13 @@ impl Entry {
         if matches!(plan, FilePlan::Skip(_)) {
             skip(cx, place);
             return Ok(None);
+        }
+        if cx.options.dry_run {
+            self.count(cx, plan);
+            return Ok(None);
+        }
+        if plan == FilePlan::Dress {
+            return self.dress_dest(cx, place).map(|()| None);
         }
         match (cx.options.make, self.stat.kind) {
             (Make::Copies, kind) if has_data(&cx.options, kind) => {

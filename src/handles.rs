@@ -204,7 +204,11 @@ fn below(dir: &Dir, parent: &Pair) -> Result<Pair, Error> {
         no_atime: dir.facts().is_some_and(|facts| facts.no_atime),
     };
     let source = sys::open_source_dir(parent.source(), dir.source_name(), flags);
-    let dest = sys::open_dest_dir(parent.dest(), dir.dest_name(), true);
+    let dest = if dir.facts().is_some_and(|facts| facts.rehearsed) {
+        sys::open_nowhere()
+    } else {
+        sys::open_dest_dir(parent.dest(), dir.dest_name(), true)
+    };
     checked(dir, source, dest)
 }
 

@@ -132,6 +132,7 @@ mod durable;
 mod error;
 mod facts;
 mod file;
+mod filter;
 mod gate;
 mod handles;
 mod links;
@@ -143,6 +144,7 @@ mod parents;
 mod path;
 mod plan;
 pub mod pool;
+mod prune;
 mod quote;
 pub mod report;
 mod staged;
@@ -153,9 +155,11 @@ mod verify;
 
 pub use context::{Canceller, Event, Interest, Observer, Question};
 pub use data::{Holes, How, Tried};
+pub use decide::Why;
 pub use error::{Error, Operation};
+pub use filter::{Filter, InvalidGlob, Rule};
 pub use options::{
-    Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
+    Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };
 pub use plan::{Plan, Progress, Root, Target};
 pub use pool::{BuildError, Closed, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};

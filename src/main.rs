@@ -8,6 +8,7 @@ mod cli;
 mod getopt;
 mod progress;
 mod prompt;
+mod selection;
 mod signals;
 
 use std::io::{self, Write};
@@ -172,6 +173,8 @@ fn say(program: &str, message: &dyn std::fmt::Display) {
 struct Terminal {
     program: String,
     verbosity: Verbosity,
+    /// With each entry it is said why.
+    says_why: bool,
     display: Display,
     /// The first failure to write to standard output. It does not stop the copy, but is told at its end.
     failed_write: Mutex<Option<io::Error>>,
@@ -184,6 +187,7 @@ impl Terminal {
         Self {
             program: program.to_owned(),
             verbosity: command.verbosity,
+            says_why: command.options.dry_run,
             display: Display::new(!command.quiet),
             failed_write: Mutex::default(),
             declined: AtomicBool::new(false),
@@ -266,7 +270,7 @@ impl Observer for Asking {
     fn entry(&self, event: &Event) {
         let is_skipped = matches!(event, Event::Skipped { .. });
         if !is_skipped || self.terminal.verbosity == Verbosity::Ways {
-            self.terminal.tell(&lines(event));
+            self.terminal.tell(&lines(event, self.terminal.says_why));
         }
     }
 
@@ -279,20 +283,49 @@ impl Observer for Asking {
     }
 }
 
-/// What `cp -v` and `cp --debug` print for an event.
-fn lines(event: &Event) -> String {
+/// What `cp -v` and `cp --debug` print for an event, and the reason if that is wanted.
+fn lines(event: &Event, says_why: bool) -> String {
+    let reason = |words: &str| {
+        if says_why {
+            format!(" ({words})")
+        } else {
+            String::new()
+        }
+    };
     match event {
         Event::Copying {
             source,
             dest,
             backup,
-        } => arrow(source, dest, backup.as_deref()),
+            why,
+            ..
+        } => arrow(source, dest, backup.as_deref()) + &reason(why.describe()) + "\n",
         Event::Copied {
             source,
             dest,
             backup,
+            why,
             how,
-        } => arrow(source, dest, backup.as_deref()) + &ways(how),
+            ..
+        } => {
+            let reason = reason(why.describe());
+            arrow(source, dest, backup.as_deref()) + &reason + "\n" + &ways(how)
+        }
+        Event::Deleted {
+            dest,
+            is_dir,
+            in_the_way,
+            ..
+        } => {
+            let what = if *is_dir { "directory " } else { "" };
+            let reason = reason(if *in_the_way {
+                "in the way"
+            } else {
+                "not in the source"
+            });
+            format!("removed {what}{}{reason}\n", quote(dest))
+        }
+        Event::LeftOut { source, .. } => format!("left out {}\n", quote(source)),
         // Here cp does not quote.
         Event::MadeParent { source, dest } => {
             format!("{} -> {}\n", source.display(), dest.display())
@@ -310,7 +343,7 @@ fn lines(event: &Event) -> String {
 fn arrow(source: &Path, dest: &Path, backup: Option<&Path>) -> String {
     let backup = backup.map(|backup| format!(" (backup: {})", quote(backup)));
     let backup = backup.unwrap_or_default();
-    format!("{} -> {}{backup}\n", quote(source), quote(dest))
+    format!("{} -> {}{backup}", quote(source), quote(dest))
 }
 
 fn ways(how: &How) -> String {

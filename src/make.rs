@@ -535,6 +535,48 @@ impl Entry {
         });
     }
 
+    /// Gives a destination whose data is up to date the attributes that are kept. It is held fast meanwhile.
+    pub(crate) fn dress_dest(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let failed = |errno| place.dest_error(Operation::Permissions, errno);
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        let id = self.dest_taken_for(cx).map(|stat| stat.id);
+        let flags = SourceFlags {
+            follow: self.dest_flags().follow,
+            wait: false,
+            no_atime: false,
+        };
+        let is_file = self.stat.kind == Kind::File;
+        let opened = if is_file {
+            // One that may not be read can still be its owner's to change.
+            sys::open_source(dir, name, flags).or_else(|_| sys::pin(dir, name))
+        } else {
+            sys::pin(dir, name)
+        };
+        let dest = same(opened, id, Operation::Permissions);
+        let dest = dest.map_err(|failure| failed(failure.errno))?;
+        let has = Has {
+            acl: true,
+            ..Has::default()
+        };
+        let source = if is_file {
+            Self::open(cx, place, self.stat.kind, self.followed)?.file
+        } else {
+            None
+        };
+        let from = match &source {
+            Some(source) => Subject::Open(source.as_fd()),
+            None => Subject::Named(place.pair.source(), place.names.source),
+        };
+        let to = if is_file || cx.process.has_proc {
+            Subject::Open(dest.as_fd())
+        } else {
+            Subject::Named(dir, name)
+        };
+        self.dress(cx, place, from, to, has);
+        cx.counters.add(Count::Dressed, 1);
+        Ok(())
+    }
+
     /// Dresses what cannot be opened. Who may write the directory can have given its name to another file meanwhile, which
     /// must get nothing: so what has the name is held fast, and looked at.
     fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {

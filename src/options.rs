@@ -6,6 +6,8 @@
 
 use std::ffi::OsString;
 
+use crate::filter::Filter;
+
 /// Which symbolic links in the source are followed, as `cp`'s `-P`, `-H` and `-L`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Follow {
@@ -78,10 +80,24 @@ pub enum Overwrite {
     /// skipped (`--update=changed`). As the modification time is the last thing that a copy gets, one that keeps times and
     /// was stopped is finished by doing it again like this.
     IfChanged,
+    /// It is overwritten if its size differs from the source's (`--size-only`).
+    IfSizeDiffers,
+    /// It is overwritten if its content differs from the source's, for which both are read (`--checksum`).
+    IfContentDiffers,
     /// It is left alone and counted as skipped (`-n`, `--update=none`).
     Never,
     /// It is left alone, and that is an error (`--update=none-fail`).
     Refuse,
+}
+
+impl Overwrite {
+    /// Whether a destination is left alone if it seems to be the copy already: then its attributes are seen to as well.
+    pub(crate) fn compares(self) -> bool {
+        matches!(
+            self,
+            Self::IfChanged | Self::IfSizeDiffers | Self::IfContentDiffers
+        )
+    }
 }
 
 /// What an entry's copy is.
@@ -108,6 +124,18 @@ pub enum Backup {
     Numbered,
     /// Numbered if there are numbered backups of it already, else simple.
     Existing,
+}
+
+/// What is removed from the destination's directories because the source's do not have it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delete {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// What the source does not have, but for what [`Options::filter`] leaves out (`--delete`).
+    Extraneous,
+    /// What the source does not have or the filter leaves out by its name (`--delete-excluded`).
+    ExtraneousAndExcluded,
 }
 
 /// Whether a file is written beside its name first, and takes the name only when it is complete.
@@ -204,6 +232,13 @@ pub struct Options {
     pub reflink: Reflink,
     /// How holes are treated.
     pub sparse: Sparse,
+    /// Which entries are left out.
+    pub filter: Filter,
+    /// What else becomes of directories that exist. Whoever sets it must be sure that no two sources have the same
+    /// destination; [`crate::Plan::resolve`] refuses those that have.
+    pub delete: Delete,
+    /// Nothing is changed: what would be done is only told to the [`crate::Observer`] and counted (`--dry-run`).
+    pub dry_run: bool,
 }
 
 impl Default for Options {
@@ -231,6 +266,9 @@ impl Default for Options {
             verify: false,
             reflink: Reflink::default(),
             sparse: Sparse::default(),
+            filter: Filter::default(),
+            delete: Delete::default(),
+            dry_run: false,
         }
     }
 }

@@ -57,6 +57,9 @@ impl Parents {
 
     /// Gives them what is kept, the innermost first.
     pub(crate) fn dress(&self, cx: &Context) {
+        if cx.options.dry_run {
+            return;
+        }
         // As cp does: extended attributes of these are not kept.
         let preserve = Preserve {
             xattrs: Effort::No,
@@ -133,7 +136,10 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
             return Err(Error::new(Operation::ParentFacts, source).with_errno(errno));
         }
     };
-    let private_until = if is_missing {
+    let private_until = if is_missing && cx.options.dry_run {
+        tell_made(cx, source, &dest);
+        return Ok(None);
+    } else if is_missing {
         make_missing(cx, source, &source_stat, &dest)?
     } else {
         None
@@ -144,6 +150,13 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
         dest,
         private_until,
     }))
+}
+
+fn tell_made(cx: &Context, source: &Path, dest: &Path) {
+    cx.tell(|| Event::MadeParent {
+        source: source.to_owned(),
+        dest: dest.to_owned(),
+    });
 }
 
 /// Makes a directory that its owner can write and, if ownership is to come, nobody else can enter. Returns the mode that it
@@ -170,10 +183,7 @@ fn make_missing(
     let error = |operation, errno| Error::new(operation, dest).with_errno(errno);
     sys::make_dir(sys::cwd(), dest.as_os_str(), wanted & 0o1777 & !omitted)
         .map_err(|errno| error(Operation::CreateParent, errno))?;
-    cx.tell(|| Event::MadeParent {
-        source: source.to_owned(),
-        dest: dest.to_owned(),
-    });
+    tell_made(cx, source, dest);
     let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), true)
         .map_err(|errno| error(Operation::ParentFacts, errno))?;
     let umask = cx.process.umask.unwrap_or(0o022);

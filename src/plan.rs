@@ -22,7 +22,7 @@ use crate::data;
 use crate::error::{Error, Operation};
 use crate::gate::Gate;
 use crate::handles::Tables;
-use crate::options::{Backup, Follow, Options};
+use crate::options::{Backup, Delete, Follow, Options};
 use crate::path::{join, split, strip_slashes};
 use crate::pool::{BuildError, Closed, Job, Pool, PoolBuilder, Task};
 use crate::report::{Counters, Report, Stats};
@@ -169,6 +169,9 @@ impl Plan {
                 (exactly(sources, dest, &mut options)?, None)
             }
         };
+        if options.delete != Delete::Nothing {
+            may_prune(&roots)?;
+        }
         Ok(Self {
             roots,
             // Leading directories are made by their paths.
@@ -229,6 +232,30 @@ impl Plan {
         } else {
             Meeting::Never
         }
+    }
+}
+
+/// Refuses destinations in which deleting would take away what belongs to this copy.
+fn may_prune(roots: &[Root]) -> Result<(), Error> {
+    let mut resolver = Resolver::default();
+    let mut dests = Vec::new();
+    for root in roots {
+        let Some(dest) = resolver.resolve(&root.dest, true) else {
+            continue;
+        };
+        for other in roots {
+            let source = resolver.resolve(&other.source, true);
+            if source.is_some_and(|source| source != dest && source.starts_with(&dest)) {
+                let error = Error::new(Operation::SourceInDest, &root.dest);
+                return Err(error.with_other(&other.source));
+            }
+        }
+        dests.push((dest, &root.dest));
+    }
+    dests.sort_unstable();
+    match dests.windows(2).find(|two| two[1].0.starts_with(&two[0].0)) {
+        Some(two) => Err(Error::new(Operation::SharedDest, two[0].1)),
+        None => Ok(()),
     }
 }
 
@@ -357,7 +384,7 @@ impl Plan {
             meeting,
         );
         let in_order = meeting != Meeting::Never || cx.options.ask;
-        if is_durable {
+        if is_durable && !cx.options.dry_run {
             cx.watch_filesystems(&self.roots);
         }
         tree::copy_roots(&cx, &self.roots, self.target, in_order);

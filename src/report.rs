@@ -24,7 +24,11 @@
 //! | `bytes_by_method` | an object: `reflink` (shared, not moved), `kernel` (copy_file_range), `read_write` |
 //! | `files_per_second`, `bytes_per_second` | regular files and `bytes` over the elapsed time |
 //! | `bytes_verified`, `verify_seconds` | bytes read back and found to be as they were written; what that took, over all workers |
-//! | `skipped` | entries left alone on purpose |
+//! | `skipped` | destinations left alone on purpose |
+//! | `dry_run` | nothing was changed: the counts are what would have been done |
+//! | `attributes_only` | entries whose data was up to date, and that got attributes only |
+//! | `deleted` | entries of the destination removed because the source does not have them |
+//! | `excluded` | sources left out by the filter; a directory counts as one, whatever is in it |
 //! | `warnings`, `errors` | counts |
 //! | `error_list` | the first errors, at most [`Report::KEPT_ERRORS`]: objects with `operation`, `path`, `other_path`, `errno` (null where no system call failed) and `message`; a path that is not UTF-8 is shown with replacement characters |
 
@@ -67,7 +71,11 @@ pub(crate) enum Count {
     Verified,
     /// Nanoseconds spent on it.
     Verifying,
+    /// Files that got other attributes and no data.
+    Dressed,
     Skipped,
+    Excluded,
+    Deleted,
     Warnings,
     Errors,
 }
@@ -147,6 +155,9 @@ impl Counters {
             verified_bytes: total(Count::Verified),
             verify_nanoseconds: total(Count::Verifying),
             skipped: total(Count::Skipped),
+            excluded: total(Count::Excluded),
+            dressed: total(Count::Dressed),
+            deleted: total(Count::Deleted),
             warnings: total(Count::Warnings),
             errors: total(Count::Errors),
         }
@@ -179,8 +190,14 @@ pub struct Stats {
     pub verified_bytes: u64,
     /// What that took, in nanoseconds, over all workers.
     pub verify_nanoseconds: u64,
-    /// Entries left alone on purpose.
+    /// Destinations left alone on purpose.
     pub skipped: u64,
+    /// Sources left out by the filter; a directory counts as one.
+    pub excluded: u64,
+    /// Entries whose data was up to date, and that got attributes only.
+    pub dressed: u64,
+    /// Entries of the destination removed because the source does not have them (`--delete`).
+    pub deleted: u64,
     /// Warnings.
     pub warnings: u64,
     /// Errors.
@@ -212,6 +229,9 @@ impl Add for Stats {
             verified_bytes: self.verified_bytes + other.verified_bytes,
             verify_nanoseconds: self.verify_nanoseconds + other.verify_nanoseconds,
             skipped: self.skipped + other.skipped,
+            excluded: self.excluded + other.excluded,
+            dressed: self.dressed + other.dressed,
+            deleted: self.deleted + other.deleted,
             warnings: self.warnings + other.warnings,
             errors: self.errors + other.errors,
         }
@@ -323,6 +343,8 @@ pub struct Report {
     pub workers: usize,
     /// It was told to stop, by a [`crate::Canceller`], and may not have copied everything.
     pub cancelled: bool,
+    /// Nothing was changed: the counts are what would have been done.
+    pub dry_run: bool,
     /// How many workers were busy over time, where their number was found while the copy ran.
     pub busy: Option<Busy>,
     /// The first errors, at most [`Report::KEPT_ERRORS`]; [`Stats::errors`] counts them all.
@@ -355,6 +377,7 @@ impl Report {
             "elapsed_seconds": self.elapsed.as_secs_f64(),
             "workers": self.workers,
             "cancelled": self.cancelled,
+            "dry_run": self.dry_run,
             "busy_workers": busy,
             "files": stats.files,
             "directories": stats.directories,
@@ -373,6 +396,9 @@ impl Report {
             "bytes_verified": stats.verified_bytes,
             "verify_seconds": Duration::from_nanos(stats.verify_nanoseconds).as_secs_f64(),
             "skipped": stats.skipped,
+            "excluded": stats.excluded,
+            "attributes_only": stats.dressed,
+            "deleted": stats.deleted,
             "warnings": stats.warnings,
             "errors": stats.errors,
             "error_list": error_list,
@@ -452,6 +478,13 @@ impl fmt::Display for Report {
             let word = if n == 1 { one } else { many };
             (i == 0 || n > 0).then(|| format!("{} {word}", thousands(n)))
         }));
+        if self.dry_run {
+            row(
+                f,
+                "dry run",
+                "nothing was changed; this is what would be done",
+            )?;
+        }
         row(f, "copied", &made)?;
         row(f, "bytes", &bytes_line(stats))?;
         let files = thousands(self.whole_per_second(stats.files));
@@ -468,7 +501,13 @@ impl fmt::Display for Report {
             )?;
         }
         row(f, "workers", &workers_line(self))?;
-        for (label, count) in [("skipped", stats.skipped), ("warnings", stats.warnings)] {
+        for (label, count) in [
+            ("updated", stats.dressed),
+            ("deleted", stats.deleted),
+            ("skipped", stats.skipped),
+            ("left out", stats.excluded),
+            ("warnings", stats.warnings),
+        ] {
             if count > 0 {
                 row(f, label, &thousands(count))?;
             }
@@ -578,6 +617,7 @@ mod tests {
             elapsed: Duration::from_millis(2_000),
             workers: 2,
             cancelled: false,
+            dry_run: false,
             busy: None,
             errors: Vec::new(),
         }
@@ -632,6 +672,7 @@ mod tests {
             elapsed: Duration::ZERO,
             workers: 1,
             cancelled: false,
+            dry_run: false,
             busy: None,
             errors: Vec::new(),
         };

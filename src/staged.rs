@@ -191,7 +191,7 @@ pub(crate) fn sweep(dir: BorrowedFd<'_>) {
     }
 }
 
-fn is_staged_name(name: &OsStr) -> bool {
+pub(crate) fn is_staged_name(name: &OsStr) -> bool {
     let rest = name.as_bytes().strip_prefix(PREFIX.as_bytes());
     rest.and_then(|rest| rest.split_at_checked(16))
         .is_some_and(|(hash, number)| {

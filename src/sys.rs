@@ -390,6 +390,17 @@ pub(crate) fn unlink(dir: impl AsFd, name: &OsStr) -> Result<()> {
     rustix::fs::unlinkat(dir, name, AtFlags::empty())
 }
 
+/// Removes an empty directory.
+pub(crate) fn remove_dir(dir: impl AsFd, name: &OsStr) -> Result<()> {
+    rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
+}
+
+/// Opens a directory in which nobody can make anything, to stand for one that has not been made: the top of procfs, which is
+/// always the same inode.
+pub(crate) fn open_nowhere() -> Result<OwnedFd> {
+    open_dest_dir(cwd(), OsStr::new("/proc"), false)
+}
+
 // ---- Bytes ----
 
 /// Reads into `buffer` from the file's own position.

@@ -28,19 +28,21 @@ use rayon::prelude::*;
 
 use crate::context::{Context, Event, OperandDir, lock};
 use crate::data::Failure;
-use crate::decide::{FilePlan, decide_dir};
+use crate::decide::{FilePlan, Why, decide_dir};
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
 use crate::error::{Error, Operation, unless_panic};
 use crate::facts::{Facts, gather};
 use crate::file;
+use crate::filter::{self, Ignored};
 use crate::gate;
 use crate::handles::Pair;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
-use crate::options::{Atomic, Backup, Follow};
+use crate::options::{Atomic, Backup, Delete, Follow};
 use crate::parents::Parents;
 use crate::path::split;
 use crate::plan::{Root, TargetDir};
+use crate::prune::{prune, remove_instead};
 use crate::report::Count;
 use crate::staged::sweep;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -138,6 +140,9 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
     };
     match sys::stat_at(sys::cwd(), names.source, follow) {
         Err(errno) => cx.error(place.source_error(Operation::Stat, errno)),
+        Ok(stat) if stat.kind != Kind::Dir && cx.options.filter.drops_operand(name) => {
+            cx.leave_out(|| place.source_path());
+        }
         Ok(stat) if stat.kind != Kind::Dir => {
             end_all(cx, file::copy(cx, place, stat.kind, follow));
         }
@@ -222,8 +227,8 @@ impl DirTask {
     fn make(&self, cx: &Context, place: Place<'_>, stat: &Stat) -> Result<Option<MadeDir>, Error> {
         if cx.is_known_dir(stat.id) {
             // What is wrong with the destination is said first.
-            let merges = merges(cx, place, stat, self.follow)?;
-            if !merges || self.is_done(cx, place, stat.id)? {
+            let merging = merging(cx, place, stat, self.follow)?;
+            if merging == Merging::No || self.is_done(cx, place, stat.id)? {
                 return Ok(None);
             }
         }
@@ -248,6 +253,9 @@ impl DirTask {
             return Ok(None);
         };
         cx.counters.add(Count::Directories, 1);
+        if cx.options.dry_run {
+            return Err(place.source_error(Operation::List, Errno::ACCESS));
+        }
         let has = Has {
             acl: !made.fresh,
             private_until: made.private_until,
@@ -304,7 +312,7 @@ impl DirTask {
             return Ok(None);
         };
         cx.counters.add(Count::Directories, 1);
-        if !made.fresh && cx.options.atomic != Atomic::Never {
+        if !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run {
             sweep(made.fd.as_fd());
         }
 
@@ -319,6 +327,7 @@ impl DirTask {
             source_id: stat.id,
             dest_id: made.stat.id,
             fresh: made.fresh,
+            rehearsed: made.fresh && cx.options.dry_run,
             default_acl: match above {
                 Some(above) if made.fresh => above.default_acl,
                 _ => meta::has_default_acl(made.fd.as_fd()),
@@ -340,6 +349,7 @@ impl DirTask {
                 }
                 _ => cx.ladder(stat.id.dev, made.stat.id.dev),
             },
+            ignored: Ignored::enter(cx, place, source.as_fd()),
         };
         cx.meet_filesystem(made.stat.id.dev, || place.dest_path());
         let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
@@ -489,7 +499,27 @@ fn make_dest(
     wanted &= !(umask & 0o022);
     let private = preserve.ownership || preserve.mode;
     let at_first = if private { 0o700 } else { wanted | 0o700 };
-    let fresh = match sys::make_dir(dir, name, at_first) {
+    let make = || {
+        if !cx.options.dry_run {
+            return sys::make_dir(dir, name, at_first);
+        }
+        match sys::stat_at(dir, name, false) {
+            Err(Errno::NOENT) => Ok(()),
+            _ => Err(Errno::EXIST),
+        }
+    };
+    let mut made = make();
+    if made == Err(Errno::EXIST) {
+        match merging(cx, place, source, follow)? {
+            Merging::No => return Ok(None),
+            Merging::Yes => {}
+            Merging::Instead => {
+                remove_instead(cx, place, Kind::File)?;
+                made = if cx.options.dry_run { Ok(()) } else { make() };
+            }
+        }
+    }
+    let fresh = match made {
         Ok(()) => true,
         Err(Errno::EXIST) => false,
         Err(errno) => {
@@ -503,14 +533,11 @@ fn make_dest(
         }
     };
     let error = |errno| place.dest_error(Operation::CreateDir, errno);
+    if fresh && cx.options.dry_run {
+        return rehearsed(cx, place).map(Some);
+    }
     if fresh {
-        cx.tell(|| Event::Copying {
-            source: place.source_path(),
-            dest: place.dest_path(),
-            backup: None,
-        });
-    } else if !merges(cx, place, source, follow)? {
-        return Ok(None);
+        announce(cx, place);
     }
     let through = cx.options.keep_directory_symlink && !fresh;
     let fd = match sys::open_dest_dir(dir, name, through) {
@@ -554,15 +581,49 @@ fn make_dest(
     }))
 }
 
-/// Whether a directory is to be merged with what has its destination's name.
-fn merges(cx: &Context, place: Place<'_>, stat: &Stat, follow: bool) -> Result<bool, Error> {
+/// What is done about a directory whose destination's name may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Merging {
+    /// Nothing: it is its own destination.
+    No,
+    /// What is there is taken for the copy, or nothing is there.
+    Yes,
+    /// What is there is no directory, and is removed.
+    Instead,
+}
+
+/// How a directory goes together with what has its destination's name.
+fn merging(cx: &Context, place: Place<'_>, stat: &Stat, follow: bool) -> Result<Merging, Error> {
     let Facts { source, dest } = gather(cx, place, *stat, follow)?;
     match decide_dir(&cx.options, &source, &dest) {
         FilePlan::Refuse(operation) => Err(place.refused(operation)),
         FilePlan::Unreachable(errno) => Err(place.unreachable(errno)),
-        FilePlan::Skip(_) => Ok(false),
-        _ => Ok(true),
+        FilePlan::Skip(_) => Ok(Merging::No),
+        FilePlan::Replace => Ok(Merging::Instead),
+        _ => Ok(Merging::Yes),
     }
+}
+
+/// Stands for a directory that would be made.
+fn rehearsed(cx: &Context, place: Place<'_>) -> Result<MadeDir, Error> {
+    announce(cx, place);
+    let nowhere = sys::open_nowhere().and_then(|fd| sys::fstat(&fd).map(|stat| (fd, stat)));
+    let (fd, stat) = nowhere.map_err(|errno| place.dest_error(Operation::CreateDir, errno))?;
+    Ok(MadeDir {
+        fd,
+        stat,
+        fresh: true,
+        private_until: None,
+    })
+}
+
+fn announce(cx: &Context, place: Place<'_>) {
+    cx.tell(|| Event::Copying {
+        source: place.source_path(),
+        dest: place.dest_path(),
+        backup: None,
+        why: Why::New,
+    });
 }
 
 /// A name that is to be copied, and what it is.
@@ -664,10 +725,36 @@ fn list_known(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
         let path = dir.source_path("".as_ref());
         cx.error(Error::new(Operation::List, path).with_errno(errno));
     }
-    let names = listing.names.into_iter();
-    names
-        .filter_map(|(name, kind)| look(cx, dir, pair, name, kind))
-        .collect()
+    let filter = filter::Names::of(&cx.options.filter, dir);
+    let is_left_out = |name: &OsStr, kind| {
+        let filter = filter.as_ref();
+        let drops = filter.is_some_and(|filter| filter.drop(name, kind == Kind::Dir));
+        if drops {
+            cx.leave_out(|| dir.source_path(name));
+        }
+        drops
+    };
+    let prunes =
+        cx.options.delete != Delete::Nothing && !dir.is_fresh() && listing.failed.is_none();
+    let mut kept = Vec::new();
+    if prunes && cx.options.delete == Delete::Extraneous {
+        kept.extend(listing.names.iter().map(|(name, _)| name.clone()));
+    }
+    let mut known = Vec::with_capacity(listing.names.len());
+    for (name, kind) in listing.names {
+        if kind != Kind::Unknown && is_left_out(&name, kind) {
+            continue;
+        }
+        let looked = look(cx, dir, pair, name, kind);
+        known.extend(looked.filter(|it| it.kind == kind || !is_left_out(&it.name, it.kind)));
+    }
+    if prunes {
+        if cx.options.delete == Delete::ExtraneousAndExcluded {
+            kept.extend(known.iter().map(|listed: &Listed| listed.name.clone()));
+        }
+        dir.keep_names(kept);
+    }
+    known
 }
 
 /// Finds out what a listed name is, where the listing does not say or says that it is a link to be followed.
@@ -729,6 +816,10 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
         return Ok(());
     };
     let done = cx.handles.open(dir).map(|pair| {
+        prune(cx, dir, pair.dest());
+        if cx.options.dry_run {
+            return;
+        }
         let error = |operation, errno| {
             let path = dir.dest_path("".as_ref());
             cx.error(Error::new(operation, path).with_errno(errno));

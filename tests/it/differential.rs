@@ -1076,8 +1076,26 @@ fn accepted(
         return Some("cp 9.2 to 9.4 call what -n skips a failure");
     }
     let says = |text: &str| theirs.messages.iter().any(|line| line.contains(text));
-    if says("preserving permissions for") && says("/.': Permission denied") {
-        return Some("cp cannot reach `dir/.` again once the directory may not be searched");
+    if says("preserving permissions for") && says("/.': ") {
+        return Some("cp cannot reach `dir/.` again once its own copy is in the way");
+    }
+    let fails_silently = theirs.messages.is_empty() && ours.messages.is_empty();
+    if is_code && fails_silently && (theirs.code, ours.code) == (1, 0) && case.ordinary {
+        return Some("cp fails without a word where it cannot reach `dir/.` again");
+    }
+    let links_fail = |outcome: &Outcome| {
+        let fails = |line: &String| line.contains("cannot create hard link");
+        outcome.messages.iter().any(fails)
+    };
+    if links_fail(theirs) && !links_fail(ours) {
+        return Some("cp removes a copy that it is going to link further names to");
+    }
+    let is_from_a_new_link = [": mtime now became", "removed '"];
+    let is_from_a_new_link = is_from_a_new_link
+        .iter()
+        .any(|words| difference.text.contains(words));
+    if is_from_a_new_link && case.links_further_names() {
+        return Some("cp replaces a name of a copy by a new link to the same copy");
     }
     let we_say_same = ours
         .messages
@@ -1095,7 +1113,8 @@ fn accepted(
     }
     let stumbles = says("cannot create directory")
         || says("cannot create regular file")
-        || says("cannot create hard link")
+        || says("cannot create symbolic link")
+        || says("can make relative symbolic links")
         || says("into itself")
         || (says("cannot open")
             && !ours
@@ -1187,7 +1206,8 @@ fn accepted(
     }
     let endless =
         |line: &String| line.contains("into itself") || line.contains("will not create hard link");
-    if theirs.code == 1 && ours.code == 1 && ours.messages.iter().any(endless) {
+    let mut messages = theirs.messages.iter().chain(&ours.messages);
+    if theirs.code == 1 && ours.code == 1 && messages.any(endless) {
         return Some("how far a copy into itself goes depends on the order of names");
     }
     None
@@ -1221,6 +1241,17 @@ impl Case {
         let is_there = is_about(HERE) || self.things.iter().any(is_it);
         // With these a directory may be there because another operand has been copied.
         text.ends_with(" became now") && (is_there || self.options.contains(&"parents"))
+    }
+
+    /// Whether names of one source file may be met twice, by several operands, and are linked.
+    fn links_further_names(&self) -> bool {
+        let keeps_links = |word: &String| match word.strip_prefix("--") {
+            Some(long) => long.starts_with("ar") || long.starts_with("preserve"),
+            None => word.starts_with('-') && word.contains(['a', 'd']),
+        };
+        let is_link = |thing: &Thing| matches!(thing.kind, Kind::HardLink(_));
+        self.words.iter().any(keeps_links)
+            && (self.options.contains(&"L") || self.things.iter().any(is_link))
     }
 
     /// Whether several names in the destination may be one file, or a source is one of them.

@@ -56,6 +56,7 @@ pub enum Need {
     /// `cp -n` of GNU coreutils 9.2 to 9.4 calls a skipped file a failure.
     SilentNoClobber,
     Rsync,
+    Git,
     Mknod,
     Mount,
     Fuse,
@@ -80,6 +81,7 @@ impl fmt::Display for Need {
             Self::GnuCp9 => "cp of GNU coreutils 9",
             Self::SilentNoClobber => "cp whose -n skips in silence",
             Self::Rsync => "rsync",
+            Self::Git => "git",
             Self::Mknod => "the right to make device files",
             Self::Mount => "the right to mount a tmpfs",
             Self::Fuse => "the right to mount a FUSE file system",
@@ -115,6 +117,7 @@ impl Need {
                 Self::GnuCp9.is_met() && run.code == 0 && run.stderr.is_empty()
             }
             Self::Rsync => is_installed("rsync"),
+            Self::Git => is_installed("git"),
             Self::Mknod => probe
                 .try_device("null", FileType::CharacterDevice, 1, 3)
                 .is_ok(),

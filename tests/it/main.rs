@@ -39,12 +39,14 @@ mod faults;
 mod interrupted;
 mod kinds;
 mod metadata;
+mod mirror;
 // What only the latency bench uses of it.
 #[allow(dead_code)]
 mod passthrough;
 mod replacing;
 mod report;
 mod scale;
+mod selection;
 mod strange;
 mod surroundings;
 mod trees;

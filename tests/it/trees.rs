@@ -48,11 +48,11 @@ const MODES: [u32; 12] = [
 
 /// One entry. Which directory it is in is an index among those made before, so any part of a list is a tree, too.
 #[derive(Clone)]
-struct Item {
+pub struct Item {
     parent: usize,
     name: &'static [u8],
-    what: What,
-    attributes: Attributes,
+    pub what: What,
+    pub attributes: Attributes,
 }
 
 impl fmt::Debug for Item {
@@ -65,7 +65,7 @@ impl fmt::Debug for Item {
 }
 
 #[derive(Clone, Debug)]
-enum What {
+pub enum What {
     Dir,
     File(usize),
     /// A size, and where its data is (offset, length).
@@ -78,13 +78,13 @@ enum What {
 }
 
 #[derive(Clone)]
-struct Attributes {
-    mode: u32,
+pub struct Attributes {
+    pub mode: u32,
     owner: (u32, u32),
     mtime: (i64, i64),
-    xattr: Option<usize>,
-    acl: bool,
-    default_acl: bool,
+    pub xattr: Option<usize>,
+    pub acl: bool,
+    pub default_acl: bool,
 }
 
 impl fmt::Debug for Attributes {
@@ -142,7 +142,7 @@ fn attributes() -> impl Strategy<Value = Attributes> {
         })
 }
 
-fn tree() -> impl Strategy<Value = Vec<Item>> {
+pub fn tree() -> impl Strategy<Value = Vec<Item>> {
     let item = (0..8_usize, select(&NAMES[..]), what(), attributes());
     let item = item.prop_map(|(parent, name, what, attributes)| Item {
         parent,
@@ -153,7 +153,7 @@ fn tree() -> impl Strategy<Value = Vec<Item>> {
     prop::collection::vec(item, 0..30)
 }
 
-fn workers() -> impl Strategy<Value = String> {
+pub fn workers() -> impl Strategy<Value = String> {
     select(&["-j1", "-j2", "-j8", "-j32"][..]).prop_map(str::to_owned)
 }
 
@@ -179,7 +179,7 @@ static ABLE: LazyLock<Able> = LazyLock::new(|| {
 });
 
 /// Makes the tree below `root`; names that are taken are left out.
-fn make(sandbox: &Sandbox, root: &str, items: &[Item]) {
+pub fn make(sandbox: &Sandbox, root: &str, items: &[Item]) {
     let root = sandbox.dir(root);
     let mut dirs = vec![root.clone()];
     let mut others: Vec<PathBuf> = Vec::new();
@@ -256,7 +256,7 @@ fn same(expected: &Snapshot, found: &Snapshot, what: &str) -> TestCaseResult {
     }
 }
 
-fn check<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> TestCaseResult) {
+pub fn check<S: Strategy>(strategy: &S, test: impl Fn(S::Value) -> TestCaseResult) {
     let mut config = Config::default();
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = CASES;

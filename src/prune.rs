@@ -1,0 +1,312 @@
+//! Removing what the destination has and the source does not (`--delete`), and what is in the way of another kind of entry.
+//!
+//! A directory is pruned when all of its entries are copied, and all of theirs: a file that was moved in the source has its
+//! new name before it loses its old one, unless that is met first. Nothing is removed
+//! - where the source's listing was not complete,
+//! - once anything could not be copied, or the copy was told to stop,
+//! - that the filter protects, or that is on another filesystem, or that is the source of this copy.
+//!
+//! What is removed is reached from open directories and never through a symbolic link, however it is moved meanwhile. A tree
+//! is removed deepest entries first, with one descriptor whatever its depth.
+
+use std::collections::HashSet;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::vec;
+
+use rayon::prelude::*;
+
+use crate::context::{Context, Event};
+use crate::dir::{Dir, Place};
+use crate::error::{Error, Operation};
+use crate::filter;
+use crate::gate;
+use crate::nest::in_parallel;
+use crate::options::Delete;
+use crate::path::join;
+use crate::report::Count;
+use crate::staged::is_staged_name;
+use crate::sys::{self, Errno, FileId, Kind};
+
+/// Removes what is in a directory's copy and not in the directory.
+pub(crate) fn prune(cx: &Context, dir: &Arc<Dir>, dest: BorrowedFd<'_>) {
+    let Some(names) = dir.names_to_keep() else {
+        return;
+    };
+    if cx.is_cancelled() {
+        return;
+    }
+    let path = || dir.dest_path(OsStr::new(""));
+    let extraneous = match extraneous(cx, dir, dest, names) {
+        Ok(extraneous) => extraneous,
+        Err(errno) => {
+            cx.error(Error::new(Operation::List, path()).with_errno(errno));
+            return;
+        }
+    };
+    if extraneous.is_empty() || !cx.may_delete(path) {
+        return;
+    }
+    let one = |dest: BorrowedFd<'_>, (name, kind): &(OsString, Kind)| {
+        let removal = Removal {
+            cx,
+            keeps: Some(dir),
+            in_the_way: false,
+            path: dir.dest_path(name),
+            inner: dir.inner_path().join(name),
+        };
+        // An error has been told.
+        let _ = removal.remove(dest, name, *kind);
+    };
+    in_parallel(
+        cx.max_nested,
+        || {
+            // A worker that takes some of them opens the directory for itself.
+            let open = || (gate::start_work(), cx.handles.open(dir));
+            let entries = extraneous.par_iter();
+            entries.for_each_init(open, |(_, opened), entry| match opened {
+                Ok(pair) => one(pair.dest(), entry),
+                Err(error) => cx.fail_to_delete(error.clone()),
+            });
+        },
+        || extraneous.iter().for_each(|entry| one(dest, entry)),
+    );
+}
+
+/// Removes what has a destination's name, whatever it is, to make room for something else.
+pub(crate) fn remove_instead(cx: &Context, place: Place<'_>, kind: Kind) -> Result<(), Error> {
+    let removal = Removal {
+        cx,
+        keeps: place.dir.facts().is_some().then_some(&**place.dir),
+        in_the_way: true,
+        path: place.dest_path(),
+        inner: place.dir.inner_path().join(place.names.source),
+    };
+    match removal.remove(place.pair.dest(), place.names.dest, kind) {
+        Removed::All => Ok(()),
+        Removed::NotAll => Err(place.dest_error(Operation::Remove, Errno::NOTEMPTY)),
+    }
+}
+
+/// What may be removed from a directory.
+fn extraneous(
+    cx: &Context,
+    dir: &Dir,
+    dest: BorrowedFd<'_>,
+    names: &[OsString],
+) -> sys::Result<Vec<(OsString, Kind)>> {
+    // Its own position may be anywhere.
+    let there = sys::open_dest_dir(dest, OsStr::new("."), false)?;
+    let there = sys::read_dir(there)?;
+    let kept: HashSet<&OsStr> = names.iter().map(OsString::as_os_str).collect();
+    let filter = filter::Names::of(&cx.options.filter, dir);
+    let protects = |name: &OsStr, kind| {
+        let is_filtered = cx.options.delete == Delete::Extraneous
+            && filter
+                .as_ref()
+                .is_some_and(|filter| filter.drop(name, kind == Kind::Dir));
+        is_filtered || is_staged_name(name)
+    };
+    let mut extraneous: Vec<_> = there.iter().map(|(name, _)| name.as_os_str()).collect();
+    if extraneous.iter().all(|name| kept.contains(name)) {
+        return Ok(Vec::new());
+    }
+    // A name that is not listed and is there all the same is listed in another form: where case does not count, say.
+    extraneous.sort_unstable();
+    let in_another_form: HashSet<FileId> = kept
+        .iter()
+        .filter(|name| extraneous.binary_search(name).is_err())
+        .filter_map(|name| sys::stat_at(dest, name, false).ok())
+        .map(|stat| stat.id)
+        .collect();
+    let is_other_form = |name: &OsStr| {
+        !in_another_form.is_empty()
+            && sys::stat_at(dest, name, false).is_ok_and(|stat| in_another_form.contains(&stat.id))
+    };
+    let is_extraneous = |(name, kind): &(OsString, Kind)| {
+        !kept.contains(name.as_os_str()) && !protects(name, *kind) && !is_other_form(name)
+    };
+    Ok(there.into_iter().filter(is_extraneous).collect())
+}
+
+/// What is left of something that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Removed {
+    All,
+    /// Something in it is protected, or could not be removed.
+    NotAll,
+}
+
+/// The removal of one entry, with all that is in it.
+struct Removal<'a> {
+    cx: &'a Context,
+    /// The directory whose filter protects what is in it.
+    keeps: Option<&'a Dir>,
+    /// Something else takes its place.
+    in_the_way: bool,
+    /// The path for messages.
+    path: PathBuf,
+    /// The path for the filter.
+    inner: PathBuf,
+}
+
+/// A directory on the way down.
+struct Level {
+    name: OsString,
+    id: FileId,
+    entries: vec::IntoIter<(OsString, Kind)>,
+    left: Removed,
+}
+
+impl Removal<'_> {
+    fn remove(mut self, dir: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> Removed {
+        match self.remove_tree(dir, name, kind) {
+            Ok(removed) => removed,
+            Err(errno) => self.fail(errno),
+        }
+    }
+
+    fn remove_tree(
+        &mut self,
+        top: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: Kind,
+    ) -> sys::Result<Removed> {
+        if is_dir(top, name, kind) {
+            let dev = sys::fstat(top)?.id.dev;
+            let (mut here, level) = self.enter(top, name, dev)?;
+            let mut levels = vec![level];
+            while let Some(level) = levels.last_mut() {
+                let Some((name, kind)) = level.entries.next() else {
+                    let Some(done) = levels.pop() else { break };
+                    match levels.last_mut() {
+                        None => return Ok(self.leave(top, &done)),
+                        Some(above) => {
+                            let parent = sys::open_parent(&here)?;
+                            if sys::fstat(&parent)?.id != above.id {
+                                return Err(Errno::STALE);
+                            }
+                            here = parent;
+                            if self.leave(here.as_fd(), &done) == Removed::NotAll {
+                                above.left = Removed::NotAll;
+                            }
+                            self.pop();
+                        }
+                    }
+                    continue;
+                };
+                self.push(&name);
+                let is_dir = is_dir(here.as_fd(), &name, kind);
+                if self.protects(is_dir) {
+                    level.left = Removed::NotAll;
+                } else if is_dir {
+                    match self.enter(here.as_fd(), &name, dev) {
+                        Ok((below, next)) => {
+                            here = below;
+                            levels.push(next);
+                            continue;
+                        }
+                        Err(errno) => level.left = self.fail(errno),
+                    }
+                } else if self.unlink(here.as_fd(), &name) == Removed::NotAll {
+                    level.left = Removed::NotAll;
+                }
+                self.pop();
+            }
+        }
+        Ok(self.unlink(top, name))
+    }
+
+    /// Opens and lists a directory.
+    fn enter(&self, dir: BorrowedFd<'_>, name: &OsStr, dev: u64) -> sys::Result<(OwnedFd, Level)> {
+        let opened = sys::open_dest_dir(dir, name, false)?;
+        let id = sys::fstat(&opened)?.id;
+        if id.dev != dev {
+            return Err(Errno::XDEV);
+        }
+        if self.cx.is_known_dir(id) {
+            return Err(Errno::BUSY);
+        }
+        let level = Level {
+            name: name.to_owned(),
+            id,
+            entries: sys::read_dir(&opened)?.into_iter(),
+            left: Removed::All,
+        };
+        Ok((opened, level))
+    }
+
+    /// Removes a directory in which nothing is left.
+    fn leave(&self, dir: BorrowedFd<'_>, level: &Level) -> Removed {
+        if level.left == Removed::NotAll {
+            return Removed::NotAll;
+        }
+        let removed = self.unless_rehearsed(|| sys::remove_dir(dir, &level.name));
+        self.told(removed, true)
+    }
+
+    fn unlink(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Removed {
+        let removed = self.unless_rehearsed(|| sys::unlink(dir, name));
+        self.told(removed, false)
+    }
+
+    fn unless_rehearsed(&self, remove: impl FnOnce() -> sys::Result<()>) -> sys::Result<()> {
+        if self.cx.options.dry_run {
+            return Ok(());
+        }
+        remove()
+    }
+
+    fn told(&self, removed: sys::Result<()>, is_dir: bool) -> Removed {
+        match removed {
+            Ok(()) => {
+                self.cx.counters.add(Count::Deleted, 1);
+                self.cx.tell(|| Event::Deleted {
+                    dest: self.path.clone(),
+                    is_dir,
+                    in_the_way: self.in_the_way,
+                });
+                Removed::All
+            }
+            // Somebody else was faster.
+            Err(Errno::NOENT) => Removed::All,
+            Err(errno) => self.fail(errno),
+        }
+    }
+
+    fn fail(&self, errno: Errno) -> Removed {
+        let error = Error::new(Operation::Remove, &self.path).with_errno(errno);
+        self.cx.fail_to_delete(error);
+        Removed::NotAll
+    }
+
+    /// Whether the filter keeps what is at the path.
+    fn protects(&self, is_dir: bool) -> bool {
+        let options = &self.cx.options;
+        options.delete == Delete::Extraneous
+            && self.keeps.is_some_and(|dir| {
+                let ignored = dir.facts().and_then(|facts| facts.ignored.as_deref());
+                filter::drops(&options.filter, ignored, &self.inner, is_dir)
+            })
+    }
+
+    fn push(&mut self, name: &OsStr) {
+        self.path = join(&self.path, name);
+        self.inner.push(name);
+    }
+
+    fn pop(&mut self) {
+        self.path.pop();
+        self.inner.pop();
+    }
+}
+
+/// Whether a name is a directory, asking where the listing did not say.
+fn is_dir(dir: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> bool {
+    match kind {
+        Kind::Unknown => sys::stat_at(dir, name, false).is_ok_and(|stat| stat.kind == Kind::Dir),
+        kind => kind == Kind::Dir,
+    }
+}

@@ -1,0 +1,256 @@
+//! Which entries are copied, as typed: globs, sizes and moments, for the library's [`Filter`].
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io::{self, Read};
+use std::ops::RangeInclusive;
+use std::time::SystemTime;
+
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, ZonedDateTime};
+use poolcp::{Filter, Rule, quote};
+
+use crate::cli::{Stop, impossible, usage};
+
+/// The parts of a filter, in the order in which they were typed.
+#[derive(Default)]
+pub struct Selection {
+    rules: Vec<Rule>,
+    min_size: Option<u64>,
+    max_size: Option<u64>,
+    newer_than: Option<SystemTime>,
+    gitignore: bool,
+}
+
+impl Selection {
+    /// Takes an option, if it is one of these. The last size and moment counts, and all globs do.
+    pub fn choose(&mut self, id: &str, value: &OsStr) -> Result<(), Stop> {
+        match id {
+            "exclude" => self.rules.push(Rule::Exclude(glob(value)?)),
+            "include" => self.rules.push(Rule::Include(glob(value)?)),
+            "exclude_from" => self.rules.extend(rules_from(value)?),
+            "gitignore" => self.gitignore = true,
+            "min_size" => self.min_size = Some(size(value)?),
+            "max_size" => self.max_size = Some(size(value)?),
+            "newer" => self.newer_than = Some(moment(value)?),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    pub fn into_filter(self) -> Result<Filter, Stop> {
+        let mut filter = Filter::new(self.rules).map_err(|error| usage(error.to_string()))?;
+        filter.gitignore = self.gitignore;
+        filter.sizes = sizes(self.min_size, self.max_size);
+        filter.newer_than = self.newer_than;
+        Ok(filter)
+    }
+}
+
+fn sizes(min: Option<u64>, max: Option<u64>) -> RangeInclusive<u64> {
+    min.unwrap_or(0)..=max.unwrap_or(u64::MAX)
+}
+
+fn glob(text: &OsStr) -> Result<String, Stop> {
+    let glob = text.to_str().filter(|text| !text.is_empty());
+    let glob = glob.map(str::to_owned);
+    glob.ok_or_else(|| usage(format!("invalid glob: {}", quote(text))))
+}
+
+/// The globs in a file, one a line; empty lines and those that begin with `#` are none, and `!` includes.
+fn rules_from(path: &OsStr) -> Result<Vec<Rule>, Stop> {
+    let mut bytes = Vec::new();
+    let read = if path == "-" {
+        io::stdin().read_to_end(&mut bytes).map(drop)
+    } else {
+        fs::read(path).map(|read| bytes = read)
+    };
+    if let Err(error) = read {
+        let text = error.to_string();
+        // The standard library adds "(os error N)", which cp does not say.
+        let reason = text.split(" (os error").next().unwrap_or_default();
+        return Err(impossible(format!(
+            "cannot open {} for reading: {reason}",
+            quote(path)
+        )));
+    }
+    let text = String::from_utf8(bytes)
+        .map_err(|_| impossible(format!("{} is not UTF-8", quote(path))))?;
+    let lines = text.lines().map(str::trim_end);
+    let globs = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
+    Ok(globs
+        .map(|line| match line.strip_prefix('!') {
+            Some(glob) => Rule::Include(glob.to_owned()),
+            None => Rule::Exclude(line.to_owned()),
+        })
+        .collect())
+}
+
+/// A number of bytes: `1000`, `10K`, `1.5G`. K, M, G, T, P and KiB, MiB … are powers of 1,024; kB, MB … of 1,000, as in
+/// GNU's tools.
+fn size(text: &OsStr) -> Result<u64, Stop> {
+    let bytes = text.to_str().and_then(parse_size);
+    bytes.ok_or_else(|| usage(format!("invalid size: {}", quote(text))))
+}
+
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let (prefix, is_decimal) = match unit {
+        "" | "B" => ("", false),
+        unit => match unit.strip_suffix("iB") {
+            Some(prefix) => (prefix, false),
+            None => match unit.strip_suffix('B') {
+                Some(prefix) => (prefix, true),
+                None => (unit, false),
+            },
+        },
+    };
+    let power = match prefix {
+        "" => 0,
+        "K" | "k" => 1,
+        "M" => 2,
+        "G" => 3,
+        "T" => 4,
+        "P" => 5,
+        _ => return None,
+    };
+    let base: u64 = if is_decimal { 1000 } else { 1024 };
+    let factor = base.pow(power);
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor);
+    }
+    let (whole, fraction) = number.split_once('.').filter(|_| number.len() > 1)?;
+    // Digits beyond these are less than a byte.
+    let fraction: String = fraction
+        .chars()
+        .chain("0".repeat(15).chars())
+        .take(15)
+        .collect();
+    let part = u128::from(fraction.parse::<u64>().ok()?) * u128::from(factor) / 10_u128.pow(15);
+    let whole = if whole.is_empty() {
+        0
+    } else {
+        whole.parse::<u64>().ok()?
+    };
+    whole
+        .checked_mul(factor)?
+        .checked_add(u64::try_from(part).ok()?)
+}
+
+/// When a file was modified, if it is one; else a date (`2026-01-31`, `2026-01-31 12:00`, with a zone if not the user's
+/// own) or a time ago (`2h`, `3 days`).
+fn moment(text: &OsStr) -> Result<SystemTime, Stop> {
+    if let Ok(metadata) = fs::metadata(text) {
+        return metadata
+            .modified()
+            .map_err(|error| impossible(format!("{}: {error}", quote(text))));
+    }
+    let moment = text.to_str().and_then(parse_moment);
+    moment.ok_or_else(|| {
+        let text = quote(text);
+        usage(format!(
+            "neither a file, nor a date, nor a time ago: {text}"
+        ))
+    })
+}
+
+fn parse_moment(text: &str) -> Option<SystemTime> {
+    SystemTime::try_from(parse_timestamp(text)?).ok()
+}
+
+fn parse_timestamp(text: &str) -> Option<Timestamp> {
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return Some(moment);
+    }
+    if let Ok(moment) = text.parse::<ZonedDateTime>() {
+        return Some(moment.timestamp());
+    }
+    if let Ok(moment) = text.parse::<DateTime>() {
+        return TimeZone::system().to_timestamp(moment).ok();
+    }
+    let ago = text
+        .strip_suffix(" ago")
+        .unwrap_or(text)
+        .parse::<Span>()
+        .ok()?;
+    Some(ZonedDateTime::now().checked_sub(ago).ok()?.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    #[test]
+    fn sizes_have_gnu_units() {
+        for (text, bytes) in [
+            ("0", Some(0)),
+            ("1000", Some(1000)),
+            ("10B", Some(10)),
+            ("10K", Some(10 << 10)),
+            ("10k", Some(10 << 10)),
+            ("10KiB", Some(10 << 10)),
+            ("10kB", Some(10_000)),
+            ("1.5M", Some(3 << 19)),
+            (".5K", Some(512)),
+            ("2GB", Some(2_000_000_000)),
+            ("1T", Some(1 << 40)),
+            ("16384P", None),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("", None),
+            (".", None),
+            ("K", None),
+            ("-1", None),
+            ("1x", None),
+            ("1 K", None),
+            ("1.2.3", None),
+        ] {
+            assert_eq!(parse_size(text), bytes, "{text}");
+        }
+    }
+
+    #[test]
+    fn moments_are_dates_or_times_ago() {
+        let at = |text| parse_timestamp(text).map(Timestamp::as_second);
+        assert_eq!(at("2026-01-31T12:00:00Z"), Some(1_769_860_800));
+        assert_eq!(at("2026-01-31T12:00:00+01:00"), Some(1_769_857_200));
+        assert!(at("2026-01-31").is_some() && at("2026-01-31 12:00").is_some());
+        let now = Timestamp::now().as_second();
+        for (text, seconds) in [
+            ("2h", 7200),
+            ("2 hours ago", 7200),
+            ("90s", 90),
+            ("1d", 86_400),
+        ] {
+            let ago = now - at(text).expect(text);
+            // A day may be an hour shorter or longer.
+            assert!((ago - seconds).abs() <= 3605, "{text}: {ago}");
+        }
+        assert_eq!(at("yesterday or so"), None);
+        assert_eq!(at(""), None);
+    }
+
+    #[test]
+    fn nothing_that_is_typed_panics() {
+        for text in [
+            "9999999999999 years",
+            "-9999-01-01",
+            "99999-01-01",
+            "P1Y",
+            "1e9",
+            "∞",
+            "0.000000000000000000000001K",
+        ] {
+            let _ = (
+                parse_size(text),
+                parse_moment(text),
+                glob(OsString::from(text).as_os_str()).is_ok(),
+            );
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! Keeping two trees the same: what is replaced, what gets attributes only, what is removed and what is not, and that a dry
+//! run says what the run after it does. rsync is the referee.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::harness::{Run, Sandbox, TRACE, chmod, chown, is_root, mode, set_mtime};
+use crate::snapshot::Snapshot;
+use crate::trees::{Item, What, check, make, tree, workers};
+
+/// What rsync would still change; ACLs and extended attributes are not looked at.
+fn rsync_would_change(source: &Path, copy: &Path, options: &[&str]) -> String {
+    let slash = |path: &Path| format!("{}/", path.display());
+    let out = Command::new("rsync")
+        .args(["-aHni", "--delete"])
+        .args(options)
+        .args([slash(source), slash(copy)])
+        .output()
+        .expect("run rsync");
+    assert!(out.status.success(), "{out:?}");
+    String::from_utf8_lossy(&out.stdout).into_owned()
+}
+
+/// What was printed, without the reasons that a dry run adds.
+fn lines(run: &Run) -> BTreeSet<String> {
+    let without_reason = |line: &str| match line.rsplit_once(" (") {
+        Some((line, _)) if line.ends_with(['\'', '"']) => line.to_owned(),
+        _ => line.to_owned(),
+    };
+    run.stdout.lines().map(without_reason).collect()
+}
+
+/// The ways to tell what is up to date, and what rsync calls them.
+const WAYS: [(&str, &[&str]); 3] = [
+    ("--update=changed", &[]),
+    ("--checksum", &["--checksum"]),
+    ("--size-only", &["--size-only"]),
+];
+
+fn without_links(items: Vec<Item>) -> Vec<Item> {
+    let is_link = |item: &Item| matches!(item.what, What::HardLink(_));
+    items.into_iter().filter(|item| !is_link(item)).collect()
+}
+
+#[test]
+fn a_mirror_leaves_rsync_nothing_to_do() {
+    needs!(Rsync, Root);
+    let case = (tree(), tree(), workers(), select(&WAYS[..]));
+    check(&case, |(source, target, workers, (way, rsyncs))| {
+        let sandbox = Sandbox::new();
+        make(&sandbox, "source", &source);
+        make(&sandbox, "target", &target);
+        let before = Snapshot::of(&sandbox.path("source"));
+        let mirror = ["-aT", way, "--delete", &workers, "source", "target"];
+        let run = sandbox.poolcp(mirror).run();
+        prop_assert!(run.code == 0 && run.stderr.is_empty(), "{:?}", run);
+        let (from, to) = (sandbox.path("source"), sandbox.path("target"));
+        prop_assert_eq!(rsync_would_change(&from, &to, rsyncs), "");
+        prop_assert!(before.difference(&Snapshot::of(&from)).is_none());
+        let again = [&mirror[..], &["--report=json"]].concat();
+        let report = sandbox.poolcp(again).ok().json();
+        prop_assert_eq!(&report["files"], 0);
+        prop_assert_eq!(&report["deleted"], 0);
+        prop_assert_eq!(&report["attributes_only"], 0);
+        Ok(())
+    });
+}
+
+#[test]
+fn a_dry_run_says_what_the_run_does_and_does_nothing() {
+    needs!(Root);
+    let case = (tree(), tree(), workers(), select(&WAYS[..]));
+    check(&case, |(source, target, workers, (way, _))| {
+        let sandbox = Sandbox::new();
+        // Which of a file's names is copied, and which are linked to that, the workers find out.
+        make(&sandbox, "source", &without_links(source));
+        make(&sandbox, "target", &without_links(target));
+        let before = sandbox.snapshot();
+        let options = ["-aT", way, "--delete", &workers];
+        let operands = ["source", "target"];
+        let dry = [&options[..], &["--dry-run"], &operands].concat();
+        let dry = sandbox.poolcp(dry).run();
+        prop_assert!(dry.code == 0 && dry.stderr.is_empty(), "{:?}", dry);
+        let changed = before.difference(&sandbox.snapshot());
+        prop_assert!(changed.is_none(), "{}", changed.unwrap_or_default());
+        let real = [&options[..], &["-v"], &operands].concat();
+        let real = sandbox.poolcp(real).run();
+        prop_assert_eq!(lines(&dry), lines(&real));
+        Ok(())
+    });
+}
+
+#[test]
+fn reasons_are_given() {
+    needs!(Root);
+    let sandbox = Sandbox::new();
+    for (name, size) in [
+        ("same", 1),
+        ("size", 2),
+        ("time", 3),
+        ("mode", 4),
+        ("new", 5),
+    ] {
+        set_mtime(
+            &sandbox.file(format!("source/{name}"), size),
+            1_000_000_000,
+            0,
+        );
+    }
+    sandbox.symlink("source/link", "one");
+    sandbox.dir("source/kind");
+    sandbox.poolcp(["-a", "source", "copy"]).ok();
+    sandbox.poolcp(["-a", "source", "before"]).ok();
+    for name in ["copy/new", "copy/link"] {
+        fs::remove_file(sandbox.path(name)).expect("remove");
+    }
+    sandbox.symlink("copy/link", "two");
+    fs::remove_dir(sandbox.path("copy/kind")).expect("remove");
+    sandbox.file("copy/kind", 1);
+    sandbox.file("copy/gone/file", 1);
+    set_mtime(&sandbox.file("copy/size", 3), 1_000_000_000, 0);
+    set_mtime(&sandbox.path("copy/time"), 1_000_000_001, 0);
+    chmod(&sandbox.path("copy/mode"), 0o600);
+    let options = ["-aT", "--update=changed", "--delete", "--dry-run"];
+    let run = sandbox
+        .poolcp([&options[..], &["source", "copy"]].concat())
+        .ok();
+    let mut lines: Vec<&str> = run.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(
+        lines,
+        [
+            "'source/kind' -> 'copy/kind' (new)",
+            "'source/link' -> 'copy/link' (content differs)",
+            "'source/mode' -> 'copy/mode' (attributes differ)",
+            "'source/new' -> 'copy/new' (new)",
+            "'source/size' -> 'copy/size' (size differs)",
+            "'source/time' -> 'copy/time' (time differs)",
+            "removed 'copy/gone/file' (not in the source)",
+            "removed 'copy/kind' (in the way)",
+            "removed 'copy/link'",
+            "removed directory 'copy/gone' (not in the source)",
+        ]
+    );
+}
+
+#[test]
+fn attributes_of_what_is_up_to_date_are_given_and_its_data_is_not_touched() {
+    needs!(Root);
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("source/file", 1000);
+    sandbox.poolcp(["-a", "source", "copy"]).ok();
+    let copy = sandbox.path("copy/file");
+    let inode =
+        |path: &Path| std::os::unix::fs::MetadataExt::ino(&fs::metadata(path).expect("metadata"));
+    let before = inode(&copy);
+    chmod(&source, 0o640);
+    chown(&source, 12, 34);
+    let run = sandbox.poolcp(["-aT", "--update=changed", "--report=json", "source", "copy"]);
+    let report = run.ok().json();
+    assert_eq!(report["attributes_only"], 1);
+    assert_eq!(report["files"], 0);
+    assert_eq!((mode(&copy), inode(&copy)), (0o640, before));
+    assert_eq!(
+        rsync_would_change(&sandbox.path("source"), &sandbox.path("copy"), &[]),
+        ""
+    );
+}
+
+#[test]
+fn content_decides_where_it_is_asked_for() {
+    let sandbox = Sandbox::new();
+    let (source, copy) = (sandbox.path("source"), sandbox.path("copy"));
+    for (ours, theirs, len) in [(1, 2, 10), (1, 2, 300_000), (1, 1, 300_000), (1, 1, 0)] {
+        for (path, seed) in [(&source, ours), (&copy, theirs)] {
+            fs::write(path, crate::harness::content(len, seed)).expect("write");
+            set_mtime(path, 1_000_000_000, 0);
+        }
+        let copies = |option| {
+            let run = sandbox.poolcp(["-p", option, "--report=json", "source", "copy"]);
+            run.ok().json()["files"] == 1
+        };
+        assert!(!copies("--size-only") && !copies("--update=changed"));
+        assert_eq!(copies("--checksum"), ours != theirs, "{len}");
+        assert!(!copies("--checksum"), "now it is the same");
+    }
+}
+
+#[test]
+fn nothing_is_deleted_after_an_error() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::in_memory();
+    sandbox.file("source/a", 1);
+    sandbox.file("source/dir/b", 1);
+    sandbox.file("copy/dir/extra", 1);
+    sandbox.file("copy/extra", 1);
+    chmod(&sandbox.path("source/dir"), 0);
+    chmod(&sandbox.path(""), 0o777);
+    sandbox.give_to_ordinary_user();
+    let run = sandbox.poolcp(["-rT", "-j1", "--delete", "source", "copy"]);
+    let run = run.by_ordinary_user().run();
+    chmod(&sandbox.path("source/dir"), 0o755);
+    chmod(&sandbox.path("copy/dir"), 0o755);
+    assert_eq!(run.code, 1, "{run:?}");
+    let warning =
+        "warning: nothing more is deleted, from 'copy' on, as not everything could be copied";
+    assert!(run.stderr.contains(warning), "{run:?}");
+    assert!(sandbox.path("copy/extra").exists() && sandbox.path("copy/dir/extra").exists());
+}
+
+#[test]
+fn what_is_left_out_is_not_deleted_unless_that_is_asked_for() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/a", 1);
+    for name in ["a", "b.o", "old", "old-dir/c.o", "old-dir/c", "new-dir/d"] {
+        sandbox.file(format!("copy/{name}"), 1);
+    }
+    let mirror = ["-rT", "--delete", "--exclude=*.o", "source", "copy"];
+    sandbox.poolcp(mirror).ok();
+    let left = |name: &str| sandbox.path("copy").join(name).exists();
+    assert!(left("a") && left("b.o") && left("old-dir/c.o"));
+    assert!(!left("old") && !left("old-dir/c") && !left("new-dir"));
+    sandbox
+        .poolcp([&mirror[..], &["--delete-excluded"]].concat())
+        .ok();
+    assert!(left("a") && !left("b.o") && !left("old-dir"));
+}
+
+#[test]
+fn what_a_copy_needs_is_not_deleted() {
+    let sandbox = Sandbox::new();
+    sandbox.file("copy/source/a", 1);
+    sandbox.file("other/b", 1);
+    sandbox
+        .poolcp(["-rT", "--delete", "copy/source", "copy"])
+        .fails(&["cannot delete in 'copy': the source 'copy/source' is in it"]);
+    sandbox
+        .poolcp(["-r", "--delete", "copy/source/.", "other/.", "copy"])
+        .fails(&["cannot delete in 'copy/.': the source 'copy/source/.' is in it"]);
+    sandbox.dir("target");
+    sandbox
+        .poolcp(["-r", "--delete", "copy/.", "other/.", "target"])
+        .fails(&["cannot delete in 'target/.', which more than one source is copied to"]);
+    assert!(sandbox.path("copy/source/a").exists() && sandbox.path("other/b").exists());
+}
+
+#[test]
+fn options_that_make_no_sense_with_delete_are_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/a", 1);
+    sandbox.file("copy/b", 1);
+    for options in [
+        &["--delete"][..],
+        &["-r", "--delete", "-i"],
+        &["-r", "--delete", "-b"],
+    ] {
+        let run = sandbox
+            .poolcp([options, &["source/.", "copy"]].concat())
+            .run();
+        assert_eq!(run.code, 1);
+        assert!(run.stderr.contains("--delete"), "{run:?}");
+    }
+    assert!(sandbox.path("copy/b").exists());
+}
+
+#[test]
+fn a_link_is_removed_and_not_what_it_leads_to() {
+    let sandbox = Sandbox::new();
+    sandbox.dir("source");
+    sandbox.file("outside/a", 1);
+    sandbox.symlink("copy/link", "../outside");
+    sandbox.poolcp(["-rT", "--delete", "source", "copy"]).ok();
+    assert!(sandbox.path("outside/a").exists());
+    assert!(fs::symlink_metadata(sandbox.path("copy/link")).is_err());
+}
+
+#[test]
+fn another_filesystem_is_not_emptied() {
+    needs!(Root);
+    let sandbox = Sandbox::new();
+    sandbox.dir("source");
+    let at = sandbox.dir("copy/mounted");
+    let Some(_mount) = crate::harness::Mount::tmpfs(&at, "1m") else {
+        return;
+    };
+    sandbox.file("copy/mounted/a", 1);
+    let run = sandbox.poolcp(["-rT", "--delete", "source", "copy"]);
+    run.fails(&["cannot remove 'copy/mounted': Invalid cross-device link"]);
+    assert!(sandbox.path("copy/mounted/a").exists());
+}
+
+#[test]
+fn a_tree_deeper_than_any_path_is_deleted_with_few_descriptors() {
+    let sandbox = Sandbox::in_memory();
+    sandbox.dir("source");
+    sandbox.dir("copy");
+    let name = "d".repeat(250);
+    let script = format!(
+        "cd copy; i=0; while [ $i -lt 40 ]; do mkdir {name} && cd -P {name} || exit 1; i=$((i+1)); done"
+    );
+    sandbox.call("sh", ["-c", &script]).ok();
+    let run = sandbox.poolcp(["-rT", "--delete", "--report=json", "source", "copy"]);
+    let report = run.max_open_files(16).ok().json();
+    assert_eq!(report["deleted"], 40);
+    assert!(!sandbox.path("copy").join(name).exists());
+}
+
+#[test]
+fn a_second_run_looks_at_each_file_twice_and_no_more() {
+    needs!(Strace);
+    let sandbox = Sandbox::in_memory();
+    const FILES: usize = 400;
+    for i in 0..FILES {
+        sandbox.file(format!("source/{}/{i}", i % 4), i);
+    }
+    sandbox.poolcp(["-a", "source", "copy"]).ok();
+    let again = ["-aT", "-j2", "--update=changed", "source", "copy"];
+    sandbox.poolcp(again).traced(&["--trace=all"]).ok();
+    let trace = fs::read_to_string(sandbox.path(TRACE)).expect("a trace");
+    let calls = trace.lines().filter(|line| !line.contains("resumed>"));
+    // Those that are about the files; the rest is the program's start, four directories and two workers.
+    let about_files = calls
+        .clone()
+        .filter(|line| line.contains("stat(") || line.contains("newfstatat("));
+    let count = about_files.count();
+    assert!(count < 2 * FILES + 100, "{count}");
+    let count = calls.count();
+    assert!(count < 2 * FILES + 600, "{count}");
+    if is_root() {
+        let source = Snapshot::of(&sandbox.path("source"));
+        assert!(
+            source
+                .difference(&Snapshot::of(&sandbox.path("copy")))
+                .is_none()
+        );
+    }
+}

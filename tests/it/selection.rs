@@ -1,0 +1,263 @@
+//! What is left out: by globs, by .gitignore files as git itself sees them, by size and by age.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::harness::{Sandbox, set_mtime};
+
+/// The files below a directory, without it.
+fn files(dir: &Path) -> BTreeSet<String> {
+    fn collect(top: &Path, dir: &Path, found: &mut BTreeSet<String>) {
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                collect(top, &path, found);
+            } else {
+                let path = path.strip_prefix(top).expect("below the top");
+                found.insert(path.to_string_lossy().into_owned());
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    collect(dir, dir, &mut found);
+    found
+}
+
+const TREE: [&str; 9] = [
+    "main.c",
+    "main.o",
+    "build/out",
+    "doc/a.pdf",
+    "doc/b.txt",
+    "lib/build/x.o",
+    "lib/doc/c.pdf",
+    "lib/util.c",
+    "lib/util.h",
+];
+
+/// Copies the tree with some options; what was left out is returned, in order, with spaces between.
+fn left_out(options: &[&str]) -> String {
+    let sandbox = Sandbox::new();
+    for name in TREE {
+        sandbox.file(format!("source/{name}"), 1);
+    }
+    sandbox
+        .poolcp([options, &["-rT", "source", "copy"]].concat())
+        .ok();
+    let copied = files(&sandbox.path("copy"));
+    let missing = files(&sandbox.path("source"))
+        .difference(&copied)
+        .cloned()
+        .collect::<Vec<_>>();
+    missing.join(" ")
+}
+
+#[test]
+fn globs_leave_out_and_bring_back() {
+    assert_eq!(left_out(&["--exclude=*.o"]), "lib/build/x.o main.o");
+    assert_eq!(left_out(&["--exclude=build/"]), "build/out lib/build/x.o");
+    assert_eq!(left_out(&["--exclude=/build"]), "build/out");
+    assert_eq!(left_out(&["--exclude", "doc/*.pdf"]), "doc/a.pdf");
+    assert_eq!(
+        left_out(&["--exclude", "**/doc/*.pdf"]),
+        "doc/a.pdf lib/doc/c.pdf"
+    );
+    // The first that matches decides.
+    assert_eq!(
+        left_out(&["--include=main.o", "--exclude=*.o"]),
+        "lib/build/x.o"
+    );
+    assert_eq!(
+        left_out(&["--exclude=*.o", "--include=main.o"]),
+        "lib/build/x.o main.o"
+    );
+    let sources = ["--include=*.c", "--include=*/", "--exclude=*"];
+    let rest = "build/out doc/a.pdf doc/b.txt lib/build/x.o lib/doc/c.pdf lib/util.h main.o";
+    assert_eq!(left_out(&sources), rest);
+    // A directory that is left out is not read.
+    assert_eq!(
+        left_out(&["--exclude=lib/", "--include=util.c"])
+            .matches("lib/")
+            .count(),
+        4
+    );
+}
+
+#[test]
+fn a_file_of_globs_stands_where_it_is_named() {
+    let sandbox = Sandbox::new();
+    let globs = sandbox.path("globs");
+    fs::write(&globs, "# objects\n\n!main.o\n*.o\r\n").expect("write");
+    let from = format!("--exclude-from={}", globs.display());
+    assert_eq!(left_out(&[&from]), "lib/build/x.o");
+    assert_eq!(
+        left_out(&["--exclude=main.o", &from]),
+        "lib/build/x.o main.o"
+    );
+    sandbox.file("source/a", 1);
+    sandbox.file("source/b", 1);
+    let from_input = ["-rT", "--exclude-from=-", "source", "copy"];
+    sandbox.poolcp(from_input).stdin("a\n").ok();
+    assert_eq!(
+        files(&sandbox.path("copy")).into_iter().collect::<String>(),
+        "b"
+    );
+}
+
+#[test]
+fn what_is_wrong_is_told_before_anything_is_copied() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/a", 1);
+    for (option, message) in [
+        ("--exclude=", "invalid glob: ''"),
+        ("--exclude=a{b", "error parsing glob 'a{b'"),
+        (
+            "--exclude-from=nowhere",
+            "cannot open 'nowhere' for reading: No such file or directory",
+        ),
+        ("--min-size=1x", "invalid size: '1x'"),
+        ("--max-size=-1", "invalid size: '-1'"),
+        (
+            "--newer=sometime",
+            "neither a file, nor a date, nor a time ago: 'sometime'",
+        ),
+    ] {
+        let run = sandbox.poolcp(["-r", option, "source", "copy"]).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.stderr.contains(message), "{run:?}");
+        assert!(!sandbox.path("copy").exists());
+    }
+}
+
+#[test]
+fn operands_are_left_out_if_they_are_files() {
+    let sandbox = Sandbox::new();
+    for name in ["a.o", "a.c", "dir.o/b.o", "dir.o/b.c"] {
+        sandbox.file(name, 1);
+    }
+    sandbox.dir("copy");
+    let run = sandbox.poolcp([
+        "-r",
+        "--exclude=*.o",
+        "--report=json",
+        "a.o",
+        "a.c",
+        "dir.o",
+        "copy",
+    ]);
+    let report = run.ok().json();
+    assert_eq!(report["excluded"], 2);
+    let copied: Vec<_> = files(&sandbox.path("copy")).into_iter().collect();
+    assert_eq!(copied, ["a.c", "dir.o/b.c"]);
+}
+
+#[test]
+fn sizes_are_of_files_and_ages_of_all_but_directories() {
+    let sandbox = Sandbox::new();
+    for (i, size) in [0, 999, 1000, 1024, 1025, 5000].into_iter().enumerate() {
+        let path = sandbox.file(format!("source/{size}"), size);
+        set_mtime(&path, 1_000_000_000 + i64::try_from(i).expect("few"), 0);
+    }
+    set_mtime(&sandbox.symlink("source/link", "0"), 1_000_000_000, 0);
+    let copied = |options: &[&str]| {
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        sandbox
+            .poolcp([options, &["-aT", "source", "copy"]].concat())
+            .ok();
+        files(&sandbox.path("copy"))
+            .into_iter()
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
+    assert_eq!(
+        copied(&["--min-size=1000", "--max-size=1K"]),
+        "1000 1024 link"
+    );
+    assert_eq!(copied(&["--max-size=999"]), "0 999 link");
+    assert_eq!(copied(&["--newer=source/1024"]), "1025 5000");
+    assert_eq!(copied(&["--newer=2001-09-09T01:46:43Z"]), "1025 5000");
+    assert_eq!(copied(&["--newer=1 hour ago"]), "");
+    assert_eq!(
+        copied(&["--newer=100 years"]),
+        "0 1000 1024 1025 5000 999 link"
+    );
+}
+
+/// Git's own opinion: what it would add.
+fn git_would_add(repository: &Path) -> BTreeSet<String> {
+    let git = |args: &[&str]| {
+        let out = Command::new("git")
+            .args(args)
+            .current_dir(repository)
+            .env("HOME", repository)
+            .env_remove("XDG_CONFIG_HOME")
+            .output()
+            .expect("run git");
+        assert!(out.status.success(), "{out:?}");
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    let listed = git(&["ls-files", "--others", "--exclude-standard", "-z"]);
+    listed.split_terminator('\0').map(str::to_owned).collect()
+}
+
+#[test]
+fn what_git_ignores_is_left_out() {
+    needs!(Git);
+    let sandbox = Sandbox::new();
+    let top = sandbox.dir("repository");
+    let init = Command::new("git").args(["init", "-q"]).arg(&top).status();
+    assert!(init.expect("run git").success());
+    for (file, lines) in [
+        (
+            ".gitignore",
+            "*.o\n!keep.o\n/build/\ndoc/*.pdf\n**/tmp\n# comment\n\\#hash\nspace\\ \nlib/deep/a\n",
+        ),
+        ("lib/.gitignore", "!*.o\n*.c\n/only-here\n"),
+        ("lib/deep/.gitignore", "!important.c\n"),
+        (".git/info/exclude", "excluded\n"),
+    ] {
+        let path = sandbox.path("repository").join(file);
+        fs::create_dir_all(path.parent().expect("a directory")).expect("make");
+        fs::write(path, lines).expect("write");
+    }
+    for name in [
+        "a.o",
+        "keep.o",
+        "build/x",
+        "x/build/y",
+        "doc/a.pdf",
+        "doc/deep/b.pdf",
+        "x/tmp/y",
+        "#hash",
+        "space ",
+        "excluded",
+        "lib/a.o",
+        "lib/a.c",
+        "lib/only-here",
+        "lib/x/only-here",
+        "lib/deep/a",
+        "lib/deep/important.c",
+        "lib/deep/b.c",
+    ] {
+        sandbox.file(format!("repository/{name}"), 1);
+    }
+    let copied = |source: &str| {
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        let copy = ["-rT", "--gitignore", "--exclude=/.git", source, "copy"];
+        sandbox
+            .poolcp(copy)
+            .env("HOME", sandbox.path("repository"))
+            .ok();
+        files(&sandbox.path("copy"))
+    };
+    let expected = git_would_add(&top);
+    assert_eq!(copied("repository"), expected);
+    // From inside the repository the rules above hold as well.
+    let of_lib: BTreeSet<_> = expected
+        .iter()
+        .filter_map(|name| name.strip_prefix("lib/").map(str::to_owned))
+        .collect();
+    assert_eq!(copied("repository/lib"), of_lib);
+}
