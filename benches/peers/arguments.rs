@@ -21,7 +21,7 @@ Words choose cells; of several words of one kind any will do. Without words ever
   workloads    tree flat tiny dirs big huge sparse links
   filesystems  tmpfs ext4 xfs btrfs
   caches       warm cold
-  modes        r a
+  modes        r a again
   threads      the plot of time over threads instead, of tree on ext4 or the filesystem named
 
   --quick        an eighth of everything

@@ -23,17 +23,25 @@ pub enum Mode {
     Recursive,
     /// And owners, times, hard links, extended attributes: `cp -a`.
     Archive,
+    /// The same once more, onto a copy that is up to date already: `rsync -a`.
+    Again,
 }
 
 impl Mode {
-    pub const ALL: [Self; 2] = [Self::Recursive, Self::Archive];
+    pub const ALL: [Self; 3] = [Self::Recursive, Self::Archive, Self::Again];
 
-    /// As in `cp`'s option.
+    /// As in `cp`'s option, where it has one.
     pub fn name(self) -> &'static str {
         match self {
             Self::Recursive => "r",
             Self::Archive => "a",
+            Self::Again => "again",
         }
+    }
+
+    /// Whether attributes are kept.
+    pub fn is_archive(self) -> bool {
+        self != Self::Recursive
     }
 }
 
@@ -95,6 +103,8 @@ struct Tool {
     /// Its claims with `-r`; and with `-a`, if it has anything like that.
     recursive: Claims,
     archive: Option<Claims>,
+    /// Whether it can tell what is up to date.
+    compares: bool,
     variants: fn(&Call) -> Vec<Vec<String>>,
 }
 
@@ -116,7 +126,7 @@ impl Call<'_> {
     fn by_mode<'o>(&self, recursive: &'o str, archive: &'o str) -> &'o str {
         match self.mode {
             Mode::Recursive => recursive,
-            Mode::Archive => archive,
+            Mode::Archive | Mode::Again => archive,
         }
     }
 }
@@ -133,7 +143,15 @@ const TOOLS: [Tool; 8] = [
         install: "any GNU system has it",
         recursive: PERMISSIONS_AND_HOLES,
         archive: Some(EVERYTHING),
-        variants: |call| vec![call.with(call.by_mode("-r", "-a"))],
+        compares: true,
+        variants: |call| {
+            let again = call.mode == Mode::Again;
+            vec![call.with(if again {
+                "-auT"
+            } else {
+                call.by_mode("-r", "-a")
+            })]
+        },
     },
     Tool {
         name: "cpz",
@@ -143,6 +161,7 @@ const TOOLS: [Tool; 8] = [
         recursive: PERMISSIONS,
         // It has no such option.
         archive: None,
+        compares: false,
         variants: |call| vec![call.with("")],
     },
     Tool {
@@ -159,6 +178,7 @@ const TOOLS: [Tool; 8] = [
             links: false,
             ..EVERYTHING
         }),
+        compares: false,
         variants: |call| {
             // Times are not asked for with -r; permissions are, because cp -r keeps who may execute. A bar is no use here.
             // Its default is 4 workers. On cold caches more help; "parblock" is for large files.
@@ -183,6 +203,7 @@ const TOOLS: [Tool; 8] = [
         recursive: PERMISSIONS,
         // It has no options at all.
         archive: None,
+        compares: false,
         variants: |call| vec![call.with("")],
     },
     Tool {
@@ -197,6 +218,7 @@ const TOOLS: [Tool; 8] = [
             xattrs: false,
             ..EVERYTHING
         }),
+        compares: false,
         variants: |call| {
             // By default it works on 4 files at once, or as many as cores; more helps on cold caches.
             let options = call.by_mode("", "--preserve-settings=all");
@@ -220,6 +242,7 @@ const TOOLS: [Tool; 8] = [
         install: "Debian: apt install rsync",
         recursive: PERMISSIONS,
         archive: Some(EVERYTHING),
+        compares: true,
         variants: |call| {
             // Into a new directory nothing is compared, and no temporary names are needed. -S only where there are holes:
             // it looks for zeros in all data.
@@ -229,6 +252,11 @@ const TOOLS: [Tool; 8] = [
                 " -S"
             } else {
                 ""
+            };
+            let options = if call.mode == Mode::Again {
+                "-aHAX"
+            } else {
+                options
             };
             let mut words = call.with(&format!("{options}{holes}"));
             for word in &mut words {
@@ -247,7 +275,15 @@ const TOOLS: [Tool; 8] = [
         install: "cargo install coreutils --no-default-features --features cp",
         recursive: PERMISSIONS_AND_HOLES,
         archive: Some(EVERYTHING),
-        variants: |call| vec![call.with(call.by_mode("cp -r", "cp -a"))],
+        compares: true,
+        variants: |call| {
+            let again = call.mode == Mode::Again;
+            vec![call.with(if again {
+                "cp -auT"
+            } else {
+                call.by_mode("cp -r", "cp -a")
+            })]
+        },
     },
     Tool {
         name: "tar | tar",
@@ -256,6 +292,7 @@ const TOOLS: [Tool; 8] = [
         install: "Debian: apt install tar",
         recursive: PERMISSIONS,
         archive: Some(EVERYTHING),
+        compares: false,
         variants: |call| {
             // The format that knows nanoseconds and attributes. A hole is one only to -S.
             let pack = call.by_mode("", "--format=posix --xattrs --acls --numeric-owner");
@@ -395,6 +432,18 @@ impl Contestant {
         match mode {
             Mode::Recursive => Some(recursive),
             Mode::Archive => archive,
+            Mode::Again => archive.filter(|_| self.compares()),
+        }
+    }
+
+    fn compares(&self) -> bool {
+        match self {
+            Self::Tool {
+                kind: ToolKind::Peer(index),
+                ..
+            } => TOOLS[*index].compares,
+            Self::Tool { .. } => true,
+            Self::Limit => false,
         }
     }
 
@@ -414,7 +463,12 @@ impl Contestant {
             ToolKind::Peer(index) => (TOOLS[*index].variants)(&call),
             ToolKind::Poolcp(workers) => {
                 let workers = workers.map_or_else(String::new, |n| format!(" -j {n}"));
-                vec![call.with(&format!("-q {}{workers}", call.by_mode("-r", "-a")))]
+                let options = match mode {
+                    Mode::Recursive => "-r",
+                    Mode::Archive => "-a",
+                    Mode::Again => "-aT --update=changed",
+                };
+                vec![call.with(&format!("-q {options}{workers}"))]
             }
         };
         lines.into_iter().map(Variant).collect()

@@ -27,7 +27,6 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use crate::contestant::Mode;
 use crate::limit::{Method, READY, Task};
 use crate::list::{Attributes, Content, Directory, Leaf, List};
 use crate::runner::{self, Usage};
@@ -58,7 +57,7 @@ fn perform(argument: &str) -> io::Result<Usage> {
     let task: Task = serde_json::from_str(argument)?;
     let list = List::load(Path::new(&task.list))?;
     let copier = Copier::new(&list, &task);
-    if task.mode == Mode::Archive {
+    if task.mode.is_archive() {
         // Modes are then as in the list from the beginning.
         rustix::process::umask(Permissions::empty());
     }
@@ -166,7 +165,7 @@ impl<'a> Copier<'a> {
                 }
             }
             for (number, leaf) in directory.leaves.iter().enumerate() {
-                if self.task.mode == Mode::Archive && leaf.is_further_name() {
+                if self.task.mode.is_archive() && leaf.is_further_name() {
                     self.links.push((index, number));
                 } else if let Some(pieces) = self.pieces(leaf) {
                     self.cut.push((index, number));
@@ -403,7 +402,7 @@ impl Worker<'_> {
         leaf: &Leaf,
     ) -> rustix::io::Result<()> {
         let places = places.unwrap_or(&self.roots);
-        let archive = self.copier.task.mode == Mode::Archive;
+        let archive = self.copier.task.mode.is_archive();
         let size = match &leaf.content {
             Content::Symlink(target) => {
                 rustix::fs::symlinkat(target, &places.copy, path)?;
@@ -487,7 +486,7 @@ impl Worker<'_> {
             .data()
             .last()
             .is_none_or(|(start, len)| start + len < size);
-        let archive = self.copier.task.mode == Mode::Archive;
+        let archive = self.copier.task.mode.is_archive();
         if !archive && !ends_with_hole {
             return Ok(());
         }
@@ -509,7 +508,7 @@ impl Worker<'_> {
         let attributes = &directory.attributes;
         let copy = self.roots.copy.as_fd();
         let path = directory.path.as_str();
-        if self.copier.task.mode == Mode::Archive {
+        if self.copier.task.mode.is_archive() {
             if self.copier.is_foreign(attributes) {
                 let (owner, group) = attributes.owner();
                 rustix::fs::chownat(copy, path, Some(owner), Some(group), AtFlags::empty())?;
@@ -529,7 +528,7 @@ impl Worker<'_> {
                 AtFlags::empty(),
             )?;
         }
-        if self.copier.task.mode == Mode::Archive {
+        if self.copier.task.mode.is_archive() {
             rustix::fs::utimensat(copy, path, &attributes.times(), AtFlags::empty())?;
         }
         Ok(())

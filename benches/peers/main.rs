@@ -23,7 +23,7 @@
 //! |---|---|
 //! | filesystems | `tmpfs`, `ext4`, `xfs` with reflinks, `btrfs`; fresh ones for each workload ([filesystem]) |
 //! | caches | `warm`: the source is in memory; `cold`: it is on the disk, and nothing is in memory |
-//! | modes | `r`: as `cp -r`; `a`: as `cp -a`, by those who have such a thing |
+//! | modes | `r`: as `cp -r`; `a`: as `cp -a`, by those who have such a thing; `again`, for `tree`: onto a copy that is up to date |
 //!
 //! Contestants ([contestant]) are poolcp with as many workers as there are cores, poolcp as it comes, the limit, and of cp,
 //! cpz, xcp, fcp, rcp, rsync, uutils' cp and tar those that are there. How a cell is measured is told in [measure]; what
@@ -32,7 +32,7 @@
 //! # What is not measured
 //!
 //! - Writing back to the disk: copies end in the page cache. On cold caches the disk is busy with reading.
-//! - Filling up existing copies.
+//! - Filling up copies that are not complete.
 //!
 //! # How to run it
 //!
@@ -162,7 +162,9 @@ fn cells(arguments: &Arguments) -> Vec<Group> {
             for cache in Cache::ALL {
                 let modes = Mode::ALL.into_iter().filter(|&mode| {
                     arguments.wants_mode(mode)
-                        && (mode == Mode::Archive || workload != Workload::Links)
+                        && (mode.is_archive() || workload != Workload::Links)
+                        && (mode != Mode::Again
+                            || (workload == Workload::Tree && cache == Cache::Warm))
                 });
                 let group = Group {
                     workload,

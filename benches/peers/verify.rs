@@ -79,7 +79,7 @@ impl Aspect {
             | Self::Data
             | Self::Permissions
             | Self::Holes => true,
-            _ => mode == Mode::Archive,
+            _ => mode.is_archive(),
         }
     }
 }
