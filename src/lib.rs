@@ -135,6 +135,7 @@ mod file;
 mod gate;
 mod handles;
 mod links;
+mod live;
 mod make;
 mod meta;
 mod nest;
@@ -157,7 +158,8 @@ pub use error::{Error, Operation};
 pub use options::{
     Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };
-pub use plan::{Plan, Progress, Root, Target};
+pub use live::{LargeFile, Progress, Snapshot};
+pub use plan::{Plan, Root, Target};
 pub use pool::{BuildError, Closed, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
 pub use quote::{quote, quote_argument};
 pub use report::{Busy, Method, Report, Stats};

@@ -14,6 +14,7 @@ use crate::error::{Error, Operation};
 use crate::facts::as_operand;
 use crate::file::{Entry, remove_dest};
 use crate::handles::Tables;
+use crate::live::Shown;
 use crate::meta::{Attributes, Has, Subject};
 use crate::options::{Atomic, Effort, Overwrite, Preserve};
 use crate::path::split;
@@ -110,17 +111,21 @@ impl Entry {
     ) -> Result<How, Error> {
         let written = (cx.options.verify && !dest.is_stream).then(Written::default);
         let written = written.as_ref();
-        let (mut how, mut changed) = self.transfer(cx, place, source, dest, ladder, written)?;
+        let underway = &cx.counters.underway;
+        let shown = &underway.show(self.stat.size, || place.source_path());
+        let ends = (source, dest, shown);
+        let (mut how, mut changed) = self.transfer(cx, place, ends, ladder, written)?;
         if let Some(now) = changed
             && !dest.is_stream
         {
             self.stat = now;
             data::empty(source, dest.file.as_fd()).map_err(|failure| explain(place, failure))?;
             written.into_iter().for_each(Written::clear);
-            (how, changed) = self.transfer(cx, place, source, dest, ladder, written)?;
+            shown.begin();
+            (how, changed) = self.transfer(cx, place, ends, ladder, written)?;
         }
         if let Some(written) = written {
-            self.verify(cx, place, dest, written)
+            self.verify(cx, place, (dest, shown), written)
                 .map_err(|failure| explain(place, failure))?;
         }
         if changed.is_some_and(|now| data::is_written(&self.stat, &now)) {
@@ -133,8 +138,7 @@ impl Entry {
         &self,
         cx: &Context,
         place: Place<'_>,
-        source: BorrowedFd<'_>,
-        dest: &Staged<'_>,
+        (source, dest, shown): (BorrowedFd<'_>, &Staged<'_>, &Shown<'_>),
         ladder: &Ladder,
         written: Option<&Written>,
     ) -> Result<(How, Option<Stat>), Error> {
@@ -148,6 +152,7 @@ impl Entry {
             sparse: cx.options.sparse,
             ladder,
             counters: &cx.counters,
+            shown,
             written,
             canceller: cx.canceller(),
             max_nested: cx.max_nested,
@@ -161,7 +166,7 @@ impl Entry {
         &self,
         cx: &Context,
         place: Place<'_>,
-        dest: &Staged<'_>,
+        (dest, shown): (&Staged<'_>, &Shown<'_>),
         written: &Written,
     ) -> Result<(), Failure> {
         let flags = SourceFlags {
@@ -172,7 +177,7 @@ impl Entry {
         let name = dest.name().unwrap_or(place.names.dest);
         let id = sys::fstat(&dest.file).map(|stat| stat.id).ok();
         let file = sys::open_source(place.pair.dest(), name, flags);
-        written.check(&same(file, id, Operation::Verify)?, &cx.counters)
+        written.check(&same(file, id, Operation::Verify)?, &cx.counters, shown)
     }
 
     /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's

@@ -38,6 +38,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::Error;
+use crate::live::Underway;
 
 /// How a file's bytes came to the copy: the rungs of the ladder in `data.rs`, fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -70,10 +71,14 @@ pub(crate) enum Count {
     Skipped,
     Warnings,
     Errors,
+    /// Entries that were listed, and operands.
+    Found,
+    /// Entries about which nothing is left to be done.
+    Done,
 }
 
 /// One more than the last [`Count`].
-const COUNTS: usize = Count::Errors as usize + 1;
+const COUNTS: usize = Count::Done as usize + 1;
 
 /// A worker's own counters. 128 bytes is two cache lines: the processor prefetches them in pairs.
 #[derive(Debug, Default)]
@@ -90,6 +95,7 @@ pub(crate) struct Counters {
     slots: [Slot; SLOTS],
     /// How many workers were busy a moment ago; 0 where nobody looks.
     busy: AtomicUsize,
+    pub(crate) underway: Underway,
 }
 
 impl Default for Counters {
@@ -97,6 +103,7 @@ impl Default for Counters {
         Self {
             slots: std::array::from_fn(|_| Slot::default()),
             busy: AtomicUsize::new(0),
+            underway: Underway::default(),
         }
     }
 }
@@ -127,13 +134,28 @@ impl Counters {
         Some(self.busy.load(Ordering::Relaxed)).filter(|busy| *busy > 0)
     }
 
+    /// Entries have been found, and so many of them may have to be listed.
+    pub(crate) fn found(&self, entries: u64, dirs: u64) {
+        self.add(Count::Found, entries);
+        self.underway.add_unlisted(dirs);
+    }
+
+    /// How many entries have been found, and about how many of them nothing is left to be done.
+    pub(crate) fn entries(&self) -> (u64, u64) {
+        // In this order: what is done has been found.
+        let done = self.total(Count::Done);
+        (self.total(Count::Found), done)
+    }
+
+    fn total(&self, count: Count) -> u64 {
+        let slots = self.slots.iter();
+        slots
+            .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
+            .sum()
+    }
+
     pub(crate) fn sum(&self) -> Stats {
-        let total = |count: Count| {
-            let slots = self.slots.iter();
-            slots
-                .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
-                .sum()
-        };
+        let total = |count: Count| self.total(count);
         Stats {
             files: total(Count::Files),
             directories: total(Count::Directories),

@@ -52,6 +52,8 @@ const MIN_FILES_PER_TASK: usize = 8;
 /// Copies the operands; one after the other if they may meet, or if questions are to come in their order.
 pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>, in_order: bool) {
     let top = Dir::operands(target);
+    cx.counters.found(roots.len() as u64, roots.len() as u64);
+    cx.counters.underway.end_unlisted();
     if in_order {
         let mut met = HashSet::new();
         for root in roots {
@@ -69,6 +71,7 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>
 
 /// Copies one operand, with its leading directories if those are wanted.
 fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce() -> bool) {
+    let mut is_dir = false;
     let copied = unless_panic(
         || root.source.clone(),
         || {
@@ -77,6 +80,7 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
                 && !is_repeated()
                 && let Some(task) = gate::work(|| copy_root(cx, top, root))
             {
+                is_dir = true;
                 rayon::scope(|scope| task.start(cx, scope));
             }
             gate::work(|| parents.dress(cx));
@@ -85,6 +89,10 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
     );
     if let Err(error) = copied {
         cx.error(error);
+    }
+    if !is_dir {
+        cx.counters.add(Count::Done, 1);
+        cx.counters.underway.end_unlisted();
     }
 }
 
@@ -267,7 +275,12 @@ impl DirTask {
     }
 
     fn enter_unless_panic(&self, cx: &Context) -> Result<Option<Entered>, Error> {
-        unless_panic(|| self.parent.source_path(&self.source), || self.enter(cx))
+        let entered = unless_panic(|| self.parent.source_path(&self.source), || self.enter(cx));
+        cx.counters.add(Count::Done, 1);
+        if !matches!(&entered, Ok(Some(entered)) if entered.listed) {
+            cx.counters.underway.end_unlisted();
+        }
+        entered
     }
 
     /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand, or is not
@@ -635,6 +648,7 @@ fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
         names: Names::same(&listed.name),
     };
     end_all(cx, file::copy(cx, place, listed.kind, listed.follow));
+    cx.counters.add(Count::Done, 1);
 }
 
 /// Whether one file's backup may get the name that another file's copy has: then it matters which is copied first.
@@ -665,9 +679,13 @@ fn list_known(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
         cx.error(Error::new(Operation::List, path).with_errno(errno));
     }
     let names = listing.names.into_iter();
-    names
+    let known: Vec<Listed> = names
         .filter_map(|(name, kind)| look(cx, dir, pair, name, kind))
-        .collect()
+        .collect();
+    let dirs = known.iter().filter(|listed| listed.kind == Kind::Dir);
+    cx.counters.found(known.len() as u64, dirs.count() as u64);
+    cx.counters.underway.end_unlisted();
+    known
 }
 
 /// Finds out what a listed name is, where the listing does not say or says that it is a link to be followed.
