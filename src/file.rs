@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::backup::Saved;
-use crate::context::{Context, Event, Interest, Question};
+use crate::context::{Context, Event, Interest, Question, What};
 use crate::data::How;
 use crate::decide::{Decision, FilePlan, Reason, Seen, decide, has_data, looks_through};
 use crate::dir::{Dir, Names, Place};
@@ -25,7 +25,6 @@ use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::links::{Claim, Left, Name};
 use crate::options::{Follow, Make, Overwrite};
-use crate::report::Count;
 use crate::staged::replace;
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 
@@ -175,7 +174,7 @@ impl Announcement<'_> {
 }
 
 fn skip(cx: &Context, place: Place<'_>) {
-    cx.counters.add(Count::Skipped, 1);
+    cx.done(What::Skipped, place);
     cx.tell(|| Event::Skipped {
         dest: place.dest_path(),
     });
@@ -288,6 +287,8 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
             if there.id == copy.id {
                 if cx.options.overwrite == Overwrite::IfChanged {
                     skip(cx, place);
+                } else {
+                    cx.log(What::HardLink, place);
                 }
                 return Ok(());
             }
@@ -300,7 +301,7 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
         }
         made => made.map_err(error)?,
     }
-    cx.counters.add(Count::HardLinks, 1);
+    cx.done(What::HardLink, place);
     Ok(())
 }
 

@@ -134,6 +134,7 @@ mod facts;
 mod file;
 mod gate;
 mod handles;
+pub mod json;
 mod links;
 mod live;
 mod make;
@@ -152,7 +153,7 @@ mod tree;
 mod tuner;
 mod verify;
 
-pub use context::{Canceller, Event, Interest, Observer, Question};
+pub use context::{Canceller, Done, Event, Interest, Observer, Question, What};
 pub use data::{Holes, How, Tried};
 pub use error::{Error, Operation};
 pub use options::{
@@ -160,6 +161,6 @@ pub use options::{
 };
 pub use live::{LargeFile, Progress, Snapshot};
 pub use plan::{Plan, Root, Target};
-pub use pool::{BuildError, Closed, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
-pub use quote::{quote, quote_argument};
-pub use report::{Busy, Method, Report, Stats};
+pub use pool::{BuildError, Closed, Controls, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
+pub use quote::{quote, quote_argument, quote_if_needed};
+pub use report::{Busy, ErrorCount, Method, Report, Stats};

@@ -97,7 +97,7 @@ pub struct Snapshot {
 }
 
 /// A large file while it is copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LargeFile {
     /// What is copied.

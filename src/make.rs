@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::context::{Context, Made};
+use crate::context::{Context, Made, What};
 use crate::data::{self, Ends, Failure, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Names, Place};
@@ -93,7 +93,7 @@ impl Entry {
             Err(failure) => return Err(explain(place, failure)),
         }
         self.remember_name(cx, place);
-        cx.counters.add(Count::Files, 1);
+        cx.done(What::File, place);
         if !cx.options.attributes_only {
             cx.counters.add(Count::Bytes, self.stat.size);
         }
@@ -455,7 +455,7 @@ impl Entry {
         })?;
         self.dress_name(cx, place, Has::default());
         self.remember_name(cx, place);
-        cx.counters.add(Count::Symlinks, 1);
+        cx.done(What::Symlink, place);
         Ok(())
     }
 
@@ -484,7 +484,7 @@ impl Entry {
             cx.error(place.dest_error(Operation::Times, errno));
         }
         self.remember_name(cx, place);
-        cx.counters.add(Count::Symlinks, 1);
+        cx.done(What::Symlink, place);
         Ok(())
     }
 
@@ -501,7 +501,7 @@ impl Entry {
         }
         .map_err(|errno| place.dest_error(Operation::CreateLink, errno))?;
         self.remember_name(cx, place);
-        cx.counters.add(Count::HardLinks, 1);
+        cx.done(What::HardLink, place);
         Ok(())
     }
 
@@ -519,7 +519,7 @@ impl Entry {
             .map_err(|errno| place.dest_error(operation, errno))?;
         self.dress_name(cx, place, has);
         self.remember_name(cx, place);
-        cx.counters.add(Count::Specials, 1);
+        cx.done(What::Special, place);
         Ok(())
     }
 

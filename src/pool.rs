@@ -114,8 +114,7 @@ pub trait Task: Send + 'static {
     /// unless the task says otherwise.
     ///
     /// ```
-    /// use poolcp::pool::Controls;
-    /// use poolcp::{Canceller, Pool, Task};
+    /// use poolcp::{Canceller, Controls, Pool, Task};
     ///
     /// #[derive(Default)]
     /// struct CountForEver(Canceller);

@@ -26,7 +26,7 @@ use std::vec;
 use rayon::Scope;
 use rayon::prelude::*;
 
-use crate::context::{Context, Event, OperandDir, lock};
+use crate::context::{Context, Event, OperandDir, What, lock};
 use crate::data::Failure;
 use crate::decide::{FilePlan, decide_dir};
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
@@ -255,7 +255,7 @@ impl DirTask {
         let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };
-        cx.counters.add(Count::Directories, 1);
+        cx.done(What::Directory, place);
         let has = Has {
             acl: !made.fresh,
             private_until: made.private_until,
@@ -316,7 +316,7 @@ impl DirTask {
         let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };
-        cx.counters.add(Count::Directories, 1);
+        cx.done(What::Directory, place);
         if !made.fresh && cx.options.atomic != Atomic::Never {
             sweep(made.fd.as_fd());
         }
