@@ -152,7 +152,9 @@ impl Command {
             (false, false) => Verbosity::None,
         };
         if report == ReportFormat::None && args.report_file.is_some() {
-            return Err(usage("--report-file wants a report, and --report=none has none"));
+            return Err(usage(
+                "--report-file wants a report, and --report=none has none",
+            ));
         }
         let report_file = args.report_file.as_ref().map(PathBuf::from);
         let log = args.log.as_ref().map(PathBuf::from);

@@ -156,11 +156,13 @@ mod verify;
 pub use context::{Canceller, Done, Event, Interest, Observer, Question, What};
 pub use data::{Holes, How, Tried};
 pub use error::{Error, Operation};
+pub use live::{LargeFile, Progress, Snapshot};
 pub use options::{
     Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };
-pub use live::{LargeFile, Progress, Snapshot};
 pub use plan::{Plan, Root, Target};
-pub use pool::{BuildError, Closed, Controls, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
-pub use quote::{quote, quote_argument, quote_if_needed};
+pub use pool::{
+    BuildError, Closed, Controls, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task,
+};
+pub use quote::{quote, quote_argument};
 pub use report::{Busy, ErrorCount, Method, Report, Stats};

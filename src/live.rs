@@ -141,6 +141,11 @@ impl Underway {
         self.unlisted.fetch_sub(1, Ordering::AcqRel);
     }
 
+    /// An operand that nobody has looked at: it counts as a directory until this goes.
+    pub(crate) fn unlisted(&self) -> Unlisted<'_> {
+        Unlisted(self)
+    }
+
     fn is_found(&self) -> bool {
         self.unlisted.load(Ordering::Acquire) == 0
     }
@@ -170,6 +175,22 @@ impl Underway {
         // The same order at each look, so that nothing dances.
         files.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.source.cmp(&b.source)));
         files
+    }
+}
+
+/// An operand that may be a directory, which is to be listed.
+pub(crate) struct Unlisted<'a>(&'a Underway);
+
+impl Unlisted<'_> {
+    /// It is one: whoever enters it says when it has been listed.
+    pub(crate) fn keep(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Unlisted<'_> {
+    fn drop(&mut self) {
+        self.0.end_unlisted();
     }
 }
 

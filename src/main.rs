@@ -191,10 +191,7 @@ impl Watch<'_> {
 
     /// What the copy still holds cannot be waited for.
     fn give_up(&self) -> ! {
-        say(
-            self.program,
-            &"stopped while waiting for what did not come",
-        );
+        say(self.program, &"stopped while waiting for what did not come");
         self.terminal.flush_log();
         process::exit(self.signals.exit_code().map_or(1, i32::from));
     }

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use poolcp::{ErrorCount, Operation, Overwrite, Plan, Report, Target, quote_if_needed};
+use poolcp::{ErrorCount, Operation, Overwrite, Plan, Report, Target, quote};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
@@ -152,13 +152,22 @@ impl Again {
         }
         let added = words.len();
         words.extend(self.words.iter().cloned());
-        let quoted: Vec<String> = words.iter().map(quote_if_needed).collect();
+        let quoted: Vec<String> = words.iter().map(|word| typed(word)).collect();
         let command = quoted.join(" ");
         if command.len() <= LONGEST_COMMAND {
             command
         } else {
             format!("the same with {}", quoted[1..added].join(" "))
         }
+    }
+}
+
+/// A word as somebody would type it in a shell.
+fn typed(word: &OsStr) -> String {
+    let is_plain = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-_=,.:/+@%".contains(&byte);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.as_bytes().iter().all(is_plain) => text.to_owned(),
+        _ => quote(word),
     }
 }
 
@@ -180,10 +189,7 @@ fn advice(report: &Report, again: &Again) -> Option<String> {
     } else if is_errno(&[Errno::ACCESS, Errno::PERM]) && !is_root {
         Some(format!("as a user who may: {}", command()))
     } else if has(&|kind| kind.operation == Operation::Changed) {
-        Some(format!(
-            "when nobody writes to the sources: {}",
-            command()
-        ))
+        Some(format!("when nobody writes to the sources: {}", command()))
     } else if has(&|kind| kind.errno.is_some()) {
         Some(format!("when that is mended: {}", command()))
     } else {

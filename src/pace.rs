@@ -80,8 +80,14 @@ impl Pace {
         let time = elapsed.saturating_sub(first.at).as_secs_f64();
         let per_second = |amount: f64| amount / time.max(1e-3);
         let left = work_left(&now, bytes, passes);
-        let total = (now.is_found && now.found == now.done + now.large.len() as u64)
-            .then(|| bytes + now.large.iter().map(|file| file.size - file.moved).sum::<u64>());
+        let total = (now.is_found && now.found == now.done + now.large.len() as u64).then(|| {
+            bytes
+                + now
+                    .large
+                    .iter()
+                    .map(|file| file.size - file.moved)
+                    .sum::<u64>()
+        });
         if let Some(left) = left {
             let fraction = work / (work + left).max(1.0);
             // All is only all when it is.

@@ -196,7 +196,11 @@ impl Display {
 
 impl State {
     fn draw(&mut self, view: &View, lines: Lines, colours: bool) {
-        let (green, plain) = if colours { ("\x1b[32m", "\x1b[0m") } else { ("", "") };
+        let (green, plain) = if colours {
+            ("\x1b[32m", "\x1b[0m")
+        } else {
+            ("", "")
+        };
         let template = match lines.bar {
             Some(columns) => format!("{green}[{{bar:{columns}}}]{plain}  {{msg}}"),
             None => "{spinner} {msg}".to_owned(),

@@ -52,8 +52,7 @@ pub fn quote_argument(value: impl AsRef<OsStr>) -> String {
 }
 
 /// The same as [`quote`], without quotes where a shell would not need them ("shell-escape" in coreutils).
-#[must_use]
-pub fn quote_if_needed(name: impl AsRef<OsStr>) -> String {
+pub(crate) fn quote_if_needed(name: impl AsRef<OsStr>) -> String {
     let name = name.as_ref().as_bytes();
     let pieces: Vec<Piece> = pieces(name, *UTF8).collect();
     let is_bare = |(i, piece): (usize, &Piece)| match piece {

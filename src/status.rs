@@ -27,6 +27,9 @@ const SPINNER: usize = 2;
 /// At most so many files are shown.
 const MOST_FILES: usize = 4;
 
+/// Less of a file's name says too little: rather no bytes.
+const SHORTEST_NAME: usize = 16;
+
 /// Between two facts on a line.
 const GAP: &str = "  ";
 
@@ -91,7 +94,11 @@ pub fn line(view: &View, setting: Setting) -> String {
 fn facts(view: &View, setting: Setting) -> Vec<Fact> {
     let mut facts = Vec::new();
     if view.errors > 0 {
-        let errors = format!("{} {}", thousands(view.errors), plural(view.errors, "error"));
+        let errors = format!(
+            "{} {}",
+            thousands(view.errors),
+            plural(view.errors, "error")
+        );
         facts.push(Fact::new(9, errors.clone(), errors));
     }
     let is_over = view.is_found && view.done == view.found;
@@ -184,12 +191,20 @@ fn file_line(file: &LargeFile, room: usize) -> String {
         None => (file.moved, ""),
     };
     let percent = u128::from(passed) * 100 / u128::from(file.size.max(1));
-    let fact = format!("{percent} %{GAP}{verb}{}", bytes_of(passed, Some(file.size)));
-    // Two blanks before the name, and the gap.
-    let name = cut_beginning(
-        quote(&file.source),
-        room.saturating_sub(fact.width() + 2 * GAP.len()),
+    let name = quote(&file.source);
+    let long = format!(
+        "{percent} %{GAP}{verb}{}",
+        bytes_of(passed, Some(file.size))
     );
+    let short = format!("{percent} %{GAP}{verb}");
+    // Two blanks before the name, and the gap.
+    let left = |fact: &str| room.saturating_sub(fact.width() + 2 * GAP.len());
+    let fact = if left(&long) >= name.width().min(SHORTEST_NAME) {
+        &long
+    } else {
+        short.trim_end()
+    };
+    let name = cut_beginning(name, left(fact));
     cut_end(format!("{GAP}{name}{GAP}{fact}"), room)
 }
 
@@ -320,7 +335,10 @@ mod tests {
                 view.fraction = view.fraction.filter(|_| is_found);
                 let lines = lines(&view, SETTING, (columns, 24));
                 let bar = lines.bar.map_or(SPINNER, |bar| bar + AROUND_BAR);
-                assert!(bar + lines.overall.width() < columns.max(3), "{columns}: {lines:?}");
+                assert!(
+                    bar + lines.overall.width() < columns.max(3),
+                    "{columns}: {lines:?}"
+                );
                 assert!(lines.files.iter().all(|line| line.width() < columns));
             }
         }
@@ -336,15 +354,17 @@ mod tests {
     #[test]
     fn files_are_below_where_there_is_room() {
         let mut view = view();
-        view.large = (0..9)
-            .map(|i| large(format!("film-{i}")))
-            .collect();
+        view.large = (0..9).map(|i| large(format!("film-{i}"))).collect();
         let count = |rows| lines(&view, SETTING, (80, rows)).files.len();
         assert_eq!([24, 12, 4, 3, 0].map(count), [4, 3, 1, 0, 0]);
         let first = &lines(&view, SETTING, (80, 24)).files[0];
         assert_eq!(first, "  'film-0'  33 %  1 of 3 GiB");
+        view.large[0] = large("a/long/way/to/film");
         let narrow = &lines(&view, SETTING, (28, 24)).files[0];
-        assert_eq!(narrow, "  ...-0'  33 %  1 of 3 GiB");
+        assert_eq!(narrow, "  ...ong/way/to/film'  33 %");
+        view.large[0].verified = Some(3 << 20);
+        let narrow = &lines(&view, SETTING, (40, 24)).files[0];
+        assert_eq!(narrow, "  'a/long/way/to/film'  0 %  read back");
     }
 
     #[test]

@@ -35,6 +35,7 @@ use crate::facts::{Facts, gather};
 use crate::file;
 use crate::gate;
 use crate::handles::Pair;
+use crate::live::Unlisted;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
 use crate::options::{Atomic, Backup, Follow};
@@ -72,13 +73,14 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>
 /// Copies one operand, with its leading directories if those are wanted.
 fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce() -> bool) {
     let mut is_dir = false;
+    let unlisted = cx.counters.underway.unlisted();
     let copied = unless_panic(
         || root.source.clone(),
         || {
             let parents = gate::work(|| Parents::make(cx, root))?;
             if !cx.is_cancelled()
                 && !is_repeated()
-                && let Some(task) = gate::work(|| copy_root(cx, top, root))
+                && let Some(task) = gate::work(|| copy_root(cx, top, root, unlisted))
             {
                 is_dir = true;
                 rayon::scope(|scope| task.start(cx, scope));
@@ -92,7 +94,6 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
     }
     if !is_dir {
         cx.counters.add(Count::Done, 1);
-        cx.counters.underway.end_unlisted();
     }
 }
 
@@ -116,8 +117,8 @@ fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, Entry)>) ->
     is_repeated
 }
 
-/// Copies one operand, unless it is a directory: that is returned as a task.
-fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
+/// Copies one operand, unless it is a directory: that is returned as a task, which is to be listed.
+fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root, unlisted: Unlisted<'_>) -> Option<DirTask> {
     let follow = cx.options.follow != Follow::Never;
     let name = split(root.source.as_os_str()).1;
     let own;
@@ -147,6 +148,8 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
     match sys::stat_at(sys::cwd(), names.source, follow) {
         Err(errno) => cx.error(place.source_error(Operation::Stat, errno)),
         Ok(stat) if stat.kind != Kind::Dir => {
+            // There is nothing in it to be found.
+            drop(unlisted);
             end_all(cx, file::copy(cx, place, stat.kind, follow));
         }
         Ok(_) if !cx.options.recursive => {
@@ -154,6 +157,7 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
         }
         Ok(_) => {
             top.add_pending();
+            unlisted.keep();
             return Some(DirTask {
                 parent: Arc::clone(top),
                 source: names.source.to_owned(),
