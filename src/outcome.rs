@@ -40,9 +40,10 @@ impl Place {
             return Err(Errno::ISDIR.into());
         }
         let writable = if is_replaced(&file) {
-            directory(&file)
+            // The dot makes sure that it is one.
+            directory(&file).join(".")
         } else {
-            &file
+            file.clone()
         };
         access(writable, Access::WRITE_OK)?;
         Ok(Self::File(file))

@@ -7,7 +7,6 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -67,7 +66,7 @@ impl Session {
         grantpt(&master).expect("a terminal of one's own");
         unlockpt(&master).expect("an open terminal");
         let name = ptsname(&master, Vec::new()).expect("a name");
-        let master = File::from(OwnedFd::from(master));
+        let master = File::from(master);
         resize(&master, (columns, rows));
         let terminal = OpenOptions::new()
             .read(true)
