@@ -410,6 +410,9 @@ impl Entered {
                 Ok(pair) => Self { dir, pair, listed }.copy(cx, scope),
                 Err(error) => {
                     cx.error(error);
+                    if listed {
+                        cx.counters.underway.end_unlisted();
+                    }
                     end(cx, dir);
                 }
             });
