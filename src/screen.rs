@@ -3,6 +3,7 @@
 //! They are drawn below what is on the screen already, and the cursor then goes back to where they begin. So whatever
 //! happens to a terminal meanwhile, cleaning up is the same: everything from the cursor on is erased.
 //! - A terminal that gets narrower wraps the lines, or cuts them off. The place where they begin stays where the cursor is.
+//!   (tmux moves lines of an almost empty screen into its history then, and a piece of ours may go with them.)
 //! - What somebody types, a `^C` for example, is echoed over the first line, which is drawn anew.
 //!
 //! indicatif would leave the cursor at the end, and fill each line up to the margin: from a narrower terminal it takes less

@@ -213,11 +213,8 @@ fn hold(path: &Path) -> File {
 
 /// Whether a line belongs to the live view.
 fn is_live(line: &str) -> bool {
-    line.contains(" entries")
-        || line.contains("so far")
-        || line.contains(" %")
-        || line.contains("[=")
-        || line.contains(" of 3")
+    let signs = [" entries", "so far", " %", "[="];
+    signs.iter().any(|sign| line.contains(sign))
 }
 
 /// The last screen has nothing of the view, and ends with the report; the cursor is where the shell's prompt goes.
@@ -563,12 +560,8 @@ fn usr1_is_answered_without_a_terminal_and_by_the_name_cp() {
         assert!(output.status.success(), "{output:?}");
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert_eq!(stderr.lines().count(), 1, "{stderr}");
-        let told = format!("{name}: 80 %, 4 of 5 entries, 5.86 KiB, 0 B/s, ");
-        assert!(
-            stderr.starts_with(&told) || stderr.contains("4 of 5 entries"),
-            "{stderr}"
-        );
-        assert!(stderr.starts_with(&format!("{name}: ")), "{stderr}");
+        let told = format!("{name}: 80 %, 4 of 5 entries, 5.86 KiB, ");
+        assert!(stderr.starts_with(&told), "{stderr}");
         assert_eq!(output.stdout, b"");
         fs::remove_dir_all(sandbox.path("copy")).expect("remove");
     }
