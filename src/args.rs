@@ -327,6 +327,26 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", help_heading = "What is shown")]
     pub report: Option<OsString>,
 
+    /// Write the summary to FILE instead, as --report says (text unless it says json)
+    #[arg(long, value_name = "FILE", help_heading = "What is shown")]
+    pub report_file: Option<OsString>,
+
+    /// Add a line to FILE for each entry: what was done, source, destination
+    #[arg(long, value_name = "FILE", help_heading = "What is shown")]
+    pub log: Option<OsString>,
+
+    /// Show what is going on: auto (on a terminal), always (also if no WHEN is given), never; SIGUSR1 asks for one line
+    #[arg(
+        long,
+        value_name = "WHEN",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "always",
+        action = ArgAction::Append,
+        help_heading = "What is shown"
+    )]
+    pub progress: Vec<OsString>,
+
     /// Show this help
     #[arg(long, help_heading = "What is shown")]
     pub help: bool,

@@ -20,6 +20,7 @@ use poolcp::{
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};
 use crate::getopt::{self, End};
+use crate::progress::When;
 use crate::selection::Selection;
 
 /// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
@@ -60,10 +61,14 @@ pub struct Command {
     pub threads: usize,
     /// How much is said about each entry.
     pub verbosity: Verbosity,
-    /// Nothing but errors is shown.
-    pub quiet: bool,
     /// How the summary is shown.
     pub report: ReportFormat,
+    /// Where it goes instead.
+    pub report_file: Option<PathBuf>,
+    /// Where a line for each entry goes.
+    pub log: Option<PathBuf>,
+    /// When there is a live view.
+    pub progress: When,
 }
 
 /// Why there is nothing to copy.
@@ -136,6 +141,8 @@ impl Command {
                     ("none", ReportFormat::None),
                 ],
             )?,
+            // Where it is shown has been said, and so that it is.
+            None if args.report_file.is_some() => ReportFormat::Text,
             // A cp says nothing when all is well.
             None if args.quiet || program == "cp" => ReportFormat::None,
             None => ReportFormat::Text,
@@ -145,7 +152,14 @@ impl Command {
             (true, false) => Verbosity::Entries,
             (false, false) => Verbosity::None,
         };
-        let quiet = args.quiet || program == "cp";
+        if report == ReportFormat::None && args.report_file.is_some() {
+            return Err(usage(
+                "--report-file wants a report, and --report=none has none",
+            ));
+        }
+        let report_file = args.report_file.as_ref().map(PathBuf::from);
+        let log = args.log.as_ref().map(PathBuf::from);
+        let progress = progress(&args, program)?;
         let (sources, target) = operands(args)?;
         Ok(Self {
             sources,
@@ -153,8 +167,10 @@ impl Command {
             options,
             threads,
             verbosity,
-            quiet,
             report,
+            report_file,
+            log,
+            progress,
         })
     }
 }
@@ -210,6 +226,22 @@ fn operands(args: Args) -> Result<(Vec<PathBuf>, Target), Stop> {
         }
     };
     Ok((operands, target))
+}
+
+/// When there is a live view: as the last one of its options says; without one, -q and the name `cp` want none.
+fn progress(args: &Args, program: &str) -> Result<When, Stop> {
+    let by_itself = if args.quiet || program == "cp" {
+        When::Never
+    } else {
+        When::Auto
+    };
+    let choices = [
+        ("auto", When::Auto),
+        ("always", When::Always),
+        ("never", When::Never),
+    ];
+    let mut typed = args.progress.iter();
+    typed.try_fold(by_itself, |_, when| choose("--progress", when, &choices))
 }
 
 fn threads(text: &OsStr) -> Result<usize, Stop> {

@@ -4,7 +4,7 @@
 //! into rayon.
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -18,7 +18,7 @@ use crate::handles::{Handles, Tables};
 use crate::links::{Links, Writers};
 use crate::options::Options;
 use crate::plan::Root;
-use crate::report::{Count, Counters, Report};
+use crate::report::{Count, Counters, Report, Told};
 use crate::sys::{self, FileId};
 
 /// Watches a copy while it runs. All methods do nothing by default, and all are called from the workers, several at a
@@ -42,6 +42,17 @@ pub trait Observer: Send + Sync {
     /// Something is about to be done, or has been, as `cp -v` says it.
     fn entry(&self, event: &Event) {
         let _ = event;
+    }
+
+    /// Whether [`Observer::done`] is called. Asked once, at the beginning.
+    fn keeps_log(&self) -> bool {
+        false
+    }
+
+    /// Something has been done about an entry, for a log. An entry about which nothing could be done is told by
+    /// [`Observer::error`] instead.
+    fn done(&self, done: &Done) {
+        let _ = done;
     }
 
     /// Asked with [`Options::ask`]: whether a destination may be replaced. The worker that asks waits for the answer; only
@@ -132,6 +143,55 @@ pub enum Event {
     },
 }
 
+/// What has been done about one entry.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Done {
+    /// What.
+    pub what: What,
+    /// What was to be copied.
+    pub source: PathBuf,
+    /// What its copy is called.
+    pub dest: PathBuf,
+}
+
+/// What can have been done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum What {
+    /// A regular file has been copied.
+    File,
+    /// A directory has been made, or was there and is merged into. What is in it comes later.
+    Directory,
+    /// A symbolic link has been made.
+    Symlink,
+    /// A further name has been given to a file, in the copy or (`-l`) in the source.
+    HardLink,
+    /// A FIFO, a socket or a device file has been made.
+    Special,
+    /// It has been given attributes; its data was up to date.
+    Dressed,
+    /// It has been left alone on purpose.
+    Skipped,
+    /// It has been removed, as the source does not have it ([`Done::source`] is empty).
+    Deleted,
+}
+
+impl What {
+    fn count(self) -> Count {
+        match self {
+            Self::File => Count::Files,
+            Self::Directory => Count::Directories,
+            Self::Symlink => Count::Symlinks,
+            Self::HardLink => Count::HardLinks,
+            Self::Special => Count::Specials,
+            Self::Dressed => Count::Dressed,
+            Self::Skipped => Count::Skipped,
+            Self::Deleted => Count::Deleted,
+        }
+    }
+}
+
 /// A destination that exists, to be replaced or not.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -166,7 +226,9 @@ pub(crate) struct Context {
     /// The same name may be met more than once: an operand is, or is inside, another one.
     pub names_repeat: bool,
     observer: Arc<dyn Observer>,
-    errors: Mutex<Vec<Error>>,
+    told: Mutex<Told>,
+    /// The observer wants to hear what is done.
+    keeps_log: bool,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
     /// A sieve for the two maps below, which every directory is looked up in and hardly any is found.
     known_dirs: Sieve,
@@ -345,6 +407,7 @@ impl Context {
             Tables::PerWorker => limit,
         };
         Self {
+            keeps_log: observer.keeps_log() && !options.dry_run,
             options,
             counters,
             links: Links::default(),
@@ -354,7 +417,7 @@ impl Context {
             max_nested: max_nested(share),
             names_repeat: meeting == Meeting::Twice,
             observer,
-            errors: Mutex::default(),
+            told: Mutex::default(),
             ladders: Mutex::default(),
             known_dirs: Sieve::default(),
             operand_dirs: Mutex::default(),
@@ -401,16 +464,14 @@ impl Context {
     fn tell_error(&self, error: Error) {
         self.counters.add(Count::Errors, 1);
         self.observer.error(&error);
-        let mut errors = lock(&self.errors);
-        if errors.len() < Report::KEPT_ERRORS {
-            errors.push(error);
-        }
+        lock(&self.told).error(error);
     }
 
     /// Shows and counts something that does not make the copy incomplete.
     pub(crate) fn warning(&self, warning: &Error) {
         self.counters.add(Count::Warnings, 1);
         self.observer.warning(warning);
+        lock(&self.told).warning(warning);
     }
 
     /// Remembers something that was made, if another operand may meet it.
@@ -447,6 +508,35 @@ impl Context {
     /// What stops the copy.
     pub(crate) fn canceller(&self) -> &Canceller {
         &self.canceller
+    }
+
+    /// Counts what has been done about an entry, and tells an observer that wants to know.
+    pub(crate) fn done(&self, what: What, place: Place<'_>) {
+        self.counters.add(what.count(), 1);
+        self.log(what, place);
+    }
+
+    /// Tells an observer that wants to know what an entry is, now that nothing is left to be done about it.
+    pub(crate) fn log(&self, what: What, place: Place<'_>) {
+        if self.keeps_log {
+            self.observer.done(&Done {
+                what,
+                source: place.source_path(),
+                dest: place.dest_path(),
+            });
+        }
+    }
+
+    /// Counts what has been removed from the destination, and tells an observer that wants to know.
+    pub(crate) fn deleted(&self, dest: &Path) {
+        self.counters.add(Count::Deleted, 1);
+        if self.keeps_log {
+            self.observer.done(&Done {
+                what: What::Deleted,
+                source: PathBuf::new(),
+                dest: dest.to_owned(),
+            });
+        }
     }
 
     /// What the observer wants to hear about.
@@ -529,6 +619,7 @@ impl Context {
 
     /// The report, once everything has ended.
     pub(crate) fn report(&self) -> Report {
+        let told = std::mem::take(&mut *lock(&self.told));
         Report {
             stats: self.counters.sum(),
             elapsed: self.started.elapsed(),
@@ -536,7 +627,10 @@ impl Context {
             cancelled: self.is_cancelled(),
             dry_run: self.options.dry_run,
             busy: None,
-            errors: lock(&self.errors).clone(),
+            error_counts: told.counts(),
+            errors: told.errors,
+            warnings: told.warnings,
+            options: self.options.clone(),
         }
     }
 }

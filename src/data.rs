@@ -33,6 +33,7 @@ use rayon::prelude::*;
 use crate::context::Canceller;
 use crate::error::Operation;
 use crate::gate;
+use crate::live::Shown;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
 use crate::report::{Counters, Method};
@@ -129,6 +130,8 @@ pub(crate) struct Transfer<'a> {
     pub ladder: &'a Ladder,
     /// Bytes are counted as they move, so that a large file is seen to advance.
     pub counters: &'a Counters,
+    /// Told as well, so that it can be seen which file advances.
+    pub shown: &'a Shown<'a>,
     /// Told what is written, if that is going to be read back.
     pub written: Option<&'a Written>,
     /// Asked between two pieces.
@@ -253,7 +256,7 @@ impl Transfer<'_> {
             ..How::default()
         };
         if how.reflink == Tried::Yes {
-            self.counters.add_bytes(Method::Reflink, size);
+            self.count(Method::Reflink, size);
             return Ok(how);
         }
         // An early end is a lie about the size (sysfs claims 4096 for everything) or a file that was cut meanwhile, which its
@@ -395,6 +398,7 @@ impl Transfer<'_> {
                 .try_reduce(|| End::AsExpected, |a, b| Ok(a.and(b)))
         };
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        self.shown.set_size(bytes);
         let end = if bytes < PARALLEL_FROM {
             serial()
         } else {
@@ -432,7 +436,7 @@ impl Transfer<'_> {
                 return Ok(End::Early);
             }
             offset += count;
-            self.counters.add_bytes(Method::ReadWrite, count);
+            self.count(Method::ReadWrite, count);
         }
         piece.end();
         Ok(End::AsExpected)
@@ -451,7 +455,7 @@ impl Transfer<'_> {
                 Ok(0) => break,
                 Ok(count) => {
                     offset += count as u64;
-                    self.counters.add_bytes(Method::Kernel, count as u64);
+                    self.count(Method::Kernel, count as u64);
                 }
                 Err(errno) => match step_down(errno) {
                     StepDown::ThisFile => break,
@@ -493,6 +497,12 @@ impl Transfer<'_> {
         Ok(())
     }
 
+    /// Bytes have come to the copy.
+    fn count(&self, method: Method, bytes: u64) {
+        self.counters.add_bytes(method, bytes);
+        self.shown.add(bytes);
+    }
+
     fn go_on(&self) -> Result<(), Failure> {
         if self.canceller.is_cancelled() {
             return Err(failed(Operation::Interrupted)(Errno::CANCELED));
@@ -523,6 +533,9 @@ impl Transfer<'_> {
                     bytes = rest(bytes, written)?;
                 }
                 copied += count as u64;
+                if count > 0 {
+                    self.count(Method::ReadWrite, count as u64);
+                }
                 // A read that did not fill the buffer and reached the known size needs no second one to say "the end".
                 let at_end = size > 0 && copied >= size && count < buffer.len();
                 if count == 0 || at_end {
@@ -531,7 +544,6 @@ impl Transfer<'_> {
             }
         })?;
         piece.end();
-        self.counters.add_bytes(Method::ReadWrite, copied);
         Ok(())
     }
 
@@ -550,8 +562,7 @@ impl Transfer<'_> {
                         let mut piece = Piece::begin(self.written, start);
                         piece.add(bytes);
                         piece.end();
-                        self.counters
-                            .add_bytes(Method::ReadWrite, bytes.len() as u64);
+                        self.count(Method::ReadWrite, bytes.len() as u64);
                     }
                 }
                 offset += count as u64;

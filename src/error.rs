@@ -140,6 +140,18 @@ pub enum Operation {
 }
 
 impl Operation {
+    /// A message without the program's name.
+    pub(crate) fn explain(self, errno: Option<i32>, path: &str, other: &str) -> String {
+        let message = self.describe(path, other);
+        let Some(errno) = errno else {
+            return message;
+        };
+        // The standard library adds "(os error N)", which cp does not say.
+        let reason = io::Error::from_raw_os_error(errno).to_string();
+        let reason = reason.split(" (os error").next().unwrap_or_default();
+        format!("{message}: {reason}")
+    }
+
     /// The words before the kernel's reason, around the path and, where there are two, the other path.
     fn describe(self, path: &str, other: &str) -> String {
         match self {
@@ -297,14 +309,7 @@ impl fmt::Display for Error {
             Operation::RelativeSymlink => quote_if_needed(&self.path),
             _ => quote(&self.path),
         };
-        f.write_str(&self.operation.describe(&path, &other))?;
-        if let Some(errno) = self.errno {
-            // The standard library adds "(os error N)", which cp does not say.
-            let text = io::Error::from_raw_os_error(errno).to_string();
-            let text = text.split(" (os error").next().unwrap_or_default();
-            write!(f, ": {text}")?;
-        }
-        Ok(())
+        f.write_str(&self.operation.explain(self.errno, &path, &other))
     }
 }
 

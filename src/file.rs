@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::backup::Saved;
-use crate::context::{Context, Event, Interest, Question};
+use crate::context::{Context, Event, Interest, Question, What};
 use crate::data::How;
 use crate::decide::{
     Decision, FilePlan, Reason, Seen, Why, decide, has_data, has_other_attributes, looks_through,
@@ -189,7 +189,7 @@ impl Announcement<'_> {
 }
 
 fn skip(cx: &Context, place: Place<'_>) {
-    cx.counters.add(Count::Skipped, 1);
+    cx.done(What::Skipped, place);
     cx.tell(|| Event::Skipped {
         dest: place.dest_path(),
     });
@@ -299,7 +299,7 @@ fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
 /// Gives the copy of `id` that is at `first` the name at `place`.
 fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), Error> {
     if cx.options.dry_run {
-        cx.counters.add(Count::HardLinks, 1);
+        cx.done(What::HardLink, place);
         return Ok(());
     }
     let from = cx.handles.open(&first.dir)?;
@@ -319,6 +319,8 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
             if there.id == copy.id {
                 if cx.options.overwrite.compares() {
                     skip(cx, place);
+                } else {
+                    cx.log(What::HardLink, place);
                 }
                 return Ok(());
             }
@@ -331,7 +333,7 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
         }
         made => made.map_err(error)?,
     }
-    cx.counters.add(Count::HardLinks, 1);
+    cx.done(What::HardLink, place);
     Ok(())
 }
 
@@ -581,16 +583,16 @@ impl Entry {
     }
 
     /// Counts what making it would have counted.
-    fn count(&self, cx: &Context, plan: FilePlan) {
-        let count = match (plan, cx.options.make, self.stat.kind) {
-            (FilePlan::Dress, ..) => Count::Dressed,
-            (_, Make::HardLinks, _) => Count::HardLinks,
-            (_, Make::Symlinks, _) | (_, _, Kind::Symlink) => Count::Symlinks,
-            (_, _, kind) if has_data(&cx.options, kind) => Count::Files,
-            _ => Count::Specials,
+    fn rehearse(&self, cx: &Context, place: Place<'_>, plan: FilePlan) {
+        let what = match (plan, cx.options.make, self.stat.kind) {
+            (FilePlan::Dress, ..) => What::Dressed,
+            (_, Make::HardLinks, _) => What::HardLink,
+            (_, Make::Symlinks, _) | (_, _, Kind::Symlink) => What::Symlink,
+            (_, _, kind) if has_data(&cx.options, kind) => What::File,
+            _ => What::Special,
         };
-        cx.counters.add(count, 1);
-        if matches!(count, Count::Files) && !cx.options.attributes_only {
+        cx.done(what, place);
+        if what == What::File && !cx.options.attributes_only {
             cx.counters.add(Count::Bytes, self.stat.size);
         }
     }
@@ -607,7 +609,7 @@ impl Entry {
             return Ok(None);
         }
         if cx.options.dry_run {
-            self.count(cx, plan);
+            self.rehearse(cx, place, plan);
             return Ok(None);
         }
         if plan == FilePlan::Dress {

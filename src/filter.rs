@@ -125,6 +125,12 @@ impl Filter {
         })
     }
 
+    /// The globs, in the order in which they decide.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+
     /// Whether names are left out.
     pub(crate) fn has_names(&self) -> bool {
         self.gitignore || !self.globs.is_empty()

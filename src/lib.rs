@@ -24,7 +24,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Plan::progress`] shows how far it is, [`Plan::canceller`] stops it.
+//! While it runs [`Job::progress`] shows how far it is ([`Snapshot`]), and [`Job::cancel`] stops it; [`Plan::progress`] and
+//! [`Plan::canceller`] do so from before its start. An [`Observer`] is told of each error, and of each entry if it wants to be.
 //!
 //! A program whose process is there for the copy alone, as the binary is, uses [`Plan::start`] and gets a little more speed.
 //!
@@ -69,12 +70,24 @@
 //! | `durable.rs` | writing everything to its device at the end |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
-//! | `report.rs` | counters, [`Stats`], [`Report`] as text and JSON; the only user of humansize |
+//! | `report.rs` | counters, [`Stats`], [`Report`] as text; the only user of humansize |
+//! | `json.rs` | the report as JSON, and its schema |
+//! | `live.rs` | what a copy is doing at this moment: [`Progress`], [`Snapshot`] |
 //! | `error.rs`, `quote.rs` | [`Error`] in `cp`'s words, file names as `cp` quotes them |
 //! | `path.rs` | paths as bytes: last component, joining |
 //! | `sys.rs` | every system call, and the only `unsafe` |
 //!
-//! The binary adds `main.rs`, `args.rs` (clap's definition), `cli.rs` (what it means), `getopt.rs` (GNU's rules for the command line) and `progress.rs` (indicatif).
+//! The binary adds
+//!
+//! | file | what lives there |
+//! |---|---|
+//! | `main.rs` | the thread that waits for the copy, and what the workers tell it |
+//! | `args.rs`, `getopt.rs`, `cli.rs` | the command line: clap's definition, GNU's rules for the words, what they mean |
+//! | `progress.rs` | the live view (indicatif): when it is drawn, and who may print meanwhile |
+//! | `pace.rs`, `status.rs`, `screen.rs` | what it can say as numbers; in words, as many as there is room for; on a terminal |
+//! | `signals.rs`, `prompt.rs` | signals, questions |
+//! | `journal.rs` | the log of all entries (`--log`) |
+//! | `outcome.rs` | the report: where it goes, and what to do next |
 //!
 //! # Invariants
 //!
@@ -104,7 +117,9 @@
 //! | what | touched | how it is kept cheap |
 //! |---|---|---|
 //! | the descriptor table, the working directory | at every open and close, by the kernel | one for each worker (`handles.rs`) |
-//! | the counters | 3 times a file | a slot for each worker (`report.rs`) |
+//! | the counters | 4 times a file | a slot for each worker (`report.rs`) |
+//! | directories that are not listed yet | twice a directory | one atomic addition |
+//! | the large files under way | twice a file of 16 MiB and more; at each piece of one | a lock; an atomic addition to the file's own count (`live.rs`) |
 //! | the gate | once a file, only read; twice a batch, the worker's own cache lines | `gate.rs`; nothing where the number of workers is fixed |
 //! | the ladder of a pair of filesystems | once or twice a file, only read | borrowed from the directory, which has it from its parent (`dir.rs`) |
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |
@@ -135,7 +150,9 @@ mod file;
 mod filter;
 mod gate;
 mod handles;
+pub mod json;
 mod links;
+mod live;
 mod make;
 mod meta;
 mod nest;
@@ -153,15 +170,18 @@ mod tree;
 mod tuner;
 mod verify;
 
-pub use context::{Canceller, Event, Interest, Observer, Question};
+pub use context::{Canceller, Done, Event, Interest, Observer, Question, What};
 pub use data::{Holes, How, Tried};
 pub use decide::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
+pub use live::{LargeFile, Progress, Snapshot};
 pub use options::{
     Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };
-pub use plan::{Plan, Progress, Root, Target};
-pub use pool::{BuildError, Closed, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task};
+pub use plan::{Plan, Root, Target};
+pub use pool::{
+    BuildError, Closed, Controls, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task,
+};
 pub use quote::{quote, quote_argument};
-pub use report::{Busy, Method, Report, Stats};
+pub use report::{Busy, ErrorCount, Method, Report, Stats};

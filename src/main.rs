@@ -6,27 +6,37 @@
 mod args;
 mod cli;
 mod getopt;
+mod journal;
+mod outcome;
+mod pace;
 mod progress;
 mod prompt;
+mod screen;
 mod selection;
 mod signals;
+mod status;
 
-use std::io::{self, Write};
+use std::fs;
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
-use cli::{Command, ReportFormat, Stop, Verbosity};
+use cli::{Command, Stop, Verbosity};
+use journal::Journal;
+use outcome::Again;
 use poolcp::{
-    Error, Event, Holes, How, Interest, Observer, Operation, Plan, Question, Report, Task, Tried,
-    quote,
+    Canceller, Done, Error, Event, Holes, How, Interest, Observer, Operation, Plan, Progress,
+    Question, Root, Task, Tried, quote,
 };
 use progress::Display;
 use prompt::{Answers, prompt};
 use signals::{GRACE, Signals};
+use status::Setting;
 
 /// How often the main thread looks up from waiting.
 const TICK: Duration = Duration::from_millis(100);
@@ -49,53 +59,144 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         say(program, message);
         ExitCode::FAILURE
     };
-    let terminal = Arc::new(Terminal::new(program, &command));
+    let cannot_write = |path: &Path, error: &io::Error| {
+        let reason = without_number(error);
+        fail(&format!("cannot write {}: {reason}", quote(path)))
+    };
+    let place = outcome::Place::new(command.report_file.clone()).map_err(|error| {
+        let file = command.report_file.as_deref().unwrap_or(Path::new(""));
+        cannot_write(file, &error)
+    })?;
+    // Nothing is done in a dry run.
+    let log = command.log.as_deref().filter(|_| !command.options.dry_run);
+    let journal = log.map(|path| {
+        let opened = Journal::open(path);
+        opened.map_err(|error| cannot_write(path, &error))
+    });
+    let terminal = Arc::new(Terminal::new(program, &command, journal.transpose()?));
     let (questions, asked) = mpsc::channel();
     let observer = Asking {
         terminal: Arc::clone(&terminal),
         questions,
     };
-    let plan = Plan::resolve(command.sources, command.target, command.options)
+    let plan = Plan::resolve(command.sources, command.target.clone(), command.options)
         .map_err(|error| refuse(program, &error))?
         .observer(Arc::new(observer));
+    let words = std::env::args_os().skip(1).collect();
+    let again = Again::new(program, words, command.target, &plan);
     let canceller = plan.canceller();
-    let signals = Signals::stop(&canceller).map_err(|error| fail(&error))?;
+    let is_drawn = terminal.display.is_wanted();
+    let signals = Signals::handle(&canceller, is_drawn).map_err(|error| fail(&error))?;
+    let watch = Watch {
+        program,
+        terminal: &terminal,
+        canceller: &canceller,
+        progress: &plan.progress(),
+        signals: &signals,
+    };
     let report = if plan.needs_pool() {
         let mut answers = Answers::new().map_err(|error| fail(&error))?;
-        let progress = plan.progress();
         let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
-        let mut stopping: Option<Instant> = None;
-        // The observer goes with the job, and the questions with the observer.
-        loop {
-            if canceller.is_cancelled()
-                && stopping.get_or_insert_with(Instant::now).elapsed() > GRACE
-            {
-                terminal.display.clear();
-                say(program, &"stopped while waiting for what did not come");
-                // What the copy still holds cannot be waited for.
-                process::exit(signals.exit_code().map_or(1, i32::from));
-            }
-            match asked.recv_timeout(TICK) {
-                Ok(question) => terminal.answer(&question, || answers.is_yes(&canceller)),
-                Err(RecvTimeoutError::Timeout) => terminal.display.update(&progress.stats()),
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        terminal.display.clear();
+        watch.until_end(asked, |question| watch.answer(question, &mut answers));
         let report = job.join().map_err(|error| fail(&error))?;
         pool.join();
         report
+    } else if is_drawn || may_take_long(&plan) {
+        // Nothing is asked: a plan that asks needs a pool.
+        thread::scope(|scope| {
+            let watch = &watch;
+            scope.spawn(move || watch.until_end(asked, |_| ()));
+            plan.run()
+        })
     } else {
         plan.run()
     };
-    let shown = terminal
+    let mut written = Ok(());
+    if let (Some(path), Some(Err(error))) = (&command.log, terminal.end_log()) {
+        written = Err(cannot_write(path, &error));
+    }
+    terminal
         .written()
-        .and_then(|()| show(&report, command.report));
-    shown.map_err(|error| fail(&write_error(&error)))?;
+        .map_err(|error| fail(&write_error(&error)))?;
+    let text = outcome::text(&report, command.report, &again);
+    place.write(&text, command.report).map_err(|error| {
+        let file = command.report_file.as_deref();
+        file.map_or_else(
+            || fail(&write_error(&error)),
+            |file| cannot_write(file, &error),
+        )
+    })?;
     match signals.exit_code() {
         Some(code) => Err(ExitCode::from(code)),
-        None if report.is_success() && !terminal.has_declined() => Ok(()),
+        None if report.is_success() && !terminal.has_declined() => written,
         None => Err(ExitCode::FAILURE),
+    }
+}
+
+/// Whether somebody may ask how far the copy of a single small file is (SIGUSR1): it takes long from or to some devices. A
+/// thread that could answer takes some 20 µs to start, which is as long as many a copy.
+fn may_take_long(plan: &Plan) -> bool {
+    let is_long = |root: &Root| fs::metadata(&root.source).is_ok_and(|file| file.len() >= 1 << 20);
+    plan.roots().iter().any(is_long)
+}
+
+/// The thread that waits for the copy: it shows how far that is, and answers.
+struct Watch<'a> {
+    program: &'a str,
+    terminal: &'a Terminal,
+    canceller: &'a Canceller,
+    progress: &'a Progress,
+    signals: &'a Signals,
+}
+
+impl Watch<'_> {
+    /// Waits for the copy to end. The observer goes with it, and the questions with the observer.
+    fn until_end(&self, asked: Receiver<Asked>, mut answer: impl FnMut(&Asked)) {
+        let mut stopping: Option<Instant> = None;
+        let mut looked = Instant::now();
+        loop {
+            match asked.recv_timeout(TICK) {
+                Ok(question) => answer(&question),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            if self.canceller.is_cancelled() {
+                let since = stopping.get_or_insert_with(Instant::now);
+                // A second signal ends the process at once, and nobody cleans up then.
+                self.terminal.display.end();
+                if since.elapsed() > GRACE {
+                    self.give_up();
+                }
+            }
+            if looked.elapsed() >= TICK {
+                looked = Instant::now();
+                self.look();
+            }
+        }
+        self.terminal.display.end();
+    }
+
+    fn look(&self) {
+        let display = &self.terminal.display;
+        self.signals.pause(|| display.erase());
+        if self.signals.asks() {
+            display.tell(self.progress);
+        }
+        display.update(self.progress);
+        self.terminal.flush_log();
+    }
+
+    fn answer(&self, question: &Asked, answers: &mut Answers) {
+        let wait = || self.signals.pause(|| ());
+        self.terminal
+            .answer(question, || answers.is_yes(self.canceller, wait));
+    }
+
+    /// What the copy still holds cannot be waited for.
+    fn give_up(&self) -> ! {
+        say(self.program, &"stopped while waiting for what did not come");
+        self.terminal.flush_log();
+        process::exit(self.signals.exit_code().map_or(1, i32::from));
     }
 }
 
@@ -108,18 +209,6 @@ fn refuse(program: &str, error: &Error) -> ExitCode {
             _ => Stop::Impossible(error.to_string()),
         },
     )
-}
-
-fn show(report: &Report, format: ReportFormat) -> io::Result<()> {
-    match format {
-        ReportFormat::Text => io::stderr().write_all(report.to_string().as_bytes()),
-        ReportFormat::Json => {
-            let mut stdout = io::stdout().lock();
-            writeln!(stdout, "{}", report.to_json())?;
-            stdout.flush()
-        }
-        ReportFormat::None => Ok(()),
-    }
 }
 
 /// Says why there is nothing to copy.
@@ -154,12 +243,16 @@ fn answer(program: &str, stop: Stop) -> ExitCode {
 
 /// Says that standard output could not be written, in `cp`'s words.
 fn write_error(error: &io::Error) -> String {
+    format!("write error: {}", without_number(error))
+}
+
+/// The system's words for an error. The standard library adds "(os error N)", which cp does not say.
+fn without_number(error: &io::Error) -> String {
     let text = error.to_string();
-    // The standard library adds "(os error N)", which cp does not say.
-    format!(
-        "write error: {}",
-        text.split(" (os error").next().unwrap_or_default()
-    )
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Writes one message to standard error, whole: in one call, whichever thread it comes from.
@@ -176,6 +269,9 @@ struct Terminal {
     /// With each entry it is said why.
     says_why: bool,
     display: Display,
+    /// Standard output is on a terminal: probably the one that the display is on.
+    shares_stdout: bool,
+    journal: Option<Journal>,
     /// The first failure to write to standard output. It does not stop the copy, but is told at its end.
     failed_write: Mutex<Option<io::Error>>,
     /// Somebody said no to a question. What was asked for is then not done, which the exit code says (POSIX, cp).
@@ -183,12 +279,19 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn new(program: &str, command: &Command) -> Self {
+    fn new(program: &str, command: &Command, journal: Option<Journal>) -> Self {
+        let setting = Setting {
+            workers: command.threads,
+            durable: command.options.durable,
+        };
+        let is_verified = command.options.verify;
         Self {
             program: program.to_owned(),
             verbosity: command.verbosity,
             says_why: command.options.dry_run,
-            display: Display::new(!command.quiet),
+            display: Display::new(program, command.progress, setting, is_verified),
+            shares_stdout: io::stdout().is_terminal(),
+            journal,
             failed_write: Mutex::default(),
             declined: AtomicBool::new(false),
         }
@@ -202,11 +305,27 @@ impl Terminal {
 
     /// Writes a line to standard output, whole.
     fn tell(&self, line: &str) {
-        self.display.aside(|| {
+        let print = || {
             if let Err(error) = io::stdout().write_all(line.as_bytes()) {
                 self.failed_write().get_or_insert(error);
             }
-        });
+        };
+        if self.shares_stdout {
+            self.display.aside(print);
+        } else {
+            print();
+        }
+    }
+
+    fn flush_log(&self) {
+        if let Some(journal) = &self.journal {
+            journal.flush();
+        }
+    }
+
+    /// Whether the log is complete, if there is one.
+    fn end_log(&self) -> Option<io::Result<()>> {
+        self.journal.as_ref().map(Journal::end)
     }
 
     /// Whether everything that was shown on standard output was also written.
@@ -251,12 +370,18 @@ impl Observer for Asking {
     fn error(&self, error: &Error) {
         let terminal = &self.terminal;
         terminal.display.aside(|| say(&terminal.program, error));
+        if let Some(journal) = &terminal.journal {
+            journal.complain("error", error);
+        }
     }
 
     fn warning(&self, warning: &Error) {
         let terminal = &self.terminal;
         let message = format!("warning: {warning}");
         terminal.display.aside(|| say(&terminal.program, &message));
+        if let Some(journal) = &terminal.journal {
+            journal.complain("warning", warning);
+        }
     }
 
     fn interest(&self) -> Interest {
@@ -271,6 +396,16 @@ impl Observer for Asking {
         let is_skipped = matches!(event, Event::Skipped { .. });
         if !is_skipped || self.terminal.verbosity == Verbosity::Ways {
             self.terminal.tell(&lines(event, self.terminal.says_why));
+        }
+    }
+
+    fn keeps_log(&self) -> bool {
+        self.terminal.journal.is_some()
+    }
+
+    fn done(&self, done: &Done) {
+        if let Some(journal) = &self.terminal.journal {
+            journal.done(done);
         }
     }
 

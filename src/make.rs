@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::context::{Context, Made};
+use crate::context::{Context, Made, What};
 use crate::data::{self, Ends, Failure, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Names, Place};
@@ -14,6 +14,7 @@ use crate::error::{Error, Operation};
 use crate::facts::as_operand;
 use crate::file::{Entry, remove_dest};
 use crate::handles::Tables;
+use crate::live::Shown;
 use crate::meta::{Attributes, Has, Subject};
 use crate::options::{Atomic, Effort, Overwrite, Preserve};
 use crate::path::split;
@@ -92,7 +93,7 @@ impl Entry {
             Err(failure) => return Err(explain(place, failure)),
         }
         self.remember_name(cx, place);
-        cx.counters.add(Count::Files, 1);
+        cx.done(What::File, place);
         if !cx.options.attributes_only {
             cx.counters.add(Count::Bytes, self.stat.size);
         }
@@ -110,17 +111,21 @@ impl Entry {
     ) -> Result<How, Error> {
         let written = (cx.options.verify && !dest.is_stream).then(Written::default);
         let written = written.as_ref();
-        let (mut how, mut changed) = self.transfer(cx, place, source, dest, ladder, written)?;
+        let underway = &cx.counters.underway;
+        let shown = &underway.show(self.stat.size, || place.source_path());
+        let ends = (source, dest, shown);
+        let (mut how, mut changed) = self.transfer(cx, place, ends, ladder, written)?;
         if let Some(now) = changed
             && !dest.is_stream
         {
             self.stat = now;
             data::empty(source, dest.file.as_fd()).map_err(|failure| explain(place, failure))?;
             written.into_iter().for_each(Written::clear);
-            (how, changed) = self.transfer(cx, place, source, dest, ladder, written)?;
+            shown.begin();
+            (how, changed) = self.transfer(cx, place, ends, ladder, written)?;
         }
         if let Some(written) = written {
-            self.verify(cx, place, dest, written)
+            self.verify(cx, place, (dest, shown), written)
                 .map_err(|failure| explain(place, failure))?;
         }
         if changed.is_some_and(|now| data::is_written(&self.stat, &now)) {
@@ -133,8 +138,7 @@ impl Entry {
         &self,
         cx: &Context,
         place: Place<'_>,
-        source: BorrowedFd<'_>,
-        dest: &Staged<'_>,
+        (source, dest, shown): (BorrowedFd<'_>, &Staged<'_>, &Shown<'_>),
         ladder: &Ladder,
         written: Option<&Written>,
     ) -> Result<(How, Option<Stat>), Error> {
@@ -148,6 +152,7 @@ impl Entry {
             sparse: cx.options.sparse,
             ladder,
             counters: &cx.counters,
+            shown,
             written,
             canceller: cx.canceller(),
             max_nested: cx.max_nested,
@@ -161,7 +166,7 @@ impl Entry {
         &self,
         cx: &Context,
         place: Place<'_>,
-        dest: &Staged<'_>,
+        (dest, shown): (&Staged<'_>, &Shown<'_>),
         written: &Written,
     ) -> Result<(), Failure> {
         let flags = SourceFlags {
@@ -172,7 +177,7 @@ impl Entry {
         let name = dest.name().unwrap_or(place.names.dest);
         let id = sys::fstat(&dest.file).map(|stat| stat.id).ok();
         let file = sys::open_source(place.pair.dest(), name, flags);
-        written.check(&same(file, id, Operation::Verify)?, &cx.counters)
+        written.check(&same(file, id, Operation::Verify)?, &cx.counters, shown)
     }
 
     /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's
@@ -450,7 +455,7 @@ impl Entry {
         })?;
         self.dress_name(cx, place, Has::default());
         self.remember_name(cx, place);
-        cx.counters.add(Count::Symlinks, 1);
+        cx.done(What::Symlink, place);
         Ok(())
     }
 
@@ -479,7 +484,7 @@ impl Entry {
             cx.error(place.dest_error(Operation::Times, errno));
         }
         self.remember_name(cx, place);
-        cx.counters.add(Count::Symlinks, 1);
+        cx.done(What::Symlink, place);
         Ok(())
     }
 
@@ -496,7 +501,7 @@ impl Entry {
         }
         .map_err(|errno| place.dest_error(Operation::CreateLink, errno))?;
         self.remember_name(cx, place);
-        cx.counters.add(Count::HardLinks, 1);
+        cx.done(What::HardLink, place);
         Ok(())
     }
 
@@ -514,7 +519,7 @@ impl Entry {
             .map_err(|errno| place.dest_error(operation, errno))?;
         self.dress_name(cx, place, has);
         self.remember_name(cx, place);
-        cx.counters.add(Count::Specials, 1);
+        cx.done(What::Special, place);
         Ok(())
     }
 
@@ -573,7 +578,7 @@ impl Entry {
             Subject::Named(dir, name)
         };
         self.dress(cx, place, from, to, has);
-        cx.counters.add(Count::Dressed, 1);
+        cx.done(What::Dressed, place);
         Ok(())
     }
 

@@ -22,10 +22,11 @@ use crate::data;
 use crate::error::{Error, Operation};
 use crate::gate::Gate;
 use crate::handles::Tables;
+use crate::live::Progress;
 use crate::options::{Backup, Delete, Follow, Options};
 use crate::path::{join, split, strip_slashes};
-use crate::pool::{BuildError, Closed, Job, Pool, PoolBuilder, Task};
-use crate::report::{Counters, Report, Stats};
+use crate::pool::{BuildError, Closed, Controls, Job, Pool, PoolBuilder, Task};
+use crate::report::{Counters, Report};
 use crate::sys::{self, Errno, FileId, Kind};
 use crate::tree;
 use crate::tuner::Tuner;
@@ -103,40 +104,6 @@ impl TargetDir {
     }
 }
 
-/// A view on a copy's counts, from before its start until after its end.
-///
-/// ```
-/// # use poolcp::{Options, Plan, Pool, Target};
-/// # let dir = tempfile::tempdir()?;
-/// # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
-/// # std::fs::write(&source, "x")?;
-/// let plan = Plan::resolve([source], Target::Path(target), Options::default())?;
-/// let progress = plan.progress();
-/// let pool = Pool::builder().build()?;
-/// let job = pool.apply_async(plan)?;
-/// while !job.join_timeout(std::time::Duration::from_millis(100)) {
-///     println!("{} files so far", progress.stats().files);
-/// }
-/// assert_eq!(progress.stats().files, 1);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug)]
-pub struct Progress(Arc<Counters>);
-
-impl Progress {
-    /// What has been done so far.
-    #[must_use]
-    pub fn stats(&self) -> Stats {
-        self.0.sum()
-    }
-
-    /// How many workers have been busy of late, where their number is found while the copy runs.
-    #[must_use]
-    pub fn busy_workers(&self) -> Option<usize> {
-        self.0.busy()
-    }
-}
-
 impl Plan {
     /// Decides where each source goes, by the module's rules.
     ///
@@ -190,13 +157,13 @@ impl Plan {
         self
     }
 
-    /// A view on what the copy will have done at any moment.
+    /// A view on what the copy will have done at any moment; also [`Job::progress`].
     #[must_use]
     pub fn progress(&self) -> Progress {
-        Progress(Arc::clone(&self.counters))
+        Progress::of(&self.counters)
     }
 
-    /// What stops the copy, before its start or while it runs.
+    /// What stops the copy, before its start or while it runs; also [`Job::cancel`].
     #[must_use]
     pub fn canceller(&self) -> Canceller {
         self.canceller.clone()
@@ -331,7 +298,7 @@ impl Plan {
             return self.start_tuned(builder);
         }
         let pool = builder.threads(threads).build()?;
-        let job = start(&pool, move || self.copy(Tables::PerWorker));
+        let job = start(&pool, self.controls(), move || self.copy(Tables::PerWorker));
         Ok((pool, job))
     }
 
@@ -344,7 +311,7 @@ impl Plan {
         let crew = Arc::clone(pool.crew());
         let tuner = Arc::new(Tuner::new(crew, gate, Arc::clone(&self.counters), cores));
         let own = Arc::clone(&tuner);
-        let job = start(&pool, move || {
+        let job = start(&pool, self.controls(), move || {
             let tuned = Tuned(own);
             let mut report = self.copy(Tables::PerWorker);
             let busy = tuned.0.stop();
@@ -394,12 +361,33 @@ impl Plan {
 }
 
 /// Starts a pool's only job.
-fn start(pool: &Pool, copy: impl FnOnce() -> Report + Send + 'static) -> Job<Report> {
-    let started = pool.job().name("copy").apply_async(copy);
+fn start<F>(pool: &Pool, controls: Controls, copy: F) -> Job<Report>
+where
+    F: FnOnce() -> Report + Send + 'static,
+{
+    let started = pool.job().name("copy").apply_async(Copy { controls, copy });
     pool.close();
     match started {
         Ok(job) => job,
         Err(Closed) => unreachable!("nobody else knows this pool yet, so nobody has closed it"),
+    }
+}
+
+/// A copy in a way of its own, which is to be watched and stopped as any other.
+struct Copy<F> {
+    controls: Controls,
+    copy: F,
+}
+
+impl<F: FnOnce() -> Report + Send + 'static> Task for Copy<F> {
+    type Output = Report;
+
+    fn run(self) -> Report {
+        (self.copy)()
+    }
+
+    fn controls(&self) -> Controls {
+        self.controls.clone()
     }
 }
 
@@ -419,6 +407,11 @@ impl Task for Plan {
     /// directories.
     fn run(self) -> Report {
         self.copy(Tables::Shared)
+    }
+
+    fn controls(&self) -> Controls {
+        let controls = Controls::default().canceller(self.canceller());
+        controls.progress(self.progress())
     }
 }
 

@@ -6,7 +6,7 @@
 //! the workers are known to be gone. That is all this module adds. The `poolcp` binary itself runs on it.
 //!
 //! What is not here: `map` and its kin (use rayon's `par_iter` inside a task, it runs on this pool), `terminate` and
-//! `kill` (a thread cannot be stopped from outside), worker processes, queues (use [`std::sync::mpsc`]) and async.
+//! `kill` (a thread cannot be stopped from outside; [`Job::cancel`] asks a task that listens), worker processes, queues (use [`std::sync::mpsc`]) and async.
 //!
 //! | Python                                   | here                                                           |
 //! |------------------------------------------|----------------------------------------------------------------|
@@ -64,8 +64,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::context::Canceller;
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
+use crate::live::Progress;
 use crate::sys;
 
 /// How long a waiting worker that found no other work sleeps before it looks again. The end of what it waits for wakes it
@@ -107,6 +109,59 @@ pub trait Task: Send + 'static {
     /// It may panic: see [`JobError::Panicked`]. A field whose `drop` panics while that panic is under way aborts the
     /// process, as it does everywhere in Rust.
     fn run(self) -> Self::Output;
+
+    /// What can be done about the task from outside while it is alive: by [`Job::cancel`] and [`Job::progress`]. Nothing,
+    /// unless the task says otherwise.
+    ///
+    /// ```
+    /// use poolcp::{Canceller, Controls, Pool, Task};
+    ///
+    /// #[derive(Default)]
+    /// struct CountForEver(Canceller);
+    ///
+    /// impl Task for CountForEver {
+    ///     type Output = u64;
+    ///
+    ///     fn run(self) -> u64 {
+    ///         (0..).take_while(|_| !self.0.is_cancelled()).count() as u64
+    ///     }
+    ///
+    ///     fn controls(&self) -> Controls {
+    ///         Controls::default().canceller(self.0.clone())
+    ///     }
+    /// }
+    ///
+    /// let pool = Pool::builder().threads(1).build()?;
+    /// let job = pool.apply_async(CountForEver::default())?;
+    /// assert!(job.cancel());
+    /// println!("stopped at {}", job.join()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    fn controls(&self) -> Controls {
+        Controls::default()
+    }
+}
+
+/// What can be done about a task while it is alive; see [`Task::controls`].
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct Controls {
+    canceller: Option<Canceller>,
+    progress: Option<Progress>,
+}
+
+impl Controls {
+    /// The task looks at `canceller`, and ends soon when it is told to.
+    pub fn canceller(mut self, canceller: Canceller) -> Self {
+        self.canceller = Some(canceller);
+        self
+    }
+
+    /// The task is a copy, and this is a view on it.
+    pub fn progress(mut self, progress: Progress) -> Self {
+        self.progress = Some(progress);
+        self
+    }
 }
 
 impl<F, T> Task for F
@@ -524,6 +579,7 @@ impl JobBuilder<'_> {
             id,
             name: self.name.unwrap_or_else(|| format!("job-{id}")),
             daemon,
+            controls: task.controls(),
             outcome: Arc::clone(&outcome),
         };
         self.pool.rayon.spawn_fifo(move || {
@@ -552,6 +608,7 @@ pub struct Job<T> {
     id: JobId,
     name: String,
     daemon: bool,
+    controls: Controls,
     outcome: Arc<Monitor<Option<Result<T, JobError>>>>,
 }
 
@@ -578,6 +635,67 @@ impl<T> Job<T> {
     #[must_use]
     pub fn is_daemon(&self) -> bool {
         self.daemon
+    }
+
+    /// Tells the task to stop, and returns at once. False if it cannot be told: only a task that has a [`Canceller`], as a
+    /// [`crate::Plan`] has, looks up from its work. One that has not begun yet ends as soon as it begins.
+    ///
+    /// A copy that is cancelled takes up nothing new and removes what it has not completed; its report says that it was.
+    ///
+    /// ```
+    /// use poolcp::{Options, Plan, Pool, Target};
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (source, target) = (dir.path().join("photos"), dir.path().join("backup"));
+    /// # std::fs::create_dir(&source)?;
+    /// # std::fs::write(source.join("cat.jpg"), "meow")?;
+    /// let pool = Pool::builder().threads(2).build()?;
+    /// let plan = Plan::resolve([source], Target::Path(target), Options::archive())?;
+    /// let copy = pool.apply_async(plan)?;
+    /// assert!(copy.cancel());
+    /// let report = copy.join()?;
+    /// assert!(report.cancelled && !report.is_success());
+    ///
+    /// let sum = pool.apply_async(|| (1..=10).sum::<u32>())?;
+    /// assert!(!sum.cancel(), "nobody asks a closure to stop");
+    /// assert_eq!(sum.join()?, 55);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn cancel(&self) -> bool {
+        let canceller = self.controls.canceller.as_ref();
+        canceller.inspect(|canceller| canceller.cancel()).is_some()
+    }
+
+    /// A view on the copy that the task is, which outlives the job. `None` if it is something else.
+    ///
+    /// ```
+    /// use poolcp::{Options, Plan, Pool, Target};
+    /// use std::time::Duration;
+    ///
+    /// # let dir = tempfile::tempdir()?;
+    /// # let (source, target) = (dir.path().join("photos"), dir.path().join("backup"));
+    /// # std::fs::create_dir(&source)?;
+    /// # std::fs::write(source.join("cat.jpg"), "meow")?;
+    /// let plan = Plan::resolve([source], Target::Path(target), Options::archive())?;
+    /// let (pool, copy) = plan.start(0)?;
+    /// let progress = copy.progress().expect("it is a copy");
+    /// while !copy.join_timeout(Duration::from_millis(100)) {
+    ///     let now = progress.snapshot();
+    ///     println!("{} of {} entries, {:?}", now.done, now.found, now.stats);
+    ///     for file in &now.large {
+    ///         println!("{}: {} of {} bytes", file.source.display(), file.moved, file.size);
+    ///     }
+    /// }
+    /// let report = copy.join()?;
+    /// let end = progress.snapshot();
+    /// assert_eq!(end.stats, report.stats);
+    /// assert!(end.is_found && end.done == 2 && end.found == 2);
+    /// # pool.join();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.controls.progress.clone()
     }
 
     /// Waits for the job to end and takes its result.

@@ -21,8 +21,9 @@ impl Answers {
         Ok(Self(BufReader::new(input.into())))
     }
 
-    /// Whether the next line says yes. The end of the input, an error, or the end of the copy says no.
-    pub fn is_yes(&mut self, canceller: &Canceller) -> bool {
+    /// Whether the next line says yes. The end of the input, an error, or the end of the copy says no. `wait` is called now
+    /// and then until there is one.
+    pub fn is_yes(&mut self, canceller: &Canceller, wait: impl Fn()) -> bool {
         while self.0.buffer().is_empty() {
             let mut ready = [PollFd::new(self.0.get_ref(), PollFlags::IN)];
             let tick = Timespec::try_from(TICK).ok();
@@ -30,6 +31,7 @@ impl Answers {
             if canceller.is_cancelled() {
                 return false;
             }
+            wait();
             // An error is better told by reading.
             if polled != Ok(0) && polled != Err(rustix::io::Errno::INTR) {
                 break;

@@ -26,7 +26,6 @@ use crate::gate;
 use crate::nest::in_parallel;
 use crate::options::Delete;
 use crate::path::join;
-use crate::report::Count;
 use crate::staged::is_staged_name;
 use crate::sys::{self, Errno, FileId, Kind};
 
@@ -262,7 +261,7 @@ impl Removal<'_> {
     fn told(&self, removed: sys::Result<()>, is_dir: bool) -> Removed {
         match removed {
             Ok(()) => {
-                self.cx.counters.add(Count::Deleted, 1);
+                self.cx.deleted(&self.path);
                 self.cx.tell(|| Event::Deleted {
                     dest: self.path.clone(),
                     is_dir,

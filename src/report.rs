@@ -6,42 +6,20 @@
 //! 2. [`Stats`]: plain sums; they add up over workers, jobs and processes.
 //! 3. [`Report`]: the sums, the time and the errors of one finished copy.
 //!
-//! # The JSON schema (`"schema": 1`)
-//!
-//! One object. Sizes are bytes, times are seconds.
-//!
-//! | key | what |
-//! |---|---|
-//! | `schema` | 1; a change that breaks a reader makes it 2 |
-//! | `version` | poolcp's version |
-//! | `elapsed_seconds` | from the start of the copy to its end |
-//! | `workers` | how many workers the pool had; if the number was found while the copy ran (`-j auto`), the most that were busy |
-//! | `busy_workers` | with `-j auto` an object, else null: `least`, `median` and `most` busy workers, and `series`, pairs of seconds since the start and the mean number of busy workers since the pair before, 1,024 at most |
-//! | `cancelled` | it was told to stop, and may not have copied everything |
-//! | `files`, `directories`, `symlinks`, `hard_links`, `specials` | entries made (`directories`: made or merged into; `hard_links`: further names of a file already copied) |
-//! | `bytes` | the sizes of the regular files copied, holes included |
-//! | `bytes_moved` | the bytes that were really moved |
-//! | `bytes_by_method` | an object: `reflink` (shared, not moved), `kernel` (copy_file_range), `read_write` |
-//! | `files_per_second`, `bytes_per_second` | regular files and `bytes` over the elapsed time |
-//! | `bytes_verified`, `verify_seconds` | bytes read back and found to be as they were written; what that took, over all workers |
-//! | `skipped` | destinations left alone on purpose |
-//! | `dry_run` | nothing was changed: the counts are what would have been done |
-//! | `attributes_only` | entries whose data was up to date, and that got attributes only |
-//! | `deleted` | entries of the destination removed because the source does not have them |
-//! | `excluded` | sources left out by the filter; a directory counts as one, whatever is in it |
-//! | `warnings`, `errors` | counts |
-//! | `error_list` | the first errors, at most [`Report::KEPT_ERRORS`]: objects with `operation`, `path`, `other_path`, `errno` (null where no system call failed) and `message`; a path that is not UTF-8 is shown with replacement characters |
+//! The report as JSON is in [`crate::json`].
 
+use std::cmp::Reverse;
+use std::collections::HashMap;
 use std::fmt;
 use std::ops::{Add, AddAssign};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use humansize::{BINARY, format_size};
-use serde::Serialize;
-use serde_json::json;
 
-use crate::error::Error;
+use crate::error::{Error, Operation};
+use crate::live::Underway;
+use crate::options::Options;
 
 /// How a file's bytes came to the copy: the rungs of the ladder in `data.rs`, fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,10 +56,14 @@ pub(crate) enum Count {
     Deleted,
     Warnings,
     Errors,
+    /// Entries that were listed, and operands.
+    Found,
+    /// Entries about which nothing is left to be done.
+    Done,
 }
 
 /// One more than the last [`Count`].
-const COUNTS: usize = Count::Errors as usize + 1;
+const COUNTS: usize = Count::Done as usize + 1;
 
 /// A worker's own counters. 128 bytes is two cache lines: the processor prefetches them in pairs.
 #[derive(Debug, Default)]
@@ -98,6 +80,7 @@ pub(crate) struct Counters {
     slots: [Slot; SLOTS],
     /// How many workers were busy a moment ago; 0 where nobody looks.
     busy: AtomicUsize,
+    pub(crate) underway: Underway,
 }
 
 impl Default for Counters {
@@ -105,6 +88,7 @@ impl Default for Counters {
         Self {
             slots: std::array::from_fn(|_| Slot::default()),
             busy: AtomicUsize::new(0),
+            underway: Underway::default(),
         }
     }
 }
@@ -135,13 +119,28 @@ impl Counters {
         Some(self.busy.load(Ordering::Relaxed)).filter(|busy| *busy > 0)
     }
 
+    /// Entries have been found, and so many of them may have to be listed.
+    pub(crate) fn found(&self, entries: u64, dirs: u64) {
+        self.add(Count::Found, entries);
+        self.underway.add_unlisted(dirs);
+    }
+
+    /// How many entries have been found, and about how many of them nothing is left to be done.
+    pub(crate) fn entries(&self) -> (u64, u64) {
+        // In this order: what is done has been found.
+        let done = self.total(Count::Done);
+        (self.total(Count::Found), done)
+    }
+
+    fn total(&self, count: Count) -> u64 {
+        let slots = self.slots.iter();
+        slots
+            .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
+            .sum()
+    }
+
     pub(crate) fn sum(&self) -> Stats {
-        let total = |count: Count| {
-            let slots = self.slots.iter();
-            slots
-                .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
-                .sum()
-        };
+        let total = |count: Count| self.total(count);
         Stats {
             files: total(Count::Files),
             directories: total(Count::Directories),
@@ -349,12 +348,75 @@ pub struct Report {
     pub busy: Option<Busy>,
     /// The first errors, at most [`Report::KEPT_ERRORS`]; [`Stats::errors`] counts them all.
     pub errors: Vec<Error>,
+    /// All errors, counted by their kind, the most frequent first.
+    pub error_counts: Vec<ErrorCount>,
+    /// The first warnings, at most [`Report::KEPT_ERRORS`]; [`Stats::warnings`] counts them all.
+    pub warnings: Vec<Error>,
+    /// What was asked for.
+    pub options: Options,
+}
+
+/// How many errors of one kind there were. `Display` is the message that they share, without their paths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ErrorCount {
+    /// What was being done.
+    pub operation: Operation,
+    /// The kernel's error number (errno(3)); `None` where a rule, and not the kernel, said no.
+    pub errno: Option<i32>,
+    /// How often.
+    pub count: u64,
+}
+
+impl fmt::Display for ErrorCount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.operation.explain(self.errno, "FILE", "FILE"))
+    }
+}
+
+/// What has been told of, as much of it as a report has.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub errors: Vec<Error>,
+    pub warnings: Vec<Error>,
+    counts: HashMap<(Operation, Option<i32>), u64>,
+}
+
+impl Told {
+    pub(crate) fn error(&mut self, error: Error) {
+        let kind = (error.operation(), error.errno());
+        *self.counts.entry(kind).or_default() += 1;
+        if self.errors.len() < Report::KEPT_ERRORS {
+            self.errors.push(error);
+        }
+    }
+
+    pub(crate) fn warning(&mut self, warning: &Error) {
+        if self.warnings.len() < Report::KEPT_ERRORS {
+            self.warnings.push(warning.clone());
+        }
+    }
+
+    /// The errors by their kind, the most frequent first.
+    pub(crate) fn counts(&self) -> Vec<ErrorCount> {
+        let counts = self.counts.iter();
+        let mut counts: Vec<_> = counts
+            .map(|(&(operation, errno), &count)| ErrorCount {
+                operation,
+                errno,
+                count,
+            })
+            .collect();
+        // Those that are equally frequent in an order that is always the same.
+        counts.sort_by_cached_key(|kind| (Reverse(kind.count), kind.to_string()));
+        counts
+    }
 }
 
 impl Report {
-    /// How many errors a report keeps: enough to see what is wrong, few enough that a run over a broken disk does not
-    /// keep a message for each of its files in memory.
-    pub const KEPT_ERRORS: usize = 1000;
+    /// How many errors a report keeps: all, of any copy that somebody will look at one by one; few enough that a run over a
+    /// broken disk does not keep a message for each of its files in memory (some 200 bytes each).
+    pub const KEPT_ERRORS: usize = 10_000;
 
     /// How many of them the text shows.
     const SHOWN_ERRORS: usize = 10;
@@ -365,102 +427,15 @@ impl Report {
         self.stats.errors == 0 && !self.cancelled
     }
 
-    /// The report as one JSON object, by the schema in the module's documentation.
-    #[must_use]
-    pub fn to_json(&self) -> serde_json::Value {
-        let stats = &self.stats;
-        let busy = self.busy.as_ref().map(BusyJson::from);
-        let error_list: Vec<ErrorJson> = self.errors.iter().map(ErrorJson::from).collect();
-        json!({
-            "schema": 1,
-            "version": env!("CARGO_PKG_VERSION"),
-            "elapsed_seconds": self.elapsed.as_secs_f64(),
-            "workers": self.workers,
-            "cancelled": self.cancelled,
-            "dry_run": self.dry_run,
-            "busy_workers": busy,
-            "files": stats.files,
-            "directories": stats.directories,
-            "symlinks": stats.symlinks,
-            "hard_links": stats.hard_links,
-            "specials": stats.specials,
-            "bytes": stats.bytes,
-            "bytes_moved": stats.bytes_moved(),
-            "bytes_by_method": {
-                "reflink": stats.reflinked_bytes,
-                "kernel": stats.kernel_bytes,
-                "read_write": stats.read_write_bytes,
-            },
-            "files_per_second": self.per_second(stats.files),
-            "bytes_per_second": self.per_second(stats.bytes),
-            "bytes_verified": stats.verified_bytes,
-            "verify_seconds": Duration::from_nanos(stats.verify_nanoseconds).as_secs_f64(),
-            "skipped": stats.skipped,
-            "excluded": stats.excluded,
-            "attributes_only": stats.dressed,
-            "deleted": stats.deleted,
-            "warnings": stats.warnings,
-            "errors": stats.errors,
-            "error_list": error_list,
-        })
-    }
-
     /// Rates count at least a microsecond, so that an empty copy divides by something.
     #[allow(clippy::cast_precision_loss)]
-    fn per_second(&self, count: u64) -> f64 {
+    pub(crate) fn per_second(&self, count: u64) -> f64 {
         count as f64 / self.elapsed.as_secs_f64().max(1e-6)
     }
 
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
     fn whole_per_second(&self, count: u64) -> u64 {
         self.per_second(count).round() as u64
-    }
-}
-
-/// How many workers were busy, in the JSON report.
-#[derive(Serialize)]
-struct BusyJson {
-    least: usize,
-    median: usize,
-    most: usize,
-    series: Vec<(f64, f64)>,
-}
-
-impl From<&Busy> for BusyJson {
-    fn from(busy: &Busy) -> Self {
-        let thousandths = |x: f64| (x * 1e3).round() / 1e3;
-        let series = busy.series.iter();
-        Self {
-            least: busy.least(),
-            median: busy.median(),
-            most: busy.most(),
-            series: series
-                .map(|(at, busy)| (thousandths(at.as_secs_f64()), thousandths(*busy)))
-                .collect(),
-        }
-    }
-}
-
-/// An error in the JSON report.
-#[derive(Serialize)]
-struct ErrorJson {
-    operation: String,
-    path: String,
-    other_path: Option<String>,
-    errno: Option<i32>,
-    message: String,
-}
-
-impl From<&Error> for ErrorJson {
-    fn from(error: &Error) -> Self {
-        let other = error.other_path();
-        Self {
-            operation: format!("{:?}", error.operation()),
-            path: error.path().to_string_lossy().into_owned(),
-            other_path: other.map(|path| path.to_string_lossy().into_owned()),
-            errno: error.errno(),
-            message: error.to_string(),
-        }
     }
 }
 
@@ -513,20 +488,27 @@ impl fmt::Display for Report {
             }
         }
         if self.cancelled {
-            let advice = "before the end; with -a and --update=changed it goes on from here";
-            row(f, "stopped", advice)?;
+            row(f, "stopped", "before the end")?;
         }
         if stats.errors == 0 {
             return row(f, "errors", "none");
         }
         row(f, "errors", &thousands(stats.errors))?;
-        let shown = self.errors.iter().take(Self::SHOWN_ERRORS);
-        let more = stats.errors - shown.len() as u64;
+        let shown = &self.errors[..self.errors.len().min(Self::SHOWN_ERRORS)];
         for error in shown {
             writeln!(f, "  {error}")?;
         }
+        let more = stats.errors - shown.len() as u64;
         if more > 0 {
-            writeln!(f, "  and {} more", thousands(more))?;
+            writeln!(f, "  and {} more:", thousands(more))?;
+        }
+        for kind in &self.error_counts {
+            let is_kind =
+                |error: &&Error| (error.operation(), error.errno()) == (kind.operation, kind.errno);
+            let more = kind.count - shown.iter().filter(is_kind).count() as u64;
+            if more > 0 {
+                writeln!(f, "  {:>7} times {kind}", thousands(more))?;
+            }
         }
         Ok(())
     }
@@ -602,7 +584,7 @@ fn thousands(n: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::Operation;
+    use crate::sys::Errno;
 
     fn report() -> Report {
         Report {
@@ -620,6 +602,9 @@ mod tests {
             dry_run: false,
             busy: None,
             errors: Vec::new(),
+            error_counts: Vec::new(),
+            warnings: Vec::new(),
+            options: Options::default(),
         }
     }
 
@@ -641,13 +626,25 @@ mod tests {
     #[test]
     fn text_shows_the_first_errors_and_counts_the_rest() {
         let mut report = report();
-        report.errors = (0..12)
-            .map(|i| Error::new(Operation::Stat, format!("f{i}")))
-            .collect();
-        report.stats.errors = 12;
+        let mut told = Told::default();
+        for i in 0..1234 {
+            told.error(Error::new(Operation::Stat, format!("f{i}")));
+            if i < 7 {
+                let full = Error::new(Operation::Write, format!("f{i}"));
+                told.error(full.with_errno(Errno::NOSPC));
+            }
+        }
+        report.error_counts = told.counts();
+        report.errors = told.errors;
+        report.stats.errors = 1241;
         let text = report.to_string();
         assert!(
-            text.ends_with("  cannot stat 'f9'\n  and 2 more\n"),
+            text.ends_with(
+                "  error writing 'f4': No space left on device\n  \
+                 and 1,231 more:\n    \
+                 1,229 times cannot stat FILE\n        \
+                 2 times error writing FILE: No space left on device\n"
+            ),
             "{text}"
         );
     }
@@ -667,15 +664,8 @@ mod tests {
 
     #[test]
     fn an_empty_copy_has_a_finite_rate() {
-        let report = Report {
-            stats: Stats::default(),
-            elapsed: Duration::ZERO,
-            workers: 1,
-            cancelled: false,
-            dry_run: false,
-            busy: None,
-            errors: Vec::new(),
-        };
+        let mut report = report();
+        (report.stats, report.elapsed) = (Stats::default(), Duration::ZERO);
         assert!(report.to_string().contains("0 files/s"));
     }
 

@@ -1,46 +1,85 @@
-//! What signals do. The first one asks the copy to stop, which then cleans up and is reported; a second one ends the process at
-//! once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example. A signal
-//! that is ignored, as nohup(1) makes SIGHUP be, stays so.
+//! What signals do.
+//!
+//! | signal | |
+//! |---|---|
+//! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported; a second one ends the process at once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example. |
+//! | SIGUSR1 | One line about how far the copy is, as dd(1) prints one: at any time, terminal or not, and by the name `cp`, too. By itself it would end the process, which nobody wants who sends it. |
+//! | SIGTSTP | The live view is taken away before the process stops. |
+//!
+//! A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use poolcp::Canceller;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
 use signal_hook::flag;
+use signal_hook::low_level::emulate_default_handler;
 
 /// How long a copy may take to stop. Between two looks at whether it should, a worker copies 16 MiB at most.
 pub const GRACE: Duration = Duration::from_secs(5);
 
 /// The signals that came.
-pub struct Signals(Arc<AtomicUsize>);
+pub struct Signals {
+    /// The last one that stops the copy; 0 if none came.
+    last: Arc<AtomicUsize>,
+    asks: Arc<AtomicBool>,
+    pauses: Arc<AtomicBool>,
+}
 
 impl Signals {
-    /// From now on signals stop a copy.
-    pub fn stop(canceller: &Canceller) -> io::Result<Self> {
-        let last = Arc::new(AtomicUsize::new(0));
+    /// From now on signals stop a copy, or ask about it. SIGTSTP is waited for only if something `is_drawn` that would have
+    /// to be taken away.
+    pub fn handle(canceller: &Canceller, is_drawn: bool) -> io::Result<Self> {
+        let signals = Self {
+            last: Arc::default(),
+            asks: Arc::default(),
+            pauses: Arc::default(),
+        };
         let ignored = ignored();
+        let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
         for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if ignored >> (signal - 1) & 1 == 1 {
+            if is_ignored(signal) {
                 continue;
             }
             // In this order: it looks at the flag before it is set.
             flag::register_conditional_shutdown(signal, 128 + signal, canceller.flag())?;
             // Cannot fail to convert: they are small.
-            flag::register_usize(signal, Arc::clone(&last), signal.unsigned_abs() as usize)?;
+            let number = signal.unsigned_abs() as usize;
+            flag::register_usize(signal, Arc::clone(&signals.last), number)?;
             flag::register(signal, canceller.flag())?;
         }
-        Ok(Self(last))
+        if !is_ignored(SIGUSR1) {
+            flag::register(SIGUSR1, Arc::clone(&signals.asks))?;
+        }
+        if is_drawn && !is_ignored(SIGTSTP) {
+            flag::register(SIGTSTP, Arc::clone(&signals.pauses))?;
+        }
+        Ok(signals)
     }
 
     /// What a shell expects as the exit code of a process that a signal ended; `None` if none came.
     pub fn exit_code(&self) -> Option<u8> {
-        match self.0.load(Ordering::Relaxed) {
+        match self.last.load(Ordering::Relaxed) {
             0 => None,
             signal => u8::try_from(128 + signal).ok(),
+        }
+    }
+
+    /// Whether somebody has asked how far it is since this was called last.
+    pub fn asks(&self) -> bool {
+        self.asks.swap(false, Ordering::Relaxed)
+    }
+
+    /// Stops the process if it was told to (Ctrl-Z), until it is told to go on. `clean` is called before.
+    pub fn pause(&self, clean: impl FnOnce()) {
+        if self.pauses.swap(false, Ordering::Relaxed) {
+            clean();
+            // Refused, the process would only not stop.
+            let _ = emulate_default_handler(SIGTSTP);
         }
     }
 }

@@ -26,7 +26,7 @@ use std::vec;
 use rayon::Scope;
 use rayon::prelude::*;
 
-use crate::context::{Context, Event, OperandDir, lock};
+use crate::context::{Context, Event, OperandDir, What, lock};
 use crate::data::Failure;
 use crate::decide::{FilePlan, Why, decide_dir};
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
@@ -36,6 +36,7 @@ use crate::file;
 use crate::filter::{self, Ignored};
 use crate::gate;
 use crate::handles::Pair;
+use crate::live::Unlisted;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
 use crate::options::{Atomic, Backup, Delete, Follow};
@@ -54,6 +55,8 @@ const MIN_FILES_PER_TASK: usize = 8;
 /// Copies the operands; one after the other if they may meet, or if questions are to come in their order.
 pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>, in_order: bool) {
     let top = Dir::operands(target);
+    cx.counters.found(roots.len() as u64, roots.len() as u64);
+    cx.counters.underway.end_unlisted();
     if in_order {
         let mut met = HashSet::new();
         for root in roots {
@@ -71,14 +74,17 @@ pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>
 
 /// Copies one operand, with its leading directories if those are wanted.
 fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce() -> bool) {
+    let mut is_dir = false;
+    let unlisted = cx.counters.underway.unlisted();
     let copied = unless_panic(
         || root.source.clone(),
         || {
             let parents = gate::work(|| Parents::make(cx, root))?;
             if !cx.is_cancelled()
                 && !is_repeated()
-                && let Some(task) = gate::work(|| copy_root(cx, top, root))
+                && let Some(task) = gate::work(|| copy_root(cx, top, root, unlisted))
             {
+                is_dir = true;
                 rayon::scope(|scope| task.start(cx, scope));
             }
             gate::work(|| parents.dress(cx));
@@ -87,6 +93,9 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
     );
     if let Err(error) = copied {
         cx.error(error);
+    }
+    if !is_dir {
+        cx.counters.add(Count::Done, 1);
     }
 }
 
@@ -110,8 +119,8 @@ fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, Entry)>) ->
     is_repeated
 }
 
-/// Copies one operand, unless it is a directory: that is returned as a task.
-fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
+/// Copies one operand, unless it is a directory: that is returned as a task, which is to be listed.
+fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root, unlisted: Unlisted<'_>) -> Option<DirTask> {
     let follow = cx.options.follow != Follow::Never;
     let name = split(root.source.as_os_str()).1;
     let own;
@@ -144,6 +153,8 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
             cx.leave_out(|| place.source_path());
         }
         Ok(stat) if stat.kind != Kind::Dir => {
+            // There is nothing in it to be found.
+            drop(unlisted);
             end_all(cx, file::copy(cx, place, stat.kind, follow));
         }
         Ok(_) if !cx.options.recursive => {
@@ -151,6 +162,7 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root) -> Option<DirTask> {
         }
         Ok(_) => {
             top.add_pending();
+            unlisted.keep();
             return Some(DirTask {
                 parent: Arc::clone(top),
                 source: names.source.to_owned(),
@@ -252,7 +264,7 @@ impl DirTask {
         let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };
-        cx.counters.add(Count::Directories, 1);
+        cx.done(What::Directory, place);
         if cx.options.dry_run {
             return Err(place.source_error(Operation::List, Errno::ACCESS));
         }
@@ -275,7 +287,12 @@ impl DirTask {
     }
 
     fn enter_unless_panic(&self, cx: &Context) -> Result<Option<Entered>, Error> {
-        unless_panic(|| self.parent.source_path(&self.source), || self.enter(cx))
+        let entered = unless_panic(|| self.parent.source_path(&self.source), || self.enter(cx));
+        cx.counters.add(Count::Done, 1);
+        if !matches!(&entered, Ok(Some(entered)) if entered.listed) {
+            cx.counters.underway.end_unlisted();
+        }
+        entered
     }
 
     /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand, or is not
@@ -311,7 +328,7 @@ impl DirTask {
         let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };
-        cx.counters.add(Count::Directories, 1);
+        cx.done(What::Directory, place);
         if !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run {
             sweep(made.fd.as_fd());
         }
@@ -403,6 +420,9 @@ impl Entered {
                 Ok(pair) => Self { dir, pair, listed }.copy(cx, scope),
                 Err(error) => {
                     cx.error(error);
+                    if listed {
+                        cx.counters.underway.end_unlisted();
+                    }
                     end(cx, dir);
                 }
             });
@@ -696,6 +716,7 @@ fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
         names: Names::same(&listed.name),
     };
     end_all(cx, file::copy(cx, place, listed.kind, listed.follow));
+    cx.counters.add(Count::Done, 1);
 }
 
 /// Whether one file's backup may get the name that another file's copy has: then it matters which is copied first.
@@ -754,6 +775,9 @@ fn list_known(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
         }
         dir.keep_names(kept);
     }
+    let dirs = known.iter().filter(|listed| listed.kind == Kind::Dir);
+    cx.counters.found(known.len() as u64, dirs.count() as u64);
+    cx.counters.underway.end_unlisted();
     known
 }
 

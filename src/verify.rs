@@ -18,6 +18,7 @@ use blake3::{Hash, Hasher};
 use crate::context::lock;
 use crate::data::{Failure, with_buffer};
 use crate::error::Operation;
+use crate::live::Shown;
 use crate::report::{Count, Counters};
 use crate::sys::{self, Errno};
 
@@ -73,8 +74,14 @@ impl Written {
     /// # Errors
     ///
     /// `EBADMSG` if something else was read; others if nothing could be.
-    pub(crate) fn check(&self, dest: &OwnedFd, counters: &Counters) -> Result<(), Failure> {
+    pub(crate) fn check(
+        &self,
+        dest: &OwnedFd,
+        counters: &Counters,
+        shown: &Shown,
+    ) -> Result<(), Failure> {
         let begin = Instant::now();
+        shown.add_verified(0);
         let failed = |errno| Failure {
             operation: Operation::Verify,
             errno,
@@ -88,6 +95,7 @@ impl Written {
                 return Err(failed(Errno::BADMSG));
             }
             counters.add(Count::Verified, len);
+            shown.add_verified(len);
         }
         let spent = begin.elapsed().as_nanos();
         // 584 years fit.

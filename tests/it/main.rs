@@ -23,6 +23,7 @@
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `surroundings` | limits, closed streams, no permission, what vanishes |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
+//! | `terminal` | what is seen at a terminal: the live view, and what is left of it |
 //! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
 //! | `differential` | random command lines on random files: poolcp and `cp` do and say the same |
 
@@ -49,4 +50,5 @@ mod scale;
 mod selection;
 mod strange;
 mod surroundings;
+mod terminal;
 mod trees;

@@ -1,16 +1,19 @@
 //! What is shown: the report as text and as JSON, `-v`, and the silence of a `cp`.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::Read;
 use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::harness::{Sandbox, poolcp, same_as_cp};
+use crate::harness::{Sandbox, poolcp, poolcp_as_cp, same_as_cp};
 
 /// The keys of the JSON report, schema 1.
-const KEYS: [&str; 19] = [
+const KEYS: [&str; 22] = [
     "schema",
     "version",
+    "options",
     "elapsed_seconds",
     "workers",
     "busy_workers",
@@ -28,6 +31,8 @@ const KEYS: [&str; 19] = [
     "warnings",
     "errors",
     "error_list",
+    "errors_by_kind",
+    "warning_list",
 ];
 
 fn some_of_all(sandbox: &Sandbox) {
@@ -238,4 +243,295 @@ fn names_in_messages_are_quoted_as_by_cp() {
         "a\n' x",
     ];
     same_as_cp(|_| (), &lines);
+}
+
+#[test]
+fn the_json_report_has_the_options_and_all_that_went_wrong() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/a", 10);
+    let args = [
+        "-rp",
+        "--update=changed",
+        "-j2",
+        "--report=json",
+        "source/a",
+        "source/a",
+        "missing",
+        "nowhere",
+        "-t",
+        "source",
+    ];
+    let run = sandbox.poolcp(args).run();
+    let report = run.json();
+    assert_eq!(report["schema"], 1);
+    let options = &report["options"];
+    assert_eq!(options["recursive"], true);
+    assert_eq!(options["overwrite"], "if_changed");
+    assert_eq!(options["preserve"]["timestamps"], true);
+    assert_eq!(options["preserve"]["xattrs"], "no");
+    assert_eq!(options["follow"], "never");
+    assert_eq!(options["suffix"], "~");
+    let kinds = report["errors_by_kind"].as_array().expect("a list");
+    let missing = kinds.iter().find(|kind| kind["errno"] == 2);
+    let missing = missing.expect("two that are not there");
+    assert_eq!(missing["count"], 2);
+    assert_eq!(missing["operation"], "Stat");
+    assert_eq!(
+        missing["message"],
+        "cannot stat FILE: No such file or directory"
+    );
+    let counted: u64 = kinds.iter().filter_map(|kind| kind["count"].as_u64()).sum();
+    assert_eq!(report["errors"], counted);
+    assert_eq!(report["warnings"], 1);
+    let warning = &report["warning_list"][0];
+    assert_eq!(warning["path"], "source/a");
+    assert_eq!(
+        warning["message"],
+        "source file 'source/a' specified more than once"
+    );
+}
+
+#[test]
+fn the_text_report_shows_the_first_errors_and_how_many_more_of_each_kind() {
+    let sandbox = Sandbox::new();
+    sandbox.dir("copy");
+    let missing = (0..25).map(|i| format!("missing-{i}"));
+    let args = ["-j1", "-p"].map(str::to_owned).into_iter().chain(missing);
+    let run = sandbox
+        .call(poolcp(), args.chain(["copy".to_owned()]))
+        .run();
+    let report = run.stderr.split("copied ").nth(1).expect("a report");
+    let lines: Vec<&str> = report.lines().collect();
+    let first = lines.iter().position(|line| *line == "errors    25");
+    let errors = &lines[first.expect("a count") + 1..];
+    assert_eq!(
+        errors[0],
+        "  cannot stat 'missing-0': No such file or directory"
+    );
+    assert_eq!(errors[10], "  and 15 more:");
+    assert_eq!(
+        errors[11],
+        "       15 times cannot stat FILE: No such file or directory"
+    );
+    let next = "next      when that is mended: the same with --update=changed";
+    assert_eq!(errors[12..], [next]);
+}
+
+#[test]
+fn what_to_do_next_can_be_typed_and_copies_what_is_missing() {
+    let sandbox = Sandbox::new();
+    sandbox.file("two words/a", 10);
+    sandbox.file("two words/b/c", 10);
+    sandbox.file("copy/b", 10);
+    let run = sandbox
+        .call(poolcp(), ["-a", "two words", "-T", "copy"])
+        .run();
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(
+        !run.stderr.contains("\nnext"),
+        "the message says all: {run:?}"
+    );
+    // Nobody has the place of a directory's copy in a target that does not exist.
+    sandbox.file("plain", 1);
+    let run = sandbox
+        .call(poolcp(), ["-a", "missing", "plain", "copy"])
+        .run();
+    let next = run.stderr.lines().last().expect("a line");
+    let command = "poolcp --update=changed -a missing plain copy";
+    assert_eq!(next, format!("next      when that is mended: {command}"));
+    sandbox.file("missing", 1);
+    let line: Vec<&str> = command.split(' ').skip(1).collect();
+    let run = sandbox.call(poolcp(), line).run();
+    assert_eq!(run.code, 0);
+    assert!(run.stderr.contains("copied    1 file\n"), "{run:?}");
+    assert!(run.stderr.contains("skipped   1\n"), "{run:?}");
+}
+
+#[test]
+fn a_report_file_gets_the_report_in_one_step_and_nothing_else_does() {
+    let sandbox = Sandbox::new();
+    some_of_all(&sandbox);
+    sandbox.file("report", 10);
+    sandbox.symlink("link", "report");
+    let mut before = File::open(sandbox.path("report")).expect("open");
+    let file = "--report-file=link";
+    let call = sandbox.call(poolcp(), ["-a", file, "source", "copy"]);
+    assert_eq!(call.ok().stdout, "");
+    let text = fs::read_to_string(sandbox.path("report")).expect("read");
+    assert!(
+        text.starts_with("copied    3 files, 3 directories"),
+        "{text}"
+    );
+    assert!(text.ends_with("errors    none\n"), "{text}");
+    assert!(sandbox.path("link").is_symlink());
+    let mut old = Vec::new();
+    before.read_to_end(&mut old).expect("read");
+    assert_eq!(old.len(), 10, "who reads the old one reads it to its end");
+    for program in [poolcp(), poolcp_as_cp()] {
+        let args = ["-rq", "--report=json", file, "source/a", "missing", "copy"];
+        let run = sandbox.call(program, args).run();
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""));
+        assert_eq!(
+            run.messages(),
+            ["cannot stat 'missing': No such file or directory"]
+        );
+        let text = fs::read_to_string(sandbox.path("report")).expect("read");
+        let report: Value = serde_json::from_str(&text).expect("JSON");
+        assert_eq!(
+            (&report["files"], &report["errors"]),
+            (&1.into(), &1.into())
+        );
+    }
+    let call = sandbox.call(poolcp_as_cp(), ["--report-file=new", "source/a", "copy"]);
+    call.ok();
+    let text = fs::read_to_string(sandbox.path("new")).expect("read");
+    assert!(text.starts_with("copied    1 file\n"), "{text}");
+    let names: BTreeSet<_> = fs::read_dir(sandbox.path(""))
+        .expect("list")
+        .map(|entry| entry.expect("an entry").file_name())
+        .collect();
+    let expected = ["copy", "link", "new", "report", "source"];
+    assert_eq!(
+        names,
+        expected.map(Into::into).into(),
+        "nothing is left over"
+    );
+    let run = sandbox
+        .call(poolcp(), ["--report-file=/dev/stdout", "source/a", "copy"])
+        .ok();
+    assert!(run.stdout.starts_with("copied    1 file\n"), "{run:?}");
+}
+
+#[test]
+fn a_report_file_that_cannot_be_written_is_told_before_anything_is_copied() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    sandbox.dir("dir");
+    for (file, reason) in [
+        ("nowhere/report", "No such file or directory"),
+        ("dir", "Is a directory"),
+        ("a/report", "Not a directory"),
+    ] {
+        let option = format!("--report-file={file}");
+        let run = sandbox.call(poolcp(), [option.as_str(), "a", "copy"]).run();
+        assert_eq!(run.code, 1);
+        assert_eq!(
+            run.stderr,
+            format!("poolcp: cannot write '{file}': {reason}\n")
+        );
+        assert!(!sandbox.path("copy").exists());
+    }
+    let args = ["--report=none", "--report-file=x", "a", "copy"];
+    sandbox.call(poolcp(), args).fails(&[
+        "--report-file wants a report, and --report=none has none",
+        "Try 'poolcp --help' for more information.",
+    ]);
+    let run = sandbox
+        .call(poolcp(), ["--report-file=/dev/full", "a", "copy"])
+        .run();
+    let told = "poolcp: cannot write '/dev/full': No space left on device\n";
+    assert_eq!((run.code, run.stderr.as_str()), (1, told));
+    assert!(
+        sandbox.path("copy").exists(),
+        "the copy is made all the same"
+    );
+}
+
+fn log_lines(sandbox: &Sandbox) -> Vec<String> {
+    let text = fs::read_to_string(sandbox.path("log")).expect("read the log");
+    assert!(text.ends_with('\n'));
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_log_has_a_line_for_each_entry() {
+    let sandbox = Sandbox::new();
+    some_of_all(&sandbox);
+    sandbox.file("source/two\nlines", 1);
+    let run = sandbox.poolcp(["-a", "--log=log", "source", "missing", "-t", "."]);
+    assert_eq!(run.run().code, 1, "the source is where its copy would be");
+    fs::remove_file(sandbox.path("log")).expect("remove");
+    sandbox.dir("target");
+    let args = ["-a", "--log", "log", "source", "missing", "target"];
+    assert_eq!(sandbox.poolcp(args).run().code, 1);
+    let logged = log_lines(&sandbox);
+    let mut expected = [
+        "directory 'source' -> 'target/source'",
+        "directory 'source/dir' -> 'target/source/dir'",
+        "directory 'source/dir/sub' -> 'target/source/dir/sub'",
+        "copied 'source/dir/b' -> 'target/source/dir/b'",
+        "copied 'source/dir/empty' -> 'target/source/dir/empty'",
+        "copied 'source/two'$'\\n''lines' -> 'target/source/two'$'\\n''lines'",
+        "error: cannot stat 'missing': No such file or directory",
+        "special file 'source/fifo' -> 'target/source/fifo'",
+        "symlink 'source/dangling' -> 'target/source/dangling'",
+        "symlink 'source/link' -> 'target/source/link'",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    expected.sort_unstable();
+    // Which name of three is the first one is nobody's choice.
+    let (names, others): (Vec<_>, Vec<_>) = logged
+        .into_iter()
+        .partition(|line| ["/a'", "/a2'"].iter().any(|name| line.ends_with(name)));
+    assert_eq!(others, expected);
+    let kinds: Vec<&str> = names
+        .iter()
+        .filter_map(|line| line.split(" '").next())
+        .collect();
+    assert_eq!(kinds, ["copied", "hard link", "hard link"]);
+    // A second run is added, and what it leaves alone has its line, too.
+    let args = ["-rn", "--log=log", "source/dir/.", "target/source/dir"];
+    sandbox.poolcp(args).ok();
+    let added = log_lines(&sandbox);
+    let skipped = "skipped 'source/dir/./b' -> 'target/source/dir/./b'";
+    assert!(added.iter().any(|line| line == skipped), "{added:#?}");
+    assert_eq!(added.len(), 13 + 6);
+}
+
+#[test]
+fn a_log_of_a_random_tree_has_as_many_lines_of_each_kind_as_the_report_counts() {
+    let sandbox = Sandbox::new();
+    for i in 0..3000 {
+        sandbox.file(format!("source/{}/{}/{i}", i % 7, i % 50), i % 300);
+        if i % 10 == 0 {
+            sandbox.symlink(format!("source/{}/link-{i}", i % 7), "x");
+        }
+    }
+    let args = ["-a", "-j8", "--report=json", "--log=log", "source", "copy"];
+    let report = sandbox.poolcp(args).ok().json();
+    let logged = log_lines(&sandbox);
+    let count = |kind: &str| logged.iter().filter(|line| line.starts_with(kind)).count();
+    assert_eq!(report["files"], count("copied '"));
+    assert_eq!(report["directories"], count("directory '"));
+    assert_eq!(report["symlinks"], count("symlink '"));
+    assert_eq!(
+        logged.len(),
+        count("copied '") + count("directory '") + count("symlink '")
+    );
+    let names: BTreeSet<&String> = logged.iter().collect();
+    assert_eq!(names.len(), logged.len(), "each once");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_is_told_once_and_is_a_failure() {
+    let sandbox = Sandbox::new();
+    for i in 0..5000 {
+        sandbox.file(format!("source/{i}"), 1);
+    }
+    let run = sandbox
+        .poolcp(["-r", "--log=/dev/full", "source", "copy"])
+        .run();
+    let told = "poolcp: cannot write '/dev/full': No space left on device\n";
+    assert_eq!((run.code, run.stderr.as_str()), (1, told));
+    assert_eq!(
+        fs::read_dir(sandbox.path("copy")).expect("list").count(),
+        5000
+    );
+    let run = sandbox.poolcp(["--log=no/log", "source/1", "other"]).run();
+    let told = "poolcp: cannot write 'no/log': No such file or directory\n";
+    assert_eq!((run.code, run.stderr.as_str()), (1, told));
+    assert!(!sandbox.path("other").exists());
 }

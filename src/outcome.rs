@@ -1,0 +1,199 @@
+//! What is said at the end: the report, where it goes (`--report-file`), and what to do now if not all is well.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use poolcp::{ErrorCount, Operation, Overwrite, Plan, Report, Target, quote};
+use rustix::fs::{Access, access};
+use rustix::io::Errno;
+
+use crate::cli::ReportFormat;
+
+/// A command that is longer is not shown again: nobody would read it, and whoever has typed it has it.
+const LONGEST_COMMAND: usize = 160;
+
+/// Where the report goes.
+#[derive(Debug)]
+pub enum Place {
+    /// Text to standard error, JSON to standard output.
+    Streams,
+    /// A file, which gets all of it in one step at the end; in place if it is no regular file, as a FIFO or a device.
+    File(PathBuf),
+}
+
+impl Place {
+    /// Finds out at the beginning what would be in the way at the end.
+    ///
+    /// # Errors
+    ///
+    /// The file could not be written.
+    pub fn new(file: Option<PathBuf>) -> io::Result<Self> {
+        let Some(file) = file else {
+            return Ok(Self::Streams);
+        };
+        // A link stays what it is.
+        let file = fs::canonicalize(&file).unwrap_or(file);
+        if file.is_dir() {
+            return Err(Errno::ISDIR.into());
+        }
+        let writable = if is_replaced(&file) {
+            // The dot makes sure that it is one.
+            directory(&file).join(".")
+        } else {
+            file.clone()
+        };
+        access(writable, Access::WRITE_OK)?;
+        Ok(Self::File(file))
+    }
+
+    /// Writes the report.
+    ///
+    /// # Errors
+    ///
+    /// It could not be written. A file that was there is as it was.
+    pub fn write(&self, text: &str, format: ReportFormat) -> io::Result<()> {
+        match (self, format) {
+            (_, ReportFormat::None) => Ok(()),
+            (Self::Streams, ReportFormat::Text) => io::stderr().write_all(text.as_bytes()),
+            (Self::Streams, ReportFormat::Json) => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(text.as_bytes())?;
+                stdout.flush()
+            }
+            (Self::File(file), _) if is_replaced(file) => replace(file, text),
+            (Self::File(file), _) => {
+                let mut file = OpenOptions::new().write(true).open(file)?;
+                file.write_all(text.as_bytes())
+            }
+        }
+    }
+}
+
+/// Whether a file gets its contents by another one that takes its name.
+fn is_replaced(file: &Path) -> bool {
+    fs::metadata(file).map_or(true, |there| there.is_file())
+}
+
+fn directory(file: &Path) -> &Path {
+    let parent = file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+fn replace(file: &Path, text: &str) -> io::Result<()> {
+    let mut name = OsString::from(".");
+    name.push(file.file_name().unwrap_or(OsStr::new("report")));
+    name.push(format!(".{}.tmp", process::id()));
+    let beside = directory(file).join(name);
+    let mut new = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .open(&beside)?;
+    let written = new
+        .write_all(text.as_bytes())
+        .and_then(|()| fs::rename(&beside, file));
+    if written.is_err() {
+        // The first failure is what is told.
+        let _ = fs::remove_file(&beside);
+    }
+    written
+}
+
+/// The report as it is asked for. `again` is the command that would go on.
+pub fn text(report: &Report, format: ReportFormat, again: &Again) -> String {
+    match format {
+        ReportFormat::Text => {
+            let next = advice(report, again);
+            let next = next.map(|next| format!("{:<9} {next}\n", "next"));
+            format!("{report}{}", next.unwrap_or_default())
+        }
+        ReportFormat::Json => format!("{}\n", report.to_json()),
+        ReportFormat::None => String::new(),
+    }
+}
+
+/// What was typed, so that it can be told what to type next.
+#[derive(Debug)]
+pub struct Again {
+    program: String,
+    words: Vec<OsString>,
+    /// The copy has a name that nothing had before: typed again the same would copy into it.
+    new_name: Option<PathBuf>,
+}
+
+impl Again {
+    pub fn new(program: &str, words: Vec<OsString>, target: Target, plan: &Plan) -> Self {
+        let new_name = match (target, plan.roots()) {
+            (Target::Path(name), [root]) if root.dest == name => Some(name),
+            _ => None,
+        };
+        Self {
+            program: program.to_owned(),
+            words,
+            new_name,
+        }
+    }
+
+    /// The command that copies what is missing.
+    fn command(&self, report: &Report) -> String {
+        let options = &report.options;
+        let mut words = vec![OsString::from(&self.program)];
+        let keeps_all = matches!(options.overwrite, Overwrite::IfChanged | Overwrite::Never);
+        if !keeps_all {
+            // Times are how it is known what is copied already.
+            if !options.preserve.timestamps {
+                words.push("-p".into());
+            }
+            words.push("--update=changed".into());
+        }
+        if self.new_name.as_ref().is_some_and(|name| name.is_dir()) {
+            words.push("-T".into());
+        }
+        let added = words.len();
+        words.extend(self.words.iter().cloned());
+        let quoted: Vec<String> = words.iter().map(|word| typed(word)).collect();
+        let command = quoted.join(" ");
+        if command.len() <= LONGEST_COMMAND {
+            command
+        } else {
+            format!("the same with {}", quoted[1..added].join(" "))
+        }
+    }
+}
+
+/// A word as somebody would type it in a shell.
+fn typed(word: &OsStr) -> String {
+    let is_plain = |&byte: &u8| byte.is_ascii_alphanumeric() || b"-_=,.:/+@%".contains(&byte);
+    match word.to_str() {
+        Some(text) if !text.is_empty() && text.as_bytes().iter().all(is_plain) => text.to_owned(),
+        _ => quote(word),
+    }
+}
+
+/// What somebody who sees this report should do; `None` if there is nothing to do, or nothing but what the messages say.
+fn advice(report: &Report, again: &Again) -> Option<String> {
+    let command = || again.command(report);
+    let has = |is: &dyn Fn(&ErrorCount) -> bool| report.error_counts.iter().any(is);
+    let is_errno = |errnos: &[Errno]| {
+        let numbers: Vec<i32> = errnos.iter().map(|errno| errno.raw_os_error()).collect();
+        has(&|kind| kind.errno.is_some_and(|errno| numbers.contains(&errno)))
+    };
+    let is_root = rustix::process::geteuid().is_root();
+    if report.cancelled {
+        Some(format!("to go on: {}", command()))
+    } else if is_errno(&[Errno::NOSPC, Errno::DQUOT]) {
+        Some(format!("make room, then go on: {}", command()))
+    } else if is_errno(&[Errno::ROFS]) {
+        None
+    } else if is_errno(&[Errno::ACCESS, Errno::PERM]) && !is_root {
+        Some(format!("as a user who may: {}", command()))
+    } else if has(&|kind| kind.operation == Operation::Changed) {
+        Some(format!("when nobody writes to the sources: {}", command()))
+    } else if has(&|kind| kind.errno.is_some()) {
+        Some(format!("when that is mended: {}", command()))
+    } else {
+        None
+    }
+}
