@@ -58,6 +58,7 @@
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
 //! | `file.rs` | one entry that is not a directory, from the decision to the commit |
+//! | `filter.rs` | which entries are left out; the only user of the crate ignore |
 //! | `facts.rs` | what has to be known about it |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
 //! | `make.rs` | making it, by its kind |
@@ -65,6 +66,7 @@
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
 //! | `meta.rs` | attributes: read, and given in the right order |
+//! | `prune.rs` | what the destination has and the source does not |
 //! | `links.rs` | hard links; several names at the destination for one file |
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device at the end |
@@ -83,6 +85,7 @@
 //! |---|---|
 //! | `main.rs` | the thread that waits for the copy, and what the workers tell it |
 //! | `args.rs`, `getopt.rs`, `cli.rs` | the command line: clap's definition, GNU's rules for the words, what they mean |
+//! | `selection.rs` | what globs, sizes and moments mean; the only user of jiff |
 //! | `progress.rs` | the live view (indicatif): when it is drawn, and who may print meanwhile |
 //! | `pace.rs`, `status.rs`, `screen.rs` | what it can say as numbers; in words, as many as there is room for; on a terminal |
 //! | `signals.rs`, `prompt.rs` | signals, questions |
