@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::context::{Context, Made};
-use crate::data::{self, Ends, Failure, How, Ladder, Transfer};
+use crate::data::{self, Ends, Failure, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
@@ -62,7 +62,12 @@ impl Entry {
         let how = if cx.options.attributes_only {
             None
         } else {
-            Some(self.fill(cx, place, source.as_fd(), &dest, ladder)?)
+            let how = self.fill(cx, place, source.as_fd(), &dest, ladder)?;
+            if cx.options.durable && !self.grows_in_order(how) {
+                sys::sync_data(&dest.file)
+                    .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
+            }
+            Some(how)
         };
         self.dress(
             cx,
@@ -97,6 +102,13 @@ impl Entry {
             cx.counters.add(Count::Bytes, self.stat.size);
         }
         Ok(how)
+    }
+
+    /// Whether the copy has its full size only when all its data is written. Filesystems write data before the size that it
+    /// gives a file, but a size that a file has anyway, for a hole or a later part, and its time, may be on the device long
+    /// before the data: after a crash of the machine `--update=changed` would take such a file for complete.
+    fn grows_in_order(&self, how: How) -> bool {
+        how.holes == Holes::No && !data::is_large(&self.stat)
     }
 
     /// Copies the data; once more if the source changed meanwhile. One that does not stop changing is told.
@@ -330,6 +342,10 @@ impl Entry {
         if plan == FilePlan::Supersede {
             match self.supersede(cx, place, &file, &stat) {
                 Ok(dest) => return Ok(Some(dest)),
+                // To empty the file that is there would be to lose it: it would hardly be filled again.
+                Err(errno) if cx.options.atomic == Atomic::Auto && is_shortage(errno) => {
+                    return Err(create_error(place, errno));
+                }
                 Err(_) if cx.options.atomic == Atomic::Auto => {}
                 Err(_) => return Err(place.refused(Operation::NotAtomic)),
             }
@@ -618,6 +634,20 @@ fn explain(place: Place<'_>, failure: Failure) -> Error {
         Operation::Interrupted => place.refused(operation),
         _ => place.dest_error(operation, errno),
     }
+}
+
+/// Whether a filesystem has no room for another file, or nothing works any more.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOSPC
+            | Errno::DQUOT
+            | Errno::IO
+            | Errno::ROFS
+            | Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+    )
 }
 
 /// A regular file could not be made. `open("new/", O_CREAT)` says "is a directory" of something that is not there.
