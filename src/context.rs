@@ -4,6 +4,7 @@
 //! into rayon.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -341,6 +342,14 @@ impl Context {
             filesystems: None,
             workers,
             started: Instant::now(),
+        }
+    }
+
+    /// A file or a directory has got all that it gets, and is synced if the copy is to be durable and nothing else would do.
+    pub(crate) fn complete(&self, fd: impl AsFd) -> sys::Result<()> {
+        match &self.filesystems {
+            Some(filesystems) => filesystems.complete(fd),
+            None => Ok(()),
         }
     }
 

@@ -76,6 +76,8 @@ impl Entry {
             Subject::Open(dest.file.as_fd()),
             has,
         );
+        cx.complete(&dest.file)
+            .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
         match dest.commit() {
             Ok(()) => {}
             // The name cannot go to another inode: something is mounted on it, or the directory is special.
