@@ -739,6 +739,8 @@ mod tests {
             ("-P -b", through, dest(a), Backup),
             ("-b", through, same_link, same),
             ("remove", through, same_link, same),
+            ("-b", through, same_link, same),
+            ("remove", through, same_link, same),
             ("-P", through, same_link, same),
             ("-P -b", through, same_link, same),
             ("-P", through, dest(through), done),

@@ -66,7 +66,7 @@
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `links.rs` | hard links; several names at the destination for one file |
 //! | `verify.rs` | reading back what was written |
-//! | `durable.rs` | writing everything to its device at the end |
+//! | `durable.rs` | writing everything to its device |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
 //! | `report.rs` | counters, [`Stats`], [`Report`] as text and JSON; the only user of humansize |

@@ -386,7 +386,7 @@ fn overflow(sandbox: &Sandbox, what: &str, reason: &str, make_room: impl FnOnce(
         set_mtime(&sandbox.file(format!("source/{i}"), len), 1_000_000_000, 0);
     }
     // These are replaced, and must not be lost if that fails.
-    let is_old = |i: usize| i % 4 == 0;
+    let is_old = |i: usize| i.is_multiple_of(4);
     for i in (0..40).filter(|&i| is_old(i)) {
         sandbox.file(format!("full/copy/{i}"), 10);
     }
