@@ -33,7 +33,10 @@ pub fn mixed(sandbox: &Sandbox) {
 }
 
 pub fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
-    Command::new(poolcp())
+    // What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
+    Command::new("env")
+        .arg("--default-signal")
+        .arg(poolcp())
         .args(args)
         .current_dir(sandbox.path(""))
         .stdin(Stdio::null())
