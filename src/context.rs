@@ -353,6 +353,14 @@ impl Context {
         }
     }
 
+    /// A file has got its data, from front to back if `in_order`, and its time is next; see [`Filesystems::filled`].
+    pub(crate) fn filled(&self, file: impl AsFd, in_order: bool) -> sys::Result<()> {
+        match &self.filesystems {
+            Some(filesystems) => filesystems.filled(file, in_order),
+            None => Ok(()),
+        }
+    }
+
     /// A directory on a filesystem is written to.
     pub(crate) fn meet_filesystem(&self, dev: u64, path: impl FnOnce() -> PathBuf) {
         if let Some(filesystems) = &self.filesystems {

@@ -5,6 +5,10 @@
 //! writing back are told to whoever had a file of the filesystem open when they occurred; so one is opened before the copy
 //! begins, or as soon as it comes to the filesystem.
 //!
+//! A crash of the machine in the middle is another thing: the next run must see what is not complete, by its size or its time. So
+//! where a filesystem does not see to that by itself, a file's data is written out before it gets its time
+//! ([`Filesystems::filled`]).
+//!
 //! Not every filesystem has a syncfs(2) that goes down to the device: the kernel's of FUSE does not tell the server, that of
 //! some network filesystems not the other machine. On all but those of which it is known ([`SYNCED_WHOLE`]), each file is
 //! synced by itself before it takes its name, then each directory once everything in it is done.
@@ -39,14 +43,22 @@ const SYNCED_WHOLE: [u64; 14] = [
     0x8584_58f6, // ramfs
 ];
 
+/// The types of filesystems that give a file its size on the device only with its data, if it is written from front to back. On
+/// others a crash may leave one that has its size and its time, and zeros: ext4 gives it the size when writing begins
+/// (`dioread_nolock`), which any commit of its journal may make durable before the data comes.
+const DATA_BEFORE_SIZE: [u64; 2] = [
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+];
+
 /// The filesystems that a copy writes to, each with a directory that is in it.
 pub(crate) struct Filesystems {
     /// Opened by the thread that will sync them: descriptors are of no use to others.
     open: Vec<(PathBuf, OwnedFd)>,
     /// Others that were met on the way, by device.
     met: Mutex<HashMap<u64, PathBuf>>,
-    /// Whether what is on a device has to be synced one by one.
-    one_by_one: Mutex<HashMap<u64, bool>>,
+    /// What kind of filesystem is on a device.
+    kinds: Mutex<HashMap<u64, u64>>,
     /// Where the operands' copies have their names.
     parents: BTreeSet<PathBuf>,
 }
@@ -75,7 +87,7 @@ impl Filesystems {
         Self {
             met: Mutex::new(met.collect()),
             open: open.into_values().collect(),
-            one_by_one: Mutex::default(),
+            kinds: Mutex::default(),
             parents,
         }
     }
@@ -86,19 +98,37 @@ impl Filesystems {
     ///
     /// Those of fsync(2).
     pub(crate) fn complete(&self, fd: impl AsFd) -> sys::Result<()> {
+        let is_synced_later = SYNCED_WHOLE.contains(&self.kind_of(&fd)?);
+        if is_synced_later {
+            Ok(())
+        } else {
+            sys::sync(fd)
+        }
+    }
+
+    /// A file has got its data, from front to back if `in_order`, and its time is next: after a crash of the machine nobody may
+    /// take it for complete if it is not.
+    ///
+    /// # Errors
+    ///
+    /// Those of fdatasync(2).
+    pub(crate) fn filled(&self, file: impl AsFd, in_order: bool) -> sys::Result<()> {
+        if in_order && DATA_BEFORE_SIZE.contains(&self.kind_of(&file)?) {
+            Ok(())
+        } else {
+            sys::sync_data(file)
+        }
+    }
+
+    /// What kind of filesystem something is on; 0, which is none, if that is not to be known.
+    fn kind_of(&self, fd: impl AsFd) -> sys::Result<u64> {
         let dev = sys::fstat(&fd)?.id.dev;
-        let known = lock(&self.one_by_one).get(&dev).copied();
-        let one_by_one = match known {
-            Some(known) => known,
-            None => {
-                // Who cannot say what it is gets more than may be needed.
-                let kind = sys::filesystem_type(&fd).unwrap_or_default();
-                let one_by_one = !SYNCED_WHOLE.contains(&kind);
-                lock(&self.one_by_one).insert(dev, one_by_one);
-                one_by_one
-            }
-        };
-        if one_by_one { sys::sync(fd) } else { Ok(()) }
+        let known = lock(&self.kinds).get(&dev).copied();
+        Ok(known.unwrap_or_else(|| {
+            let kind = sys::filesystem_type(&fd).unwrap_or_default();
+            lock(&self.kinds).insert(dev, kind);
+            kind
+        }))
     }
 
     /// A directory is written to.

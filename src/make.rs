@@ -63,8 +63,9 @@ impl Entry {
             None
         } else {
             let how = self.fill(cx, place, source.as_fd(), &dest, ladder)?;
-            if cx.options.durable && !self.grows_in_order(how) {
-                sys::sync_data(&dest.file)
+            // What is empty, or verified, has nothing that is not on the device.
+            if self.stat.size > 0 && !cx.options.verify {
+                cx.filled(&dest.file, self.grows_in_order(how))
                     .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
             }
             Some(how)
@@ -106,9 +107,8 @@ impl Entry {
         Ok(how)
     }
 
-    /// Whether the copy has its full size only when all its data is written. Filesystems write data before the size that it
-    /// gives a file, but a size that a file has anyway, for a hole or a later part, and its time, may be on the device long
-    /// before the data: after a crash of the machine `--update=changed` would take such a file for complete.
+    /// Whether the copy has its full size only when all its data is written: a hole at its end, or a later part, would give it
+    /// that before.
     fn grows_in_order(&self, how: How) -> bool {
         how.holes == Holes::No && !data::is_large(&self.stat)
     }
