@@ -336,7 +336,8 @@ fn check_memory(dirs: usize, times: usize, files: usize) {
         dirs * files
     ));
     assert!(large.memory < small.memory + NOISE);
-    assert!(large.descriptors < 100 && flat.descriptors < 100);
+    // 32 directories that are kept by each worker, two for each, and as many again that are in use while work is stolen.
+    assert!(large.descriptors < 200 && flat.descriptors < 200);
     // A listing with its names, and no more than that: some hundred bytes for each.
     assert!(flat.memory < small.memory + NOISE + all as u64 / 4);
 }

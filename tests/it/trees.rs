@@ -440,5 +440,5 @@ fn a_large_tree_with_everything_in_it_is_copied() {
 #[ignore = "takes minutes"]
 fn a_tree_of_a_hundred_thousand_entries_is_copied() {
     needs!(Rsync, Root);
-    check_large(140_000);
+    check_large(180_000);
 }
