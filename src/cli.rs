@@ -614,6 +614,8 @@ fn explain(error: clap::Error) -> Stop {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
     use super::*;
 
     fn parse_in(environment: &Environment, line: &str) -> Result<Command, Stop> {
@@ -633,6 +635,144 @@ mod tests {
         match parse(line) {
             Err(Stop::Usage(message)) => message,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whatever is typed.
+    mod random {
+        use super::*;
+        use proptest::prelude::*;
+        use proptest::sample::select;
+
+        fn config() -> ProptestConfig {
+            ProptestConfig {
+                failure_persistence: None,
+                ..ProptestConfig::with_cases(300)
+            }
+        }
+
+        const VALUES: [&str; 34] = [
+            "",
+            "a",
+            "al",
+            "all",
+            "always",
+            "auto",
+            "changed",
+            "older",
+            "none",
+            "none-fail",
+            "n",
+            "never",
+            "mode",
+            "mode,links",
+            "xattr,,",
+            ",",
+            "timestamps,all,ownership",
+            "context",
+            "simple",
+            "t",
+            "off",
+            "nil",
+            "existing",
+            "numbered",
+            "0",
+            "1",
+            "1025",
+            "-1",
+            "18446744073709551616",
+            "1e9",
+            "\u{e4}",
+            "\n",
+            "json",
+            "/",
+        ];
+
+        /// Any bytes that a word can have; options of ours with values that somebody else's may have.
+        fn word() -> impl Strategy<Value = OsString> {
+            let bytes = prop::collection::vec(1..=255_u8, 0..9);
+            let definition = Args::command();
+            let longs = definition.get_arguments().filter_map(clap::Arg::get_long);
+            let longs: Vec<String> = longs.map(str::to_owned).collect();
+            let shorts = definition.get_arguments().filter_map(clap::Arg::get_short);
+            let shorts: Vec<char> = shorts.collect();
+            let value = select(&VALUES[..]);
+            prop_oneof![
+                1 => bytes.clone().prop_map(OsString::from_vec),
+                1 => bytes.prop_map(|bytes| OsString::from_vec([b"--", &bytes[..]].concat())),
+                3 => (select(longs.clone()), value.clone())
+                    .prop_map(|(long, value)| format!("--{long}={value}").into()),
+                2 => (select(longs), 1..30_usize)
+                    .prop_map(|(long, len)| format!("--{}", &long[..len.min(long.len())]).into()),
+                2 => prop::collection::vec(select(shorts), 1..4)
+                    .prop_map(|letters| format!("-{}", String::from_iter(letters)).into()),
+                2 => value.prop_map(OsString::from),
+                1 => Just(OsString::from("--")),
+            ]
+        }
+
+        fn words() -> impl Strategy<Value = Vec<OsString>> {
+            prop::collection::vec(word(), 0..7)
+        }
+
+        proptest! {
+            #![proptest_config(config())]
+
+            #[test]
+            fn a_line_is_understood_or_complained_about(
+                words in words(),
+                posixly_correct: bool,
+                control in prop::option::of(word()),
+                suffix in prop::option::of(word()),
+            ) {
+                let environment = Environment {
+                    posixly_correct,
+                    version_control: control,
+                    suffix,
+                };
+                let parse = || Command::parse(words.clone(), "poolcp", &environment, |_| ());
+                let parsed = parse();
+                prop_assert_eq!(format!("{parsed:?}"), format!("{:?}", parse()));
+                match parsed {
+                    Ok(command) => {
+                        prop_assert!(!command.sources.is_empty());
+                        prop_assert!(command.threads <= MAX_THREADS);
+                        let suffix = command.options.suffix;
+                        prop_assert!(!suffix.is_empty() && !suffix.as_bytes().contains(&b'/'));
+                    }
+                    Err(Stop::Usage(text) | Stop::Impossible(text) | Stop::Answer(text)) => {
+                        prop_assert!(!text.is_empty());
+                    }
+                }
+            }
+
+            #[test]
+            fn the_canonical_form_of_a_line_is_its_own(words in words(), posix: bool) {
+                let definition = Args::command();
+                let canonical = |words: Vec<OsString>| getopt::canonical(words, &definition, &CP_NAMES, posix);
+                let once = canonical(words);
+                let again = canonical(once.words.clone());
+                prop_assert!(matches!(again.end, End::Operands));
+                prop_assert_eq!(again.words, once.words);
+            }
+
+            #[test]
+            fn what_is_kept_and_not_kept_is_as_if_never_said(
+                before in select(&VALUES[..]),
+                list in prop::collection::vec(select(&["timestamps", "ownership", "links", "xattr"][..]), 1..6),
+            ) {
+                let mut preserve = Preserve::default();
+                // Whatever comes of it.
+                let _ = set_attributes(&mut preserve, OsStr::new(before), true);
+                let list = list.join(",");
+                let list = OsStr::new(&list);
+                set_attributes(&mut preserve, list, false).expect("good words");
+                let without = preserve;
+                set_attributes(&mut preserve, list, true).expect("good words");
+                prop_assert_eq!(&preserve.mode, &without.mode);
+                set_attributes(&mut preserve, list, false).expect("good words");
+                prop_assert_eq!(preserve, without);
+            }
         }
     }
 

@@ -4,6 +4,7 @@
 //! into rayon.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -429,6 +430,22 @@ impl Context {
             filesystems: None,
             workers,
             started: Instant::now(),
+        }
+    }
+
+    /// A file or a directory has got all that it gets, and is synced if the copy is to be durable and nothing else would do.
+    pub(crate) fn complete(&self, fd: impl AsFd) -> sys::Result<()> {
+        match &self.filesystems {
+            Some(filesystems) => filesystems.complete(fd),
+            None => Ok(()),
+        }
+    }
+
+    /// A file has got its data, from front to back if `in_order`, and its time is next; see [`Filesystems::filled`].
+    pub(crate) fn filled(&self, file: impl AsFd, in_order: bool) -> sys::Result<()> {
+        match &self.filesystems {
+            Some(filesystems) => filesystems.filled(file, in_order),
+            None => Ok(()),
         }
     }
 

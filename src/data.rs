@@ -22,6 +22,12 @@
 //!
 //! From [`PARALLEL_FROM`] up a file is copied in chunks that idle workers steal. Chunks are independent ranges: they share
 //! no position, and none waits for another.
+//!
+//! That a file is complete is told by the end of rayon's `try_reduce`, and by nothing else: it returns once every chunk that was
+//! begun has ended, on whatever worker, and what they did happened before that. Chunks share no state but the two flags of the
+//! ladder and the one that says whether the kernel was of use, which only ever change in one direction and only choose between
+//! ways that are all right: no order of their loads and stores makes a difference. The first failure keeps chunks from being
+//! begun, and the file from being committed. So there is no completion logic here that a model checker could go through.
 
 use std::cell::RefCell;
 use std::ops::Range;

@@ -245,6 +245,11 @@ pub(crate) fn decide(
     } else {
         FilePlan::Create
     };
+    let name_goes = matches!(plan, FilePlan::Replace | FilePlan::Backup);
+    if name_goes && dest.is_source_name && options.make == Make::Copies {
+        // A link that is copied by what it leads to: the way there would go first.
+        return FilePlan::Refuse(Operation::SameFile).into();
+    }
     Decision {
         ask: options.ask,
         plan,
@@ -862,11 +867,276 @@ mod tests {
             ("-P", through, dest(a), same),
             ("-b", through, dest(a), same),
             ("-P -b", through, dest(a), Backup),
+            ("-b", through, same_link, same),
+            ("remove", through, same_link, same),
+            ("-b", through, same_link, same),
+            ("remove", through, same_link, same),
             ("-P", through, same_link, same),
             ("-P -b", through, same_link, same),
             ("-P", through, dest(through), done),
             ("-P -b", through, dest(through), Backup),
         ]);
+    }
+
+    // ---- Whatever is asked for, and whatever is there ----
+
+    mod random {
+        use super::*;
+        use crate::options::{Effort, Preserve};
+        use proptest::prelude::*;
+        use proptest::sample::select;
+
+        /// What is at each of the inodes 1 to 4. A symbolic link leads to one of them, or nowhere.
+        #[derive(Clone, Debug)]
+        struct World {
+            inodes: Vec<(Stat, Result<usize>)>,
+            source: usize,
+            dest: usize,
+            /// Both names are one.
+            is_source_name: bool,
+            has_other_content: bool,
+        }
+
+        impl World {
+            fn see(&self, inode: usize) -> Seen {
+                let (itself, target) = self.inodes[inode];
+                if itself.kind != Kind::Symlink {
+                    return plain(itself);
+                }
+                // One that leads to a link leads around in a circle.
+                let end = target.and_then(|target| match self.inodes[target].0 {
+                    Stat {
+                        kind: Kind::Symlink,
+                        ..
+                    } => Err(Errno::LOOP),
+                    stat => Ok(stat),
+                });
+                Seen {
+                    itself,
+                    target: Some(end),
+                }
+            }
+        }
+
+        fn worlds() -> impl Strategy<Value = World> {
+            let kind = select(
+                &[
+                    Kind::File,
+                    Kind::File,
+                    Kind::Symlink,
+                    Kind::Dir,
+                    Kind::Fifo,
+                    Kind::CharDevice,
+                ][..],
+            );
+            let mode = select(&[0o644, 0o4755, 0o000, 0o1777][..]);
+            let target = prop_oneof![
+                (0..4_usize).prop_map(Ok),
+                select(&[Errno::NOENT, Errno::LOOP, Errno::ACCESS][..]).prop_map(Err),
+            ];
+            let inode = (kind, mode, 1..4_u64, 0..2_u64, (0..3_i64, 0..2_u32), target);
+            let inode = inode.prop_map(|(kind, mode, nlink, size, modified, target)| {
+                let times = Times {
+                    modified,
+                    ..stat(0, kind).times
+                };
+                let stat = Stat {
+                    mode,
+                    nlink,
+                    size,
+                    times,
+                    ..stat(0, kind)
+                };
+                (stat, target)
+            });
+            let names = (0..4_usize, 0..4_usize, any::<bool>(), any::<bool>());
+            (prop::collection::vec(inode, 4), names).prop_map(|(mut inodes, names)| {
+                let (source, dest, is_one, has_other_content) = names;
+                let is_source_name = is_one && source == dest;
+                for (ino, (stat, _)) in (1..).zip(&mut inodes) {
+                    stat.id.ino = ino;
+                }
+                if source == dest && !is_source_name {
+                    let nlink = &mut inodes[source].0.nlink;
+                    *nlink = 2.max(*nlink);
+                }
+                World {
+                    inodes,
+                    source,
+                    dest,
+                    is_source_name,
+                    has_other_content,
+                }
+            })
+        }
+
+        fn all_options() -> impl Strategy<Value = Options> {
+            use Overwrite::{
+                Always, IfChanged, IfContentDiffers, IfOlder, IfSizeDiffers, Never, Refuse,
+            };
+            let flags = any::<[bool; 9]>();
+            let follow = select(&[Follow::Never, Follow::Operands, Follow::Always][..]);
+            let make = select(&[Make::Copies, Make::Copies, Make::HardLinks, Make::Symlinks][..]);
+            let overwrite = select(
+                &[
+                    Always,
+                    Always,
+                    IfOlder,
+                    IfChanged,
+                    IfSizeDiffers,
+                    IfContentDiffers,
+                    Never,
+                    Refuse,
+                ][..],
+            );
+            let backup = select(
+                &[
+                    Backup::No,
+                    Backup::No,
+                    Backup::Simple,
+                    Backup::Numbered,
+                    Backup::Existing,
+                ][..],
+            );
+            let atomic = select(&[Atomic::Auto, Atomic::Always, Atomic::Never][..]);
+            (flags, follow, make, overwrite, backup, atomic).prop_map(
+                |(flags, follow, make, overwrite, backup, atomic)| Options {
+                    recursive: flags[0],
+                    copy_contents: flags[1],
+                    attributes_only: flags[2],
+                    ask: flags[3],
+                    force: flags[4],
+                    remove_destination: flags[5],
+                    keep_directory_symlink: flags[6],
+                    preserve: Preserve {
+                        links: flags[7],
+                        timestamps: flags[8],
+                        xattrs: Effort::No,
+                        ..Preserve::default()
+                    },
+                    follow,
+                    make,
+                    overwrite,
+                    backup,
+                    atomic,
+                    ..Options::default()
+                },
+            )
+        }
+
+        /// What the decision is about, if there is something to copy.
+        fn facts(
+            world: &World,
+            options: &Options,
+            flags: [bool; 4],
+        ) -> Option<(SourceFacts, DestFacts)> {
+            let seen = world.see(world.source);
+            let stat = match options.follow {
+                Follow::Never => seen.itself,
+                _ => seen.end().ok()?,
+            };
+            let follow = options.follow;
+            let [made_here, new_link, backup_is_source, is_dot] = flags;
+            let seen_dest = world.see(world.dest);
+            let dest = DestFacts {
+                seen: seen_dest,
+                made_here,
+                new_link: new_link && seen_dest.target.is_some(),
+                is_source_name: world.is_source_name,
+                backup_is_source,
+                is_dot: is_dot && seen_dest.itself.kind == Kind::Dir,
+                has_other_content: world.has_other_content,
+            };
+            Some((SourceFacts { seen, stat, follow }, dest))
+        }
+
+        fn config() -> ProptestConfig {
+            ProptestConfig {
+                failure_persistence: None,
+                max_global_rejects: 10_000_000,
+                ..ProptestConfig::with_cases(5000)
+            }
+        }
+
+        proptest! {
+            #![proptest_config(config())]
+
+            #[test]
+            fn no_decision_loses_the_source(
+                world in worlds(),
+                options in all_options(),
+                flags in any::<[bool; 4]>(),
+            ) {
+                let facts = facts(&world, &options, flags);
+                prop_assume!(facts.is_some_and(|(source, _)| source.stat.kind != Kind::Dir));
+                let (source, dest) = facts.expect("there is one");
+                let there = Ok(Some(dest));
+                let Decision { ask, plan } = decide(&options, &source, &there);
+                let from = source.stat;
+                let (to, end) = (dest.seen.itself, dest.seen.end());
+                match plan {
+                    // Its data would be emptied.
+                    FilePlan::Overwrite | FilePlan::Supersede => {
+                        prop_assert!(end.is_err() || end.is_ok_and(|end| end.id != from.id));
+                    }
+                    // A name of it goes: it must have another one.
+                    FilePlan::Replace | FilePlan::Backup => {
+                        prop_assert!(!dest.is_source_name || options.make != Make::Copies);
+                        prop_assert!(to.kind != Kind::Dir);
+                        prop_assert!(to.id != from.id || from.nlink > 1 || plan == FilePlan::Backup);
+                    }
+                    FilePlan::Create
+                    | FilePlan::Dress
+                    | FilePlan::Skip(_)
+                    | FilePlan::Refuse(_)
+                    | FilePlan::Unreachable(_) => {}
+                }
+                if plan == FilePlan::Supersede {
+                    prop_assert!(to.kind == Kind::File && to.nlink == 1);
+                }
+                let leaves_alone = matches!(plan, FilePlan::Skip(_) | FilePlan::Refuse(_));
+                let is_there = !looks_through(&options, from.kind) || end.is_ok();
+                if matches!(options.overwrite, Overwrite::Never | Overwrite::Refuse) && is_there {
+                    prop_assert!(leaves_alone);
+                }
+                if options.atomic == Atomic::Always && !options.attributes_only && end.is_ok() {
+                    prop_assert!(plan != FilePlan::Overwrite);
+                }
+                if end.is_ok_and(|end| end.kind == Kind::Dir) && options.backup == Backup::No
+                    && !options.overwrite.compares()
+                    && (to.kind == Kind::Dir || !options.remove_destination) && has_data(&options, from.kind)
+                {
+                    prop_assert!(leaves_alone);
+                }
+                if dest.made_here && options.backup == Backup::No && is_there && !leaves_alone {
+                    // Not what another operand had made, but for a link, of which cp sees the target here.
+                    prop_assert!(plan == FilePlan::Create || dest.new_link);
+                }
+                prop_assert!(!ask || options.ask);
+                prop_assert_eq!(Decision { ask, plan }, decide(&options, &source, &there));
+            }
+
+            #[test]
+            fn only_a_directory_takes_a_directory(
+                world in worlds(),
+                options in all_options(),
+                flags in any::<[bool; 4]>(),
+            ) {
+                let facts = facts(&world, &options, flags);
+                prop_assume!(facts.is_some_and(|(source, _)| source.stat.kind == Kind::Dir));
+                let (source, dest) = facts.expect("there is one");
+                let plan = decide_dir(&options, &source, &Ok(Some(dest)));
+                match plan {
+                    FilePlan::Overwrite => {
+                        let follows = options.keep_directory_symlink;
+                        let is_dir = |stat: Stat| stat.kind == Kind::Dir;
+                        prop_assert!(is_dir(dest.seen.itself) || follows && dest.seen.end().is_ok_and(is_dir));
+                    }
+                    FilePlan::Skip(_) | FilePlan::Refuse(_) => {}
+                    _ => prop_assert!(false, "{plan:?}"),
+                }
+            }
+        }
     }
 
     #[test]

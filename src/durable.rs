@@ -4,10 +4,18 @@
 //! every directory, and takes a fraction of the time: the filesystem writes in its own order, and commits once. Errors of
 //! writing back are told to whoever had a file of the filesystem open when they occurred; so one is opened before the copy
 //! begins, or as soon as it comes to the filesystem.
+//!
+//! A crash of the machine in the middle is another thing: the next run must see what is not complete, by its size or its time. So
+//! where a filesystem does not see to that by itself, a file's data is written out before it gets its time
+//! ([`Filesystems::filled`]).
+//!
+//! Not every filesystem has a syncfs(2) that goes down to the device: the kernel's of FUSE does not tell the server, that of
+//! some network filesystems not the other machine. On all but those of which it is known ([`SYNCED_WHOLE`]), each file is
+//! synced by itself before it takes its name, then each directory once everything in it is done.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -17,21 +25,53 @@ use crate::path::split;
 use crate::plan::Root;
 use crate::sys;
 
+/// The types (statfs(2)) of filesystems that one syncfs(2) writes to the device, with all that is in them.
+const SYNCED_WHOLE: [u64; 14] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0xca45_1a4e, // bcachefs
+    0xf2f5_2010, // f2fs
+    0x2fc1_2fc1, // zfs
+    0x3153_464a, // jfs
+    0x4d44,      // vfat
+    0x2011_bab0, // exfat
+    0x7366_746e, // ntfs3
+    0x794c_7630, // overlayfs: that of the upper filesystem
+    0x6969,      // nfs: everything is committed by the server
+    0x0102_1994, // tmpfs, which has no device
+    0x8584_58f6, // ramfs
+];
+
+/// The types of filesystems that give a file its size on the device only with its data, if it is written from front to back. On
+/// others a crash may leave one that has its size and its time, and zeros: ext4 gives it the size when writing begins
+/// (`dioread_nolock`), which any commit of its journal may make durable before the data comes.
+const DATA_BEFORE_SIZE: [u64; 2] = [
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+];
+
 /// The filesystems that a copy writes to, each with a directory that is in it.
 pub(crate) struct Filesystems {
     /// Opened by the thread that will sync them: descriptors are of no use to others.
     open: Vec<(PathBuf, OwnedFd)>,
     /// Others that were met on the way, by device.
     met: Mutex<HashMap<u64, PathBuf>>,
+    /// What kind of filesystem is on a device.
+    kinds: Mutex<HashMap<u64, u64>>,
+    /// Where the operands' copies have their names.
+    parents: BTreeSet<PathBuf>,
 }
 
 impl Filesystems {
     /// Those that the operands go to.
     pub(crate) fn of(roots: &[Root]) -> Self {
         let mut open = HashMap::new();
+        let mut parents = BTreeSet::new();
         for root in roots {
             let dest = root.dest.as_os_str();
             let (parent, _) = split(dest);
+            parents.insert(PathBuf::from(parent));
             // What is not there yet will be in the filesystem that its directory is in.
             for path in [dest, parent, OsStr::new(".")] {
                 if let Ok(dir) = sys::open_dest_dir(sys::cwd(), path, true)
@@ -47,7 +87,48 @@ impl Filesystems {
         Self {
             met: Mutex::new(met.collect()),
             open: open.into_values().collect(),
+            kinds: Mutex::default(),
+            parents,
         }
+    }
+
+    /// A file or a directory, open, has got all that it gets. It is synced now unless its whole filesystem will be.
+    ///
+    /// # Errors
+    ///
+    /// Those of fsync(2).
+    pub(crate) fn complete(&self, fd: impl AsFd) -> sys::Result<()> {
+        let is_synced_later = SYNCED_WHOLE.contains(&self.kind_of(&fd)?);
+        if is_synced_later {
+            Ok(())
+        } else {
+            sys::sync(fd)
+        }
+    }
+
+    /// A file has got its data, from front to back if `in_order`, and its time is next: after a crash of the machine nobody may
+    /// take it for complete if it is not.
+    ///
+    /// # Errors
+    ///
+    /// Those of fdatasync(2).
+    pub(crate) fn filled(&self, file: impl AsFd, in_order: bool) -> sys::Result<()> {
+        if in_order && DATA_BEFORE_SIZE.contains(&self.kind_of(&file)?) {
+            Ok(())
+        } else {
+            sys::sync_data(file)
+        }
+    }
+
+    /// What kind of filesystem something is on; 0, which is none, if that is not to be known.
+    fn kind_of(&self, fd: impl AsFd) -> sys::Result<u64> {
+        let dev = sys::fstat(&fd)?.id.dev;
+        let known = lock(&self.kinds).get(&dev).copied();
+        Ok(known.unwrap_or_else(|| {
+            let kind = sys::filesystem_type(&fd).unwrap_or_default();
+            lock(&self.kinds).insert(dev, kind);
+            kind
+        }))
     }
 
     /// A directory is written to.
@@ -67,6 +148,17 @@ impl Filesystems {
                 errors.push(Error::new(Operation::Sync, path).with_errno(errno));
             }
         };
+        for path in &self.parents {
+            let path = if path.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                path
+            };
+            // One that is not there is no operand's, and that was told.
+            if let Ok(dir) = sys::open_dest_dir(sys::cwd(), path.as_os_str(), true) {
+                check(path, self.complete(&dir));
+            }
+        }
         for (path, dir) in &self.open {
             check(path, sys::sync_filesystem(dir));
         }

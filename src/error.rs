@@ -35,7 +35,7 @@ pub enum Operation {
     Verify,
     /// What was read back is not what was written.
     Differs,
-    /// Writing a filesystem's data and directories to its device (`--fsync`).
+    /// Writing a file, a directory or a whole filesystem to its device (`--fsync`).
     Sync,
     /// The copy was told to stop.
     Interrupted,
@@ -165,7 +165,7 @@ impl Operation {
             Self::Clone => format!("failed to clone {path} from {other}"),
             Self::Verify => format!("cannot verify {path}"),
             Self::Differs => format!("{path} is not on the device as it was written"),
-            Self::Sync => format!("cannot make the copy in {path} durable"),
+            Self::Sync => format!("cannot write {path} to its device"),
             Self::Interrupted => format!("stopped while copying {other} to {path}"),
             Self::Extend => format!("failed to extend {path}"),
             Self::Close => format!("failed to close {path}"),

@@ -69,7 +69,7 @@
 //! | `prune.rs` | what the destination has and the source does not |
 //! | `links.rs` | hard links; several names at the destination for one file |
 //! | `verify.rs` | reading back what was written |
-//! | `durable.rs` | writing everything to its device at the end |
+//! | `durable.rs` | writing everything to its device |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
 //! | `report.rs` | counters, [`Stats`], [`Report`] as text; the only user of humansize |

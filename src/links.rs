@@ -11,6 +11,20 @@
 //!
 //! The same holds for names that lead to one file at the destination, through links that were there before ([`Writers`]):
 //! who comes while the file is written leaves the name with the one who writes it.
+//!
+//! # Why this needs no model checker
+//!
+//! What is shared is a map behind a lock, and nothing else: no atomic orders anything here. Each method takes one lock, once,
+//! takes no other and calls nothing that does (`name` and `left` only clone an `Arc`; [`Dir::add_pending`] is one addition, to
+//! a count that cannot reach zero meanwhile, as the caller's own work is pending in the same directory). So no two locks are
+//! ever held together, and whatever the threads do is some order of whole calls. The orders are few: the tests below try all of
+//! them, for every way in which copies may fail. What holds in between, under the lock:
+//!
+//! 1. An inode that is being copied has one owner, who holds no lock and ends the claim with [`Links::finish`] or, when
+//!    nobody waits, [`Links::fail`]; a panic is an error, and ends it as one.
+//! 2. A name is in at most one list, put there by the worker that met it, who then forgets it, and taken out by the owner: so
+//!    each is settled once, and its directory stays pending until then.
+//! 3. Who takes the last name out of a list ends the claim in the same call. A name cannot come too late for its owner.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -192,6 +206,8 @@ impl Writers {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
     const ID: FileId = FileId { dev: 1, ino: 2 };
@@ -238,6 +254,7 @@ mod tests {
         assert!(!b.dir.end_pending());
         assert!(b.dir.end_pending());
     }
+
     #[test]
     fn one_file_has_one_writer_who_gets_the_names_that_come_meanwhile() {
         let writers = Writers::default();
@@ -256,5 +273,211 @@ mod tests {
         assert!(writers.next(ID).is_some() && writers.next(ID).is_some());
         assert!(writers.next(ID).is_none());
         assert!(claim("e"), "nobody writes it any more");
+    }
+
+    // ---- All orders ----
+
+    /// Runs something with every sequence of choices there is: it asks for a number below another one, as often as it likes.
+    fn exhaustively(mut run: impl FnMut(&mut dyn FnMut(usize) -> usize)) -> usize {
+        let mut choices: Vec<(usize, usize)> = Vec::new();
+        for runs in 1.. {
+            let mut made = 0;
+            run(&mut |below| {
+                if made == choices.len() {
+                    choices.push((0, below));
+                }
+                made += 1;
+                choices[made - 1].0
+            });
+            while let Some((choice, below)) = choices.pop() {
+                if choice + 1 < below {
+                    choices.push((choice + 1, below));
+                    break;
+                }
+            }
+            if choices.is_empty() {
+                return runs;
+            }
+        }
+        unreachable!("it ends")
+    }
+
+    /// What a worker is about to do, in one step.
+    #[derive(Clone)]
+    enum Step {
+        Claim(usize),
+        /// It has the claim, and is copying this name.
+        Copy(Name),
+        Over,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Fate {
+        Copied,
+        Linked,
+        Failed,
+    }
+
+    fn index(name: &Name) -> usize {
+        name.dest.to_str().expect("digits").parse().expect("digits")
+    }
+
+    #[test]
+    fn each_name_is_settled_once_in_whatever_order_workers_come_and_copies_fail() {
+        const NAMES: usize = 4;
+        let runs = exhaustively(|choose| {
+            let links = Links::default();
+            let names: [Name; NAMES] = std::array::from_fn(|i| name(&i.to_string()));
+            let mut steps: Vec<Step> = (0..NAMES).map(Step::Claim).collect();
+            let mut fates: [Vec<Fate>; NAMES] = Default::default();
+            let mut settle = |name: &Name, fate: Fate| {
+                fates[index(name)].push(fate);
+                name.dir.end_pending();
+            };
+            loop {
+                let busy = |step: &Step| !matches!(step, Step::Over);
+                let able: Vec<usize> = (0..NAMES).filter(|&i| busy(&steps[i])).collect();
+                if able.is_empty() {
+                    break;
+                }
+                let worker = able[choose(able.len())];
+                let next = match steps[worker].clone() {
+                    Step::Over => unreachable!("it is able"),
+                    Step::Claim(i) => {
+                        let claim = links.claim(ID, NAMES as u64, || names[i].clone());
+                        // What the worker itself had pending is done, whatever becomes of the name.
+                        match claim {
+                            Claim::Copy => Step::Copy(names[i].clone()),
+                            Claim::LinkTo(_) => {
+                                settle(&names[i], Fate::Linked);
+                                Step::Over
+                            }
+                            Claim::Left => {
+                                assert!(!names[i].dir.end_pending(), "it is pending still");
+                                Step::Over
+                            }
+                        }
+                    }
+                    Step::Copy(name) if choose(2) == 0 => {
+                        settle(&name, Fate::Copied);
+                        for left in links.finish(ID, name) {
+                            settle(&left, Fate::Linked);
+                        }
+                        Step::Over
+                    }
+                    Step::Copy(name) => {
+                        settle(&name, Fate::Failed);
+                        links.fail(ID).map_or(Step::Over, Step::Copy)
+                    }
+                };
+                steps[worker] = next;
+            }
+            let all = fates.concat();
+            assert!(fates.iter().all(|fates| fates.len() == 1), "{fates:?}");
+            let copies = all.iter().filter(|fate| **fate == Fate::Copied).count();
+            let has_failed = all.iter().all(|fate| *fate == Fate::Failed);
+            assert_eq!(copies, usize::from(!has_failed), "{fates:?}");
+            if !all.contains(&Fate::Failed) {
+                assert!(lock(links.shard(ID)).is_empty(), "all names were seen");
+            }
+        });
+        assert!(runs > 1000, "{runs}");
+    }
+
+    #[test]
+    fn a_file_has_one_writer_at_a_time_in_whatever_order_they_come() {
+        const NAMES: usize = 5;
+        let runs = exhaustively(|choose| {
+            let writers = Writers::default();
+            let mut steps: Vec<Step> = (0..NAMES).map(Step::Claim).collect();
+            let mut written = [0; NAMES];
+            loop {
+                let busy = |step: &Step| !matches!(step, Step::Over);
+                let able: Vec<usize> = (0..NAMES).filter(|&i| busy(&steps[i])).collect();
+                if able.is_empty() {
+                    break;
+                }
+                let writing = steps.iter().filter(|step| matches!(step, Step::Copy(_)));
+                assert!(writing.count() <= 1);
+                let worker = able[choose(able.len())];
+                let next = match steps[worker].clone() {
+                    Step::Over => unreachable!("it is able"),
+                    Step::Claim(i) => {
+                        let mine = name(&i.to_string());
+                        let left = || Left {
+                            name: mine.clone(),
+                            kind: Kind::File,
+                            follow: false,
+                        };
+                        if writers.claim(ID, left) {
+                            Step::Copy(mine)
+                        } else {
+                            Step::Over
+                        }
+                    }
+                    Step::Copy(name) => {
+                        written[index(&name)] += 1;
+                        let next = writers.next(ID);
+                        next.map_or(Step::Over, |left| Step::Copy(left.name))
+                    }
+                };
+                steps[worker] = next;
+            }
+            assert_eq!(written, [1; NAMES]);
+            assert!(lock(&writers.0).is_empty());
+        });
+        assert!(runs > 1000, "{runs}");
+    }
+
+    // ---- Many threads ----
+
+    #[test]
+    fn each_name_of_few_files_is_settled_once_by_many_threads() {
+        const FILES: u64 = 3;
+        const NAMES: usize = 21_000;
+        const THREADS: usize = 16;
+        let links = Links::default();
+        let settled: Vec<AtomicUsize> = (0..NAMES).map(|_| AtomicUsize::new(0)).collect();
+        let settle = |name: &Name| {
+            settled[index(name)].fetch_add(1, Ordering::Relaxed);
+        };
+        let next = AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    loop {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        if i >= NAMES {
+                            return;
+                        }
+                        let ino = i as u64 % FILES;
+                        let id = FileId { dev: 1, ino };
+                        let mut mine = name(&i.to_string());
+                        match links.claim(id, NAMES as u64 / FILES, || mine.clone()) {
+                            Claim::Left => {}
+                            Claim::LinkTo(_) => settle(&mine),
+                            Claim::Copy => {
+                                // Most fail, so that the claim goes from hand to hand.
+                                while index(&mine) % 50 != 7 {
+                                    settle(&mine);
+                                    std::thread::yield_now();
+                                    match links.fail(id) {
+                                        Some(another) => mine = another,
+                                        None => break,
+                                    }
+                                }
+                                if index(&mine) % 50 == 7 {
+                                    settle(&mine);
+                                    links.finish(id, mine).iter().for_each(settle);
+                                }
+                            }
+                        }
+                    }
+                });
+            }
+        });
+        for (i, times) in settled.iter().enumerate() {
+            assert_eq!(times.load(Ordering::Relaxed), 1, "name {i}");
+        }
     }
 }

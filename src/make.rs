@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::context::{Context, Made, What};
-use crate::data::{self, Ends, Failure, How, Ladder, Transfer};
+use crate::data::{self, Ends, Failure, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
@@ -63,7 +63,13 @@ impl Entry {
         let how = if cx.options.attributes_only {
             None
         } else {
-            Some(self.fill(cx, place, source.as_fd(), &dest, ladder)?)
+            let how = self.fill(cx, place, source.as_fd(), &dest, ladder)?;
+            // What is empty, or verified, has nothing that is not on the device.
+            if self.stat.size > 0 && !cx.options.verify {
+                cx.filled(&dest.file, self.grows_in_order(how))
+                    .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
+            }
+            Some(how)
         };
         self.dress(
             cx,
@@ -72,6 +78,8 @@ impl Entry {
             Subject::Open(dest.file.as_fd()),
             has,
         );
+        cx.complete(&dest.file)
+            .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
         match dest.commit() {
             Ok(()) => {}
             // The name cannot go to another inode: something is mounted on it, or the directory is special.
@@ -98,6 +106,12 @@ impl Entry {
             cx.counters.add(Count::Bytes, self.stat.size);
         }
         Ok(how)
+    }
+
+    /// Whether the copy has its full size only when all its data is written: a hole at its end, or a later part, would give it
+    /// that before.
+    fn grows_in_order(&self, how: How) -> bool {
+        how.holes == Holes::No && !data::is_large(&self.stat)
     }
 
     /// Copies the data; once more if the source changed meanwhile. One that does not stop changing is told.
@@ -335,6 +349,10 @@ impl Entry {
         if plan == FilePlan::Supersede {
             match self.supersede(cx, place, &file, &stat) {
                 Ok(dest) => return Ok(Some(dest)),
+                // To empty the file that is there would be to lose it: it would hardly be filled again.
+                Err(errno) if cx.options.atomic == Atomic::Auto && is_shortage(errno) => {
+                    return Err(create_error(place, errno));
+                }
                 Err(_) if cx.options.atomic == Atomic::Auto => {}
                 Err(_) => return Err(place.refused(Operation::NotAtomic)),
             }
@@ -665,6 +683,20 @@ fn explain(place: Place<'_>, failure: Failure) -> Error {
         Operation::Interrupted => place.refused(operation),
         _ => place.dest_error(operation, errno),
     }
+}
+
+/// Whether a filesystem has no room for another file, or nothing works any more.
+fn is_shortage(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOSPC
+            | Errno::DQUOT
+            | Errno::IO
+            | Errno::ROFS
+            | Errno::MFILE
+            | Errno::NFILE
+            | Errno::NOMEM
+    )
 }
 
 /// A regular file could not be made. `open("new/", O_CREAT)` says "is a directory" of something that is not there.

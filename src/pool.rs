@@ -51,6 +51,16 @@
 //! - **Nobody for a daemon**, except by [`Job::join`]. A daemon is not stopped when the pool goes, and one that has not
 //!   begun still begins. Until the last daemon has ended, all workers of the pool stay, asleep if they have no work; then
 //!   they end by themselves. The end of `main` ends them with the process.
+//!
+//! # Why this needs no model checker
+//!
+//! A pool's ledger (closed or not, how many jobs) and a job's outcome are each a state behind a lock with a condition variable
+//! (`Monitor`), and no other state is shared. Every change is made under the lock and followed by `notify_all`; every wait
+//! checks its condition under the lock, each time it wakes, so that no end can be missed; and a worker that waits looks
+//! again every few milliseconds anyway. No code of a task runs under a lock, and no thread ever holds two: the crew's lock is held
+//! while threads are started, who do not take it. So there is neither an order of locks to get wrong nor a state that is half
+//! changed, and the states are few enough to be tried one by one, as the tests below do. The gate has rules
+//! of its own (`gate.rs`).
 
 use std::any::Any;
 use std::collections::VecDeque;

@@ -463,14 +463,36 @@ pub(crate) fn rewind(fd: impl AsFd) -> Result<()> {
 /// Writes everything that a filesystem has in memory to its device, given an open directory in it (syncfs(2)).
 pub(crate) fn sync_filesystem(dir: impl AsFd) -> Result<()> {
     match retry(|| rustix::fs::syncfs(&dir)) {
-        // A directory that may be searched only, opened as a place.
         Err(Errno::BADF) => {
-            let oflags = OFlags::RDONLY | OFlags::CLOEXEC;
-            let dir = rustix::fs::open(path_of_fd(dir), oflags, Mode::empty())?;
+            let dir = open_place(dir)?;
             retry(|| rustix::fs::syncfs(&dir))
         }
         done => done,
     }
+}
+
+/// Writes a file or a directory to its device, with all that is known about it (fsync(2)).
+pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
+    match retry(|| rustix::fs::fsync(&fd)) {
+        Err(Errno::BADF) => {
+            let dir = open_place(fd)?;
+            retry(|| rustix::fs::fsync(&dir))
+        }
+        done => done,
+    }
+}
+
+/// Opens a directory that is only open as a place (`O_PATH`), because it may be searched only.
+fn open_place(dir: impl AsFd) -> Result<OwnedFd> {
+    let oflags = OFlags::RDONLY | OFlags::CLOEXEC;
+    rustix::fs::open(path_of_fd(dir), oflags, Mode::empty())
+}
+
+/// What kind of filesystem something is on: the numbers of statfs(2).
+pub(crate) fn filesystem_type(fd: impl AsFd) -> Result<u64> {
+    // A type of 32 bits, which some architectures extend by its sign.
+    #[allow(clippy::cast_sign_loss, clippy::unnecessary_cast)]
+    rustix::fs::fstatfs(fd).map(|stat| stat.f_type as u64 & 0xffff_ffff)
 }
 
 /// Writes a file's data to its device (fdatasync(2)).

@@ -866,6 +866,9 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
         {
             error(Operation::Permissions, errno);
         }
+        if let Err(errno) = cx.complete(pair.dest()) {
+            error(Operation::Sync, errno);
+        }
         if let Some(parent) = dir.parent() {
             cx.handles.open_above(parent, &pair);
         }

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use std::sync::LazyLock;
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, makedev,
@@ -69,6 +69,8 @@ pub enum Need {
     /// `strace` that may trace, and can make system calls fail.
     Strace,
     LoopDevice,
+    /// The file systems of [`Format`], each with what repairs it.
+    Formats,
     /// `prlimit`, and root to become a user with a limit of threads.
     ThreadLimit,
 }
@@ -92,6 +94,7 @@ impl fmt::Display for Need {
             Self::Capabilities => "setcap",
             Self::Acls => "a file system with ACLs",
             Self::Strace => "strace, and the right to trace",
+            Self::Formats => "mkfs and checkers of ext4, xfs and btrfs, and the right to mount",
             Self::LoopDevice => "losetup, and the right to use it",
             Self::ThreadLimit => "prlimit, and root",
         })
@@ -143,6 +146,10 @@ impl Need {
             Self::ThreadLimit => {
                 is_root() && probe.call("true", [""; 0]).max_threads(8).run().code == 0
             }
+            Self::Formats => ALL_FORMATS.iter().all(|&format| {
+                let disk = Disk::make(probe.path("disk"), format, &probe.dir("mnt"));
+                disk.is_some_and(|disk| disk.mount("").is_some())
+            }),
             Self::LoopDevice => LoopDevice::attach(&probe.file("disk", 1 << 20)).is_some(),
         }
     }
@@ -763,7 +770,134 @@ impl Mount {
     }
 }
 
+/// What a disk is formatted with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Ext4,
+    Xfs,
+    Btrfs,
+}
+
+pub const ALL_FORMATS: [Format; 3] = [Format::Ext4, Format::Xfs, Format::Btrfs];
+
+impl Format {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ext4 => "ext4",
+            Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
+        }
+    }
+
+    /// A program that finds fault with an image, and repairs nothing.
+    fn check(self) -> &'static [&'static str] {
+        match self {
+            Self::Ext4 => &["e2fsck", "-fn"],
+            Self::Xfs => &["xfs_repair", "-n"],
+            Self::Btrfs => &["btrfs", "check"],
+        }
+    }
+}
+
+/// A file with a file system in it, and where that is mounted.
+pub struct Disk {
+    image: PathBuf,
+    format: Format,
+    at: PathBuf,
+}
+
+impl Disk {
+    /// A new one of 512 MiB, the least that all formats take.
+    pub fn make(image: PathBuf, format: Format, at: &Path) -> Option<Self> {
+        Self::sized(image, format, at, 512 << 20)
+    }
+
+    pub fn sized(image: PathBuf, format: Format, at: &Path, size: u64) -> Option<Self> {
+        File::create(&image)
+            .and_then(|file| file.set_len(size))
+            .ok()?;
+        // What ext4 would write in its own time is written now.
+        let options: &[&str] = match format {
+            Format::Ext4 => &["-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0"],
+            Format::Xfs | Format::Btrfs => &["-q", "-f"],
+        };
+        let made = Command::new(format!("mkfs.{}", format.name()))
+            .args(options)
+            .arg(&image)
+            .output();
+        made.is_ok_and(|out| out.status.success()).then(|| Self {
+            image,
+            format,
+            at: at.to_owned(),
+        })
+    }
+
+    pub fn format(&self) -> Format {
+        self.format
+    }
+
+    pub fn image(&self) -> &Path {
+        &self.image
+    }
+
+    pub fn mount(&self, options: &str) -> Option<Mount> {
+        let options = format!("loop,{options}");
+        let mount = Command::new("mount")
+            .args(["-t", self.format.name(), "-o"])
+            .arg(options.trim_end_matches(','))
+            .args([&self.image, &self.at])
+            .output();
+        mount
+            .is_ok_and(|out| out.status.success())
+            .then(|| Mount(self.at.clone()))
+    }
+
+    /// What is on the device at this moment, as another disk: as if the machine had stopped. The image must be on a file system
+    /// that can share blocks, so that no write comes between.
+    pub fn stopped_now(&self, image: PathBuf) -> Self {
+        let _ = fs::remove_file(&image);
+        let shared = Command::new("cp")
+            .arg("--reflink=always")
+            .args([&self.image, &image])
+            .status();
+        assert!(shared.expect("cp").success());
+        Self {
+            image,
+            format: self.format,
+            at: self.at.clone(),
+        }
+    }
+
+    /// Finds fault with the file system, which must not be mounted.
+    #[track_caller]
+    pub fn check(&self) {
+        let check = self.format.check();
+        let found = Command::new(check[0])
+            .args(&check[1..])
+            .arg(&self.image)
+            .output();
+        let found = found.expect("run a checker");
+        let told = String::from_utf8_lossy(&found.stdout);
+        assert!(found.status.success(), "{:?}: {told}", self.format);
+    }
+}
+
 impl Mount {
+    /// Unmounts it, and ends only then: a loop device is gone, too.
+    pub fn unmount(self) {
+        let begin = Instant::now();
+        loop {
+            let out = Command::new("umount").arg("-d").arg(&self.0).output();
+            let out = out.expect("umount");
+            if out.status.success() {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{out:?}");
+            thread::sleep(Duration::from_millis(50));
+        }
+        std::mem::forget(self);
+    }
+
     pub fn remount(at: &Path, options: &str) {
         let options = format!("remount,{options}");
         let mount = Command::new("mount")
@@ -865,6 +999,13 @@ fn sorted(text: &str) -> Vec<String> {
 /// Asks rsync whether it would change anything to make `copy` the same as `source`, by content.
 #[track_caller]
 pub fn assert_rsync_agrees(source: &Path, copy: &Path) {
+    let text = changes_by_rsync(source, copy);
+    assert!(text.is_empty(), "rsync would change:\n{text}");
+}
+
+/// What rsync would change to make `copy` the same as `source`, by content.
+#[track_caller]
+pub fn changes_by_rsync(source: &Path, copy: &Path) -> String {
     let with_slash = |path: &Path| {
         let mut text = path.as_os_str().to_owned();
         text.push("/");
@@ -876,8 +1017,6 @@ pub fn assert_rsync_agrees(source: &Path, copy: &Path) {
         .output()
         .expect("run rsync");
     let text = String::from_utf8_lossy(&out.stdout);
-    assert!(
-        out.status.success() && text.is_empty(),
-        "rsync would change:\n{text}"
-    );
+    assert!(out.status.success(), "{out:?}");
+    text.into_owned()
 }

@@ -18,6 +18,7 @@
 //! | `interrupted` | copies that are killed or stopped, and what the next one makes of it |
 //! | `strange` | filesystems that are slow, or answer in unusual ways that the rules allow |
 //! | `passthrough` | such filesystems (FUSE) |
+//! | `devices` | crashes of the machine, devices that break or fill up |
 //! | `attacker` | somebody swaps names while they are copied |
 //! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
@@ -34,6 +35,7 @@ mod snapshot;
 mod attacker;
 mod command_line;
 mod destination;
+mod devices;
 mod differential;
 mod errors;
 mod faults;

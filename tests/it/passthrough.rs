@@ -69,6 +69,7 @@ pub enum Operation {
     Read,
     Write,
     Flush,
+    Sync,
     Release,
     OpenDir,
     ReadDir,
@@ -1077,6 +1078,14 @@ impl Filesystem for Server {
 
     fn flush(&self, _: &Request, ino: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
         answer_empty(reply, self.do_wait(Operation::Flush, ino));
+    }
+
+    fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        answer_empty(reply, self.do_wait(Operation::Sync, ino));
+    }
+
+    fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
+        answer_empty(reply, self.do_wait(Operation::Sync, ino));
     }
 
     fn release(

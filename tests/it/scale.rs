@@ -1,13 +1,21 @@
-//! Depth, width, many workers, few descriptors, no /proc.
+//! Depth, width, many workers, few descriptors, no /proc; and millions of files, of which memory must not grow.
+//!
+//! The long versions, some minutes for each million, with what was used at each step (`POOLCP_MILLIONS` says how many; 10 unless
+//! set):
+//!
+//!     cargo test --release --test it -- --ignored --nocapture --test-threads 1 millions
 
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
+use poolcp::{Options, Plan, Pool, Target};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use crate::harness::{Sandbox, chmod, set_xattr, without_proc};
+use crate::harness::{Sandbox, chmod, poolcp, say, set_xattr, without_proc};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 /// Deep enough that no path reaches the end of it (PATH_MAX is 4096), and no recursion either.
@@ -248,4 +256,131 @@ fn symbolic_links_in_the_way_of_a_chain_are_not_entered() {
         .fails(&["cannot overwrite non-directory 'target/./dir' with directory 'source/./dir'"]);
     let outside = rustix::fs::statat(CWD, sandbox.path("outside/file"), AtFlags::empty());
     assert_eq!(outside.expect("stat").st_size, 10);
+}
+
+// ---- Endurance ----
+
+/// The most that a process has used.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peak {
+    /// Of memory, in KiB.
+    memory: u64,
+    /// Of descriptors, in any one of its tables: workers have their own.
+    descriptors: usize,
+}
+
+impl Peak {
+    /// Looks at a process again.
+    fn look(&mut self, process: &str) {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let memory = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok());
+        self.memory = self.memory.max(memory.unwrap_or(0));
+        let tasks = fs::read_dir(format!("/proc/{process}/task"));
+        for task in tasks.into_iter().flatten().flatten() {
+            let open = fs::read_dir(task.path().join("fd"));
+            let count = open.map_or(0, Iterator::count);
+            self.descriptors = self.descriptors.max(count);
+        }
+    }
+}
+
+/// Copies a tree with a process of its own, and says what that used.
+fn copy_and_watch(sandbox: &Sandbox, source: &str) -> Peak {
+    let mut child = Command::new(poolcp())
+        .args(["-aqT", "-j8", source, "copy"])
+        .current_dir(sandbox.path(""))
+        .spawn()
+        .expect("start");
+    let mut peak = Peak::default();
+    let status = loop {
+        peak.look(&child.id().to_string());
+        if let Some(status) = child.try_wait().expect("wait") {
+            break status;
+        }
+        thread::sleep(Duration::from_millis(2));
+    };
+    assert!(status.success());
+    remove(&sandbox.path("copy"));
+    peak
+}
+
+/// Directories of files, most of them empty.
+fn make_files(sandbox: &Sandbox, name: &str, dirs: usize, files: usize) {
+    for dir in 0..dirs {
+        let dir = sandbox.dir(format!("{name}/{dir}"));
+        for file in 0..files {
+            let text = if file % 50 == 0 { "some text" } else { "" };
+            fs::write(dir.join(file.to_string()), text).expect("write");
+        }
+    }
+}
+
+/// What a peak may differ by from run to run: buffers of workers, and what the allocator keeps.
+const NOISE: u64 = 12 << 10;
+
+/// Copies a tree, and one with so many times more directories; says what one of them alone takes if it has all the files.
+fn check_memory(dirs: usize, times: usize, files: usize) {
+    let sandbox = Sandbox::in_memory();
+    make_files(&sandbox, "small", dirs, files);
+    let small = copy_and_watch(&sandbox, "small");
+    remove(&sandbox.path("small"));
+    make_files(&sandbox, "large", dirs * times, files);
+    let large = copy_and_watch(&sandbox, "large");
+    remove(&sandbox.path("large"));
+    make_files(&sandbox, "flat", 1, dirs * times * files);
+    let flat = copy_and_watch(&sandbox, "flat");
+    let all = dirs * times * files;
+    say(&format!(
+        "{} files: {small:?}; {all} files: {large:?}; {all} in one directory: {flat:?}",
+        dirs * files
+    ));
+    assert!(large.memory < small.memory + NOISE);
+    // 32 directories that are kept by each worker, two for each, and as many again that are in use while work is stolen.
+    assert!(large.descriptors < 200 && flat.descriptors < 200);
+    // A listing with its names, and no more than that: some hundred bytes for each.
+    assert!(flat.memory < small.memory + NOISE + all as u64 / 4);
+}
+
+#[test]
+fn memory_does_not_grow_with_the_number_of_files() {
+    check_memory(20, 20, 100);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn memory_does_not_grow_with_millions_of_files() {
+    check_memory(50, 20, 1000);
+}
+
+/// Copies the same tree again and again with one pool, and finds that this uses no more after many times than after two.
+fn check_endurance(times: usize, dirs: usize, files: usize) {
+    let sandbox = Sandbox::in_memory();
+    make_files(&sandbox, "source", dirs, files);
+    let pool = Pool::builder().threads(8).build().expect("a pool");
+    let mut peaks = Vec::new();
+    for _ in 0..times {
+        let target = Target::Exactly(sandbox.path("copy"));
+        let plan = Plan::resolve([sandbox.path("source")], target, Options::archive());
+        let job = pool.apply_async(plan.expect("a plan")).expect("a job");
+        let report = job.join().expect("a report");
+        assert!(report.is_success());
+        assert_eq!(report.stats.files, (dirs * files) as u64);
+        remove(&sandbox.path("copy"));
+        let mut peak = Peak::default();
+        peak.look("self");
+        peaks.push(peak);
+        say(&format!("{} files: {peak:?}", peaks.len() * dirs * files));
+    }
+    let (second, last) = (peaks[1], peaks[times - 1]);
+    assert!(last.memory < second.memory + NOISE, "{peaks:?}");
+    assert!(last.descriptors <= second.descriptors, "{peaks:?}");
+}
+
+#[test]
+#[ignore = "takes minutes, and no other test may run beside it"]
+fn many_millions_of_files_are_copied_one_after_the_other() {
+    let millions = std::env::var("POOLCP_MILLIONS");
+    let millions: usize = millions.map_or(10, |text| text.parse().expect("a number"));
+    check_endurance(2 * millions, 500, 1000);
 }

@@ -1,9 +1,11 @@
 //! Filesystems that are slow, or answer in unusual ways that the rules allow. Whatever they say, the copy is right; or the
 //! exit code is 1, a message says what went wrong, and no part of a file is left.
 
+use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use fuser::FopenFlags;
@@ -742,4 +744,60 @@ fn what_a_filesystem_does_not_have_is_done_without_or_told() {
             .map(|dir| fs::read(dir.join(&name)).expect("read"));
         assert!(one == other, "{name}");
     }
+}
+
+#[test]
+fn everything_is_synced_by_itself_where_the_whole_filesystem_cannot_be() {
+    needs!(Fuse);
+    let synced = Arc::new(Mutex::new(BTreeSet::new()));
+    let (noted, refused) = (Arc::clone(&synced), Arc::new(AtomicBool::new(false)));
+    let refuses = Arc::clone(&refused);
+    let manners = refuse(move |call| {
+        if call.operation != Operation::Sync {
+            return None;
+        }
+        noted.lock().expect("a lock").insert(call.path.to_owned());
+        let is_refused = refuses.load(Ordering::Relaxed) && call.path.ends_with("dir/1");
+        is_refused.then_some(Errno::IO)
+    });
+    let strange = Strange::new(manners, |sandbox| {
+        make_sizes(sandbox, "source/dir");
+        sandbox.file("source/file", 10);
+        sandbox.hard_link("source/linked", "source/file");
+        sandbox.symlink("source/link", "file");
+        sandbox.dir("source/empty");
+        sandbox.file("alone", 10);
+        sandbox.dir("below/there");
+    });
+    let synced = || std::mem::take(&mut *synced.lock().expect("a lock"));
+    strange.ok("-a source alone strange/");
+    assert_eq!(synced(), BTreeSet::new(), "not without --fsync");
+    fs::remove_dir_all(strange.below("source")).expect("remove");
+    strange.ok("-a --fsync source alone strange/there");
+    let mut expected: BTreeSet<PathBuf> = SIZES
+        .iter()
+        .map(|size| format!("there/source/dir/{size}").into())
+        .collect();
+    let others = [
+        "",
+        "/source",
+        "/source/dir",
+        "/source/file",
+        "/source/empty",
+        "/alone",
+    ];
+    expected.extend(others.map(|name| format!("there{name}").into()));
+    let mut seen = synced();
+    // The one or the other of two names of one file.
+    if seen.remove(Path::new("there/source/linked")) {
+        seen.insert("there/source/file".into());
+    }
+    assert_eq!(seen, expected);
+
+    refused.store(true, Ordering::Relaxed);
+    let run = strange.run("-a --fsync source strange/failed");
+    let told = "cannot write 'strange/failed/dir/1' to its device: Input/output error";
+    assert_eq!((run.code, run.messages()), (1, vec![told]));
+    assert!(!strange.below("failed/dir/1").exists());
+    assert!(strange.below("failed/dir/0").exists());
 }

@@ -1,5 +1,8 @@
 //! Random trees: the copy is the same as its source, whatever is in it, and merging gives what `cp` gives. A failure
 //! shrinks to the smallest tree that shows it.
+//!
+//! One of 100,000 entries with everything in it, in a few minutes: `cargo test --release --test it -- --ignored
+//! hundred_thousand`
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -10,6 +13,7 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use proptest::sample::select;
+use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
 use crate::harness::{
@@ -379,4 +383,62 @@ fn every_name_of_one_or_two_bytes_is_copied() {
     let source = Snapshot::of(&sandbox.path("source"));
     assert_eq!(source.len(), 1 + 254 * 2 - 2);
     crate::snapshot::assert_same(&source, &Snapshot::of(&sandbox.path("copy")), "-a");
+}
+
+/// A random tree of so many items (some of which find their names taken), with all that [`make`] can make, and hard links across
+/// all of it.
+fn check_large(items: usize) {
+    let sandbox = Sandbox::in_memory();
+    let mut runner = TestRunner::deterministic();
+    let item = (0..usize::MAX, select(&NAMES[..]), what(), attributes());
+    let mut sample = || {
+        let tree = item.new_tree(&mut runner).expect("a sample");
+        let (parent, name, what, attributes) = tree.current();
+        let what = match what {
+            // All of them as they are would be gigabytes.
+            What::File(size) if parent % 64 != 0 => What::File(size % 7000),
+            What::Sparse(size, data) if parent % 64 != 0 => {
+                let short = |(offset, len)| (offset, len % 7000);
+                What::Sparse(size, data.into_iter().map(short).collect())
+            }
+            What::HardLink(_) => What::HardLink(parent),
+            what => what,
+        };
+        Item {
+            parent,
+            name,
+            what,
+            attributes,
+        }
+    };
+    let items: Vec<Item> = (0..items).map(|_| sample()).collect();
+    make(&sandbox, "source", &items);
+    let entries = Snapshot::of(&sandbox.path("source")).len();
+    let compare = |copy: &str| {
+        let [source, copy] = ["source", copy].map(|name| sandbox.path(name));
+        assert_rsync_agrees(&source, &copy);
+        crate::snapshot::assert_same_tree(&source, &copy, "-a");
+    };
+    sandbox.poolcp(["-a", "source", "copy"]).ok();
+    compare("copy");
+    sandbox.poolcp(["-aT", "source", "copy"]).ok();
+    compare("copy");
+    fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+    let always = ["-a", "-j16", "--atomic=always", "source", "always"];
+    sandbox.poolcp(always).ok();
+    compare("always");
+    crate::harness::say(&format!("a tree of {entries} entries was copied"));
+}
+
+#[test]
+fn a_large_tree_with_everything_in_it_is_copied() {
+    needs!(Rsync, Root);
+    check_large(3000);
+}
+
+#[test]
+#[ignore = "takes minutes"]
+fn a_tree_of_a_hundred_thousand_entries_is_copied() {
+    needs!(Rsync, Root);
+    check_large(180_000);
 }
