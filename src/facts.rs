@@ -54,9 +54,8 @@ pub(crate) fn gather(
             .map_err(|errno| place.source_error(Operation::Stat, errno))?;
     }
     let mut dest = look_at_dest(cx, place, &source, seen);
-    let end = seen.end().unwrap_or(seen.itself);
-    if compares_content(&cx.options, &stat, &end) {
-        dest.has_other_content = !has_same_content(cx, place, &stat, &end, followed)?;
+    if compares_content(&cx.options, &stat, &seen.itself) {
+        dest.has_other_content = !has_same_content(cx, place, &stat, &seen.itself, followed)?;
     }
     Ok(Facts {
         source,
@@ -112,7 +111,7 @@ fn has_same_content(
     };
     let one = sys::open_source(pair.source(), names.source, flags(followed))
         .map_err(|errno| place.source_error(Operation::Open, errno))?;
-    let Ok(other) = sys::open_source(pair.dest(), names.dest, flags(true)) else {
+    let Ok(other) = sys::open_source(pair.dest(), names.dest, flags(false)) else {
         return Ok(false);
     };
     let is_it = |file: &OwnedFd, stat: &Stat| sys::fstat(file).is_ok_and(|it| it.id == stat.id);

@@ -67,7 +67,7 @@ fn a_small_stack_is_enough() {
     let sandbox = Sandbox::in_memory();
     make_tree(&sandbox);
     // Without optimisation the parser of the command line takes more.
-    let kib = if cfg!(debug_assertions) { 512 } else { 256 };
+    let kib = if cfg!(debug_assertions) { 1024 } else { 256 };
     let limit = format!("ulimit -s {kib}; ");
     sandbox
         .poolcp(["-a", "-j8", "source", "copy"])
