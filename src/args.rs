@@ -263,6 +263,14 @@ pub struct Args {
     )]
     pub threads: OsString,
 
+    /// Move at most RATE bytes a second: K, M, G are powers of 1024, kB, MB, GB of 1000; 0 is no limit
+    #[arg(long, value_name = "RATE", help_heading = "How fast")]
+    pub bwlimit: Option<OsString>,
+
+    /// Let everything else go first: nice 19, and disks when they are idle
+    #[arg(long, help_heading = "How fast")]
+    pub background: bool,
+
     /// Say what is being done
     #[arg(short, long, help_heading = "What is shown")]
     pub verbose: bool,

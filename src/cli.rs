@@ -9,6 +9,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -20,6 +21,7 @@ use poolcp::{
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};
 use crate::getopt::{self, End};
+use crate::units;
 
 /// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
 const MAX_THREADS: usize = 1024;
@@ -57,6 +59,8 @@ pub struct Command {
     pub options: Options,
     /// Workers; 0 lets the program choose.
     pub threads: usize,
+    /// Everything else goes first.
+    pub background: bool,
     /// How much is said about each entry.
     pub verbosity: Verbosity,
     /// Nothing but errors is shown.
@@ -122,7 +126,8 @@ impl Command {
             End::Version => return Err(Stop::Answer(definition.render_version())),
             End::Complaint(complaint) => return Err(usage(complaint)),
         }
-        let options = options(&args, choices, environment)?;
+        let mut options = options(&args, choices, environment)?;
+        options.bandwidth = bandwidth(args.bwlimit.as_deref())?;
         check_context(&args)?;
         let threads = threads(&args.threads)?;
         let report = match &args.report {
@@ -145,12 +150,14 @@ impl Command {
             (false, false) => Verbosity::None,
         };
         let quiet = args.quiet || program == "cp";
+        let background = args.background;
         let (sources, target) = operands(args)?;
         Ok(Self {
             sources,
             target,
             options,
             threads,
+            background,
             verbosity,
             quiet,
             report,
@@ -219,6 +226,20 @@ fn threads(text: &OsStr) -> Result<usize, Stop> {
         Some(Ok(n)) if n <= MAX_THREADS => Ok(n),
         _ => Err(usage(format!(
             "invalid number of threads: {} (0 to {MAX_THREADS}, or auto)",
+            quote(text)
+        ))),
+    }
+}
+
+/// Bytes per second; none, where there is no limit.
+fn bandwidth(rate: Option<&OsStr>) -> Result<Option<NonZeroU64>, Stop> {
+    let Some(text) = rate else {
+        return Ok(None);
+    };
+    match text.to_str().and_then(units::bytes) {
+        Some(rate) => Ok(NonZeroU64::new(rate)),
+        None => Err(usage(format!(
+            "invalid rate: {} (bytes a second, such as 500K or 1.5MB)",
             quote(text)
         ))),
     }
@@ -665,6 +686,16 @@ mod tests {
         }
         assert!(matches!(parse("--help --sparse=x"), Err(Stop::Answer(_))));
         assert!(matches!(parse("--version -Q"), Err(Stop::Answer(_))));
+    }
+
+    #[test]
+    fn a_rate_is_bytes_a_second_and_0_is_no_limit() {
+        let rate = |line| parsed(line).options.bandwidth.map(NonZeroU64::get);
+        assert_eq!(rate("a b"), None);
+        assert_eq!(rate("--bwlimit 50M a b"), Some(50 << 20));
+        assert_eq!(rate("--bwlimit=50M --bwlimit=1kB a b"), Some(1000));
+        assert_eq!(rate("--bwlimit=50M --bwlimit=0 a b"), None);
+        assert!(complaint("--bwlimit=fast a b").starts_with("invalid rate: 'fast' "));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::dir::{Entry, Place};
 use crate::durable::Filesystems;
 use crate::error::Error;
 use crate::handles::{Handles, Tables};
+use crate::limit::Limiter;
 use crate::links::{Links, Writers};
 use crate::options::Options;
 use crate::plan::Root;
@@ -143,6 +144,8 @@ pub(crate) struct Context {
     pub writers: Writers,
     pub process: Process,
     pub handles: Handles,
+    /// How fast data may move, if that is limited.
+    pub limit: Option<Limiter>,
     pub max_nested: u32,
     /// The same name may be met more than once: an operand is, or is inside, another one.
     pub names_repeat: bool,
@@ -322,6 +325,7 @@ impl Context {
             Tables::PerWorker => limit,
         };
         Self {
+            limit: options.bandwidth.map(Limiter::new),
             options,
             counters,
             links: Links::default(),

@@ -65,6 +65,7 @@
 //! | `data.rs` | the bytes of one file |
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `links.rs` | hard links; several names at the destination for one file |
+//! | `limit.rs` | how fast data may move (`--bwlimit`), and how much others come first (`--background`) |
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device at the end |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
@@ -114,6 +115,7 @@
 //! | rayon's queues | when a worker has run out of work | stealing: 0.2 % of the samples, and 0.8 % for their memory's epochs |
 //! | rayon's injector | once a copy | |
 //! | the observer, the list of errors | for what is told | a lock |
+//! | the limit, where there is one | 50 times a second or more, or once a small file | a lock around an addition (`limit.rs`) |
 //! | the kernel's lock on a directory | when a name is made in it | not ours; a directory's files are copied by fewer workers if that is faster (`controller.rs`) |
 //!
 //! # Units
@@ -134,6 +136,7 @@ mod facts;
 mod file;
 mod gate;
 mod handles;
+mod limit;
 mod links;
 mod make;
 mod meta;
@@ -154,6 +157,7 @@ mod verify;
 pub use context::{Canceller, Event, Interest, Observer, Question};
 pub use data::{Holes, How, Tried};
 pub use error::{Error, Operation};
+pub use limit::background;
 pub use options::{
     Atomic, Backup, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };

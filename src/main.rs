@@ -9,6 +9,7 @@ mod getopt;
 mod progress;
 mod prompt;
 mod signals;
+mod units;
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -48,6 +49,15 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         say(program, message);
         ExitCode::FAILURE
     };
+    if command.background
+        && let Err(error) = poolcp::background()
+    {
+        // Worse for others, but no reason not to copy.
+        say(
+            program,
+            &format!("warning: cannot lower the priority: {}", reason(&error)),
+        );
+    }
     let terminal = Arc::new(Terminal::new(program, &command));
     let (questions, asked) = mpsc::channel();
     let observer = Asking {
@@ -153,12 +163,16 @@ fn answer(program: &str, stop: Stop) -> ExitCode {
 
 /// Says that standard output could not be written, in `cp`'s words.
 fn write_error(error: &io::Error) -> String {
+    format!("write error: {}", reason(error))
+}
+
+/// What went wrong, without the "(os error N)" that the standard library adds and cp does not say.
+fn reason(error: &io::Error) -> String {
     let text = error.to_string();
-    // The standard library adds "(os error N)", which cp does not say.
-    format!(
-        "write error: {}",
-        text.split(" (os error").next().unwrap_or_default()
-    )
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// Writes one message to standard error, whole: in one call, whichever thread it comes from.

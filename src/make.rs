@@ -150,6 +150,7 @@ impl Entry {
             counters: &cx.counters,
             written,
             canceller: cx.canceller(),
+            limit: cx.limit.as_ref(),
             max_nested: cx.max_nested,
             reopen: &reopen,
         };
@@ -172,7 +173,7 @@ impl Entry {
         let name = dest.name().unwrap_or(place.names.dest);
         let id = sys::fstat(&dest.file).map(|stat| stat.id).ok();
         let file = sys::open_source(place.pair.dest(), name, flags);
-        written.check(&same(file, id, Operation::Verify)?, &cx.counters)
+        written.check(&same(file, id, Operation::Verify)?, cx)
     }
 
     /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's

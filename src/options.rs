@@ -5,6 +5,7 @@
 //! [`crate::plan`] and `decide.rs`.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 
 /// Which symbolic links in the source are followed, as `cp`'s `-P`, `-H` and `-L`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -204,6 +205,10 @@ pub struct Options {
     pub reflink: Reflink,
     /// How holes are treated.
     pub sparse: Sparse,
+    /// The most bytes per second that all workers together move and, with [`Options::verify`], read back; `None` is as many as
+    /// they can (`--bwlimit`). No window of time has more than that and a tenth of a second's worth, or a block of 4 KiB for
+    /// each worker if that is more. What is shared with the source does not move.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 impl Default for Options {
@@ -231,6 +236,7 @@ impl Default for Options {
             verify: false,
             reflink: Reflink::default(),
             sparse: Sparse::default(),
+            bandwidth: None,
         }
     }
 }

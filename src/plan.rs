@@ -332,15 +332,17 @@ impl Plan {
         Ok((pool, job))
     }
 
-    /// Whether a pool would help. Where all that is to be done is to copy one small file, starting workers takes longer
-    /// than the copy: [`Task::run`] does it on the calling thread.
+    /// Whether a pool would help. Where all that is to be done is to copy one small file, and as fast as it goes, starting
+    /// workers takes longer than the copy: [`Task::run`] does it on the calling thread.
     #[must_use]
     pub fn needs_pool(&self) -> bool {
         let is_small = |root: &Root| {
             let looked = sys::stat_at(sys::cwd(), root.source.as_os_str(), true);
             looked.is_ok_and(|stat| stat.kind == Kind::File && !data::is_large(&stat))
         };
-        self.options.ask || !matches!(&self.roots[..], [only] if is_small(only))
+        self.options.ask
+            || self.options.bandwidth.is_some()
+            || !matches!(&self.roots[..], [only] if is_small(only))
     }
 
     fn copy(self, tables: Tables) -> Report {

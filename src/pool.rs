@@ -66,6 +66,7 @@ use std::time::{Duration, Instant};
 
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
+use crate::limit;
 use crate::sys;
 
 /// How long a waiting worker that found no other work sleeps before it looks again. The end of what it waits for wakes it
@@ -128,6 +129,7 @@ pub struct PoolBuilder {
     threads: usize,
     name: String,
     stack_size: Option<usize>,
+    background: bool,
     tables: Tables,
     /// For a pool that grows: behind which gate its workers work.
     gate: Option<Arc<Gate>>,
@@ -151,6 +153,20 @@ impl PoolBuilder {
     /// The size of each worker's stack in bytes; the standard library's default unless set, and 128 KiB at least.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Whether the workers let the rest of the machine go first, as [`crate::background`] does for a thread; false unless set.
+    /// A worker that the system refuses that works on with the priority it has.
+    ///
+    /// ```
+    /// use poolcp::Pool;
+    ///
+    /// let pool = Pool::builder().threads(2).background(true).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn background(mut self, background: bool) -> Self {
+        self.background = background;
         self
     }
 
@@ -244,8 +260,13 @@ impl PoolBuilder {
             thread = thread.stack_size(bytes.max(LEAST_STACK));
         }
         let tables = self.tables;
+        let is_background = self.background;
         let gate = self.gate.clone();
         thread.spawn(move || {
+            if is_background {
+                // Refused, it is as fast as ever.
+                let _ = limit::background();
+            }
             if tables == Tables::PerWorker {
                 // Refused (by a sandbox, say), the worker goes on with what it shares, which is only slower.
                 let _ = sys::unshare_thread();
@@ -355,6 +376,7 @@ impl Pool {
             threads: 0,
             name: "poolcp".to_string(),
             stack_size: None,
+            background: false,
             tables: Tables::Shared,
             gate: None,
         }
