@@ -287,6 +287,10 @@ pub struct Args {
     #[arg(long, value_name = "FORMAT", help_heading = "What is shown")]
     pub report: Option<OsString>,
 
+    /// Print what a package needs: complete-bash, complete-zsh, complete-fish, man
+    #[arg(long, value_name = "WHAT", help_heading = "What is shown")]
+    pub generate: Option<OsString>,
+
     /// Show this help
     #[arg(long, help_heading = "What is shown")]
     pub help: bool,

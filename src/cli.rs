@@ -20,6 +20,7 @@ use poolcp::{
 };
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};
+use crate::generate;
 use crate::getopt::{self, End};
 use crate::units;
 
@@ -125,6 +126,10 @@ impl Command {
             End::Help => return Err(Stop::Answer(definition.render_long_help().to_string())),
             End::Version => return Err(Stop::Answer(definition.render_version())),
             End::Complaint(complaint) => return Err(usage(complaint)),
+        }
+        if let Some(what) = &args.generate {
+            let kind = choose("--generate", what, &generate::KINDS)?;
+            return Err(Stop::Answer(generate::make(kind, &definition)));
         }
         let mut options = options(&args, choices, environment)?;
         options.bandwidth = bandwidth(args.bwlimit.as_deref())?;
@@ -696,6 +701,38 @@ mod tests {
         assert_eq!(rate("--bwlimit=50M --bwlimit=1kB a b"), Some(1000));
         assert_eq!(rate("--bwlimit=50M --bwlimit=0 a b"), None);
         assert!(complaint("--bwlimit=fast a b").starts_with("invalid rate: 'fast' "));
+    }
+
+    #[test]
+    fn completions_offer_the_words_that_are_taken() {
+        let definition = Args::command();
+        let options = definition
+            .get_arguments()
+            .filter(|arg| arg.get_action().takes_values());
+        for arg in options {
+            let Some(name) = arg.get_long() else {
+                continue;
+            };
+            let offered = generate::words(arg.get_id().as_str());
+            // What is refused says what is not.
+            let refusal = match parse(&format!("--{name}=? a b")) {
+                Err(Stop::Usage(message)) => message.replace(['\u{2018}', '\u{2019}'], "'"),
+                _ => String::new(),
+            };
+            if let Some((_, valid)) = refusal.split_once("Valid arguments are:") {
+                let valid: Vec<_> = valid.split('\'').skip(1).step_by(2).collect();
+                let sorted = |words: &[&str]| {
+                    let mut words: Vec<_> = words.iter().map(ToString::to_string).collect();
+                    words.sort_unstable();
+                    words
+                };
+                assert_eq!(sorted(offered), sorted(&valid), "--{name}");
+            }
+            for word in offered {
+                let taken = parse(&format!("--{name}={word} a b"));
+                assert!(!matches!(taken, Err(Stop::Usage(_))), "--{name}={word}");
+            }
+        }
     }
 
     #[test]

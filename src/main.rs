@@ -5,6 +5,7 @@
 
 mod args;
 mod cli;
+mod generate;
 mod getopt;
 mod progress;
 mod prompt;

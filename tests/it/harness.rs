@@ -70,6 +70,12 @@ pub enum Need {
     LoopDevice,
     /// `prlimit`, and root to become a user with a limit of threads.
     ThreadLimit,
+    Bash,
+    Zsh,
+    Fish,
+    Man,
+    Mandoc,
+    Ionice,
 }
 
 impl fmt::Display for Need {
@@ -92,6 +98,12 @@ impl fmt::Display for Need {
             Self::Strace => "strace, and the right to trace",
             Self::LoopDevice => "losetup, and the right to use it",
             Self::ThreadLimit => "prlimit, and root",
+            Self::Bash => "bash, and script of util-linux",
+            Self::Zsh => "zsh, and script of util-linux",
+            Self::Fish => "fish",
+            Self::Man => "man of man-db, and groff",
+            Self::Mandoc => "mandoc",
+            Self::Ionice => "ionice",
         })
     }
 }
@@ -140,6 +152,12 @@ impl Need {
             Self::ThreadLimit => {
                 is_root() && probe.call("true", [""; 0]).max_threads(8).run().code == 0
             }
+            Self::Bash => is_installed("bash") && is_installed("script"),
+            Self::Zsh => is_installed("zsh") && is_installed("script"),
+            Self::Fish => is_installed("fish"),
+            Self::Man => is_installed("man") && is_installed("groff"),
+            Self::Mandoc => is_installed("mandoc"),
+            Self::Ionice => is_installed("ionice"),
             Self::LoopDevice => LoopDevice::attach(&probe.file("disk", 1 << 20)).is_some(),
         }
     }

@@ -21,6 +21,8 @@
 //! | `attacker` | somebody swaps names while they are copied |
 //! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
+//! | `shells` | completions, in the shells that they are for, and the manual page |
+//! | `limits` | how fast data moves, and with what priority |
 //! | `surroundings` | limits, closed streams, no permission, what vanishes |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
 //! | `trees` | random trees, copied, merged, compared; a failure shrinks to the smallest tree |
@@ -38,6 +40,7 @@ mod errors;
 mod faults;
 mod interrupted;
 mod kinds;
+mod limits;
 mod metadata;
 // What only the latency bench uses of it.
 #[allow(dead_code)]
@@ -45,6 +48,7 @@ mod passthrough;
 mod replacing;
 mod report;
 mod scale;
+mod shells;
 mod strange;
 mod surroundings;
 mod trees;
