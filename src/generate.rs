@@ -121,9 +121,10 @@ fn from_clap(shell: Shell, command: &mut Command) -> String {
     String::from_utf8_lossy(&text).into_owned()
 }
 
-/// `--name=-[help]` instead of `--name=[help]` says that the value is in the same word; `_values -s ,` takes several words.
+/// `--name=-[help]` instead of `--name=[help]` says that the value is in the same word; `_values -s ,` takes several words;
+/// `*:` instead of `*::` lets options follow operands.
 fn zsh(command: &mut Command) -> String {
-    let mut text = from_clap(Shell::Zsh, command);
+    let mut text = from_clap(Shell::Zsh, command).replace("'*::operands", "'*:operands");
     for name in with_optional_value(command) {
         text = text.replace(&format!("--{name}=["), &format!("--{name}=-["));
     }
@@ -140,26 +141,29 @@ fn zsh(command: &mut Command) -> String {
     text
 }
 
-/// Without `-r` a value is optional, and follows a `=`. Lists of words are made by a function of fish's own.
+/// Without `-r` a value is optional, and follows a `=`; a function of fish's own takes several words.
 fn fish(command: &mut Command) -> String {
-    let text = from_clap(Shell::Fish, command);
+    let mut text = from_clap(Shell::Fish, command);
+    let lists = command
+        .get_opts()
+        .filter(|arg| is_list(arg.get_id().as_str()));
+    for arg in lists {
+        let words = words(arg.get_id().as_str());
+        let one_each = words.iter().map(|word| format!("{word}\\t''"));
+        let one_each: Vec<_> = one_each.collect();
+        text = text.replace(
+            &format!("-a \"{}\"", one_each.join("\n")),
+            &format!("-a \"(__fish_append , {})\"", words.join(" ")),
+        );
+    }
+    let with_optional_value: Vec<_> = with_optional_value(command).collect();
     let mend = |line: &str| {
-        let is_about = |name: &str| line.contains(&format!(" -l {name} "));
-        let mut line = line.to_owned();
-        for arg in command.get_opts() {
-            let id = arg.get_id().as_str();
-            if !arg.get_long().is_some_and(is_about) {
-                continue;
-            }
-            if arg.is_require_equals_set() {
-                line = line.replace(" -r", "");
-            }
-            if let (true, Some(at)) = (is_list(id), line.find(" -a ")) {
-                let words = words(id).join(" ");
-                line.truncate(at);
-                line += &format!(" -a \"(__fish_append , {words})\"");
-            }
-        }
+        let is_about = |name: &&str| line.contains(&format!(" -l {name} "));
+        let line = if with_optional_value.iter().any(is_about) {
+            line.replace(" -r", "")
+        } else {
+            line.to_owned()
+        };
         line + "\n"
     };
     text.lines().map(mend).collect()

@@ -234,12 +234,12 @@ fn zsh_completes_options_words_and_files() {
     let sandbox = Sandbox::new();
     // Where zsh looks for it, by the name that it has there.
     fs::write(
-        sandbox.dir("functions").join("_poolcp"),
+        sandbox.dir(".functions").join("_poolcp"),
         generated(&sandbox, "complete-zsh"),
     )
     .expect("write");
     let mut zsh = Terminal::start(&sandbox, "zsh -f -i");
-    zsh.type_keys("fpath=($PWD/functions $fpath); autoload -U compinit; compinit -u -D; LISTMAX=9999; setopt no_beep no_auto_menu no_list_ambiguous\n");
+    zsh.type_keys("fpath=($PWD/.functions $fpath); autoload -U compinit; compinit -u -D; LISTMAX=9999; setopt no_beep no_auto_remove_slash no_auto_menu no_list_ambiguous\n");
     zsh.type_keys("echo 'lo''aded'\n");
     let new = zsh.wait_for("loaded");
     assert!(!new.contains("zsh:"), "{new}");
