@@ -13,6 +13,10 @@
 //! | `small-tree` | thousands of small files in hundreds of nested directories, sized as in a source tree | opening, making and closing; stealing of directories |
 //! | `flat-directory` | thousands of 4 KiB files in one directory | the kernel's lock on one directory |
 //! | `huge-file` | one file of 512 MiB | moving bytes in chunks; the kernel's lock on one file |
+//! | `cold-small-tree`, `cold-flat-directory`, `cold-huge-file` | the same, from a disk | the disk, which wants to be asked for several things at once |
+//!
+//! Before each copy of a cold group the source's data is dropped from memory (posix_fadvise(2), which everybody may do and
+//! which disturbs nobody else); names and inodes may stay. Where that does not work, as in memory, those groups are left out.
 //!
 //! Every copy goes to a destination that does not exist and must report success, the right number of files and the right
 //! number of bytes. The first two groups copy as `poolcp -r` does, so on a filesystem that can share blocks (btrfs, xfs)
@@ -23,8 +27,8 @@
 //! # What is not measured
 //!
 //! - Making the data, starting the threads, removing the copies.
-//! - The disk. Sources are in the page cache after the first read, and copies end in it: nothing here waits for them to be
-//!   written back. Only where the writing back keeps a processor or a journal busy does it show, as noise.
+//! - Writing to the disk. Copies end in the page cache: nothing here waits for them to be written back. Only where the writing
+//!   back keeps a processor or a journal busy does it show, as noise. Reading from it is what the cold groups are about.
 //! - Making files on ext4, alas. For minutes ext4 avoids the inodes of removed files, and it looks for others one by one
 //!   among those of the copies before. That takes several times as long as copying a small file and does not get faster
 //!   with more threads. For the groups with many files choose another filesystem.
@@ -32,35 +36,49 @@
 //! # How to run it
 //!
 //! ```text
-//! cargo bench --bench scaling                               # everything, some five minutes
-//! cargo bench --bench scaling -- small-tree                 # one group
+//! cargo bench --bench scaling                               # everything, some eight minutes
+//! cargo bench --bench scaling -- flat-directory             # two groups
 //! POOLCP_BENCH_DIR=/dev/shm cargo bench --bench scaling     # the data elsewhere: here in memory
 //! cargo bench --bench scaling -- --test                     # each once and smaller, in seconds
 //! ```
 //!
 //! The data lies in a new directory inside the one that `POOLCP_BENCH_DIR` names, or else inside the system's temporary
-//! one. It needs 1.1 GiB of room, and is removed at the end, but not if the bench is killed. It is the same in every run.
+//! one; the sources of the cold groups in one inside of what `POOLCP_BENCH_DISK` names, or else of the temporary one. It
+//! needs 1.1 GiB of room, and is removed at the end, but not if the bench is killed. It is the same in every run.
 //!
-//! The report is `target/criterion/report/index.html`; each group's page there has the line chart of time over threads
+//! The chart of all groups that were measured is `target/scaling.svg`: how many times as fast as one thread they are, the
+//! medians, with bars from the lower to the upper quartile. With `POOLCP_BENCH_DIR=/dev/shm` it is `benches/scaling.svg`.
+//!
+//! criterion's own report is `target/criterion/report/index.html`; each group's page there has the line chart of time over threads
 //! ("Input"). Its time axis does not begin at zero. criterion would draw the chart over its own `Throughput` instead, were
 //! that set, and it is the same for all threads, so there would be no chart; therefore this bench prints the rates itself,
 //! from the median of all copies including those that criterion warms up with.
 
+#[path = "peers/machine.rs"]
+mod machine;
+#[path = "peers/plot.rs"]
+mod plot;
 #[path = "peers/random.rs"]
 mod random;
 
 use std::cell::{LazyCell, RefCell};
+use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use humansize::{BINARY, format_size};
 use poolcp::{Options, Plan, Pool, Reflink, Target};
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tempfile::TempDir;
 
+use machine::Machine;
+use plot::{Chart, Curve, Panel, Spread};
 use random::SplitMix64;
 
 /// Doubling shows where more stops to help, up to more threads than most machines have cores; and 10, the number in the
@@ -127,29 +145,87 @@ const TEST: Scale = Scale {
     huge_size: 64 << 20,
 };
 
+/// What is copied, in the words of the chart, and the name of its group.
+const WORKLOADS: [(&str, &str); 3] = [
+    ("small tree", "small-tree"),
+    ("flat directory", "flat-directory"),
+    ("huge file", "huge-file"),
+];
+
+/// Whether the source is in memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Cache {
+    Warm,
+    Cold,
+}
+
+impl Cache {
+    fn group(self, name: &str) -> String {
+        match self {
+            Self::Warm => name.to_owned(),
+            Self::Cold => format!("cold-{name}"),
+        }
+    }
+
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Warm => "source in memory",
+            Self::Cold => "source on disk",
+        }
+    }
+}
+
+/// The times of all copies by cache, workload and number of threads.
+type Times = BTreeMap<(Cache, &'static str, usize), Vec<Duration>>;
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let base = env::var_os("POOLCP_BENCH_DIR").map_or_else(env::temp_dir, PathBuf::from);
+    let directory = |name| env::var_os(name).map_or_else(env::temp_dir, PathBuf::from);
+    let base = directory("POOLCP_BENCH_DIR");
+    let disk = directory("POOLCP_BENCH_DISK");
     // Not to stdout, where `--list` is read by programs.
     eprintln!(
-        "The data is in {} (POOLCP_BENCH_DIR chooses another directory).",
-        base.display()
+        "The data is in {}, that of the cold groups in {} (POOLCP_BENCH_DIR and POOLCP_BENCH_DISK choose others).",
+        base.display(),
+        disk.display()
     );
     let scale = if is_test() { TEST } else { FULL };
-
-    let recursive = Options::recursive();
-    scaling(&mut criterion, "small-tree", &recursive, || {
-        Source::generate(&base, |files| make_small_tree(files, &scale))
-    });
-    scaling(&mut criterion, "flat-directory", &recursive, || {
-        Source::generate(&base, |files| make_flat_directory(files, &scale))
-    });
-    let mut moving = Options::recursive();
-    moving.reflink = Reflink::Never;
-    scaling(&mut criterion, "huge-file", &moving, || {
-        Source::generate(&base, |files| files.write("huge", scale.huge_size))
-    });
+    let mut times = Times::new();
+    for cache in [Cache::Warm, Cache::Cold] {
+        let place = if cache == Cache::Warm { &base } else { &disk };
+        if cache == Cache::Cold && !can_be_cold(place) {
+            eprintln!(
+                "No cold groups: data in {} stays in memory.",
+                disk.display()
+            );
+            continue;
+        }
+        for (words, name) in WORKLOADS {
+            let mut options = Options::recursive();
+            if name == "huge-file" {
+                options.reflink = Reflink::Never;
+            }
+            let generate = || {
+                Source::generate(place, &base, cache, |files| match name {
+                    "small-tree" => make_small_tree(files, &scale),
+                    "flat-directory" => make_flat_directory(files, &scale),
+                    _ => files.write("huge", scale.huge_size),
+                })
+            };
+            let measured = scaling(&mut criterion, &cache.group(name), &options, generate);
+            times.extend(
+                measured
+                    .into_iter()
+                    .map(|(n, all)| ((cache, words, n), all)),
+            );
+        }
+    }
     criterion.final_summary();
+    match save_chart(&times, &base) {
+        Ok(Some(path)) => eprintln!("The chart is {}.", path.display()),
+        Ok(None) => {}
+        Err(error) => eprintln!("The chart could not be written: {error}"),
+    }
 }
 
 /// By criterion's own rule: `cargo test` runs benches as well, without `--bench`, and then nothing is measured either.
@@ -158,14 +234,16 @@ fn is_test() -> bool {
     given("--test") || !given("--bench")
 }
 
-/// Measures one group. The source is made when the first copy wants it: not for a group that a filter leaves out.
+/// Measures one group, and returns the times for each number of threads. The source is made when the first copy wants it: not
+/// for a group that a filter leaves out.
 fn scaling(
     criterion: &mut Criterion,
     name: &str,
     options: &Options,
     generate: impl FnOnce() -> io::Result<Source>,
-) {
+) -> Vec<(usize, Vec<Duration>)> {
     let source = LazyCell::new(|| generate().expect("the source can be generated"));
+    let mut all = Vec::new();
     let mut group = criterion.benchmark_group(name);
     group
         .sample_size(SAMPLES)
@@ -186,20 +264,109 @@ fn scaling(
                 sum
             });
         });
-        if !is_test() {
-            print_rates(&source, times.into_inner());
+        let mut times = times.into_inner();
+        if times.is_empty() {
+            continue;
         }
+        times.sort_unstable();
+        if !is_test() {
+            print_rates(&source, times[times.len() / 2]);
+        }
+        all.push((threads, times));
     }
     group.finish();
+    all
 }
 
-/// Prints a line in the style of those that criterion has just printed; nothing if it measured nothing.
-fn print_rates(source: &LazyCell<Source, impl FnOnce() -> Source>, mut times: Vec<Duration>) {
-    if times.is_empty() {
-        return;
+/// Whether data on this directory's filesystem can be dropped from memory.
+fn can_be_cold(directory: &Path) -> bool {
+    let try_it = || -> io::Result<bool> {
+        let mut file = tempfile::tempfile_in(directory)?;
+        file.write_all(&[1; 1 << 16])?;
+        file.sync_all()?;
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
+        let mut byte = [0];
+        let mut buffers = [IoSliceMut::new(&mut byte)];
+        // Without waiting, only what is in memory can be read.
+        let read = preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT);
+        Ok(read == Err(Errno::AGAIN))
+    };
+    try_it().unwrap_or(false)
+}
+
+/// Draws what was measured, if anything was; of a test, into a corner of its own.
+fn save_chart(times: &Times, base: &Path) -> io::Result<Option<PathBuf>> {
+    let panels: Vec<Panel> = [Cache::Warm, Cache::Cold]
+        .into_iter()
+        .map(|cache| Panel {
+            name: cache.describe().to_owned(),
+            curves: WORKLOADS
+                .iter()
+                .filter_map(|(words, _)| curve(times, cache, words))
+                .collect(),
+        })
+        .filter(|panel| !panel.curves.is_empty())
+        .collect();
+    if panels.is_empty() {
+        return Ok(None);
     }
-    times.sort_unstable();
-    let median = times[times.len() / 2].as_secs_f64();
+    let machine = Machine::here();
+    let filesystem = if base.starts_with("/dev/shm") {
+        "copies to memory".to_owned()
+    } else {
+        format!("copies to {}", base.display())
+    };
+    let date = machine::date();
+    let chart = Chart {
+        title: "How many times as fast as with one thread".to_owned(),
+        subtitle: format!(
+            "poolcp {}, {} processors ({}, {} GiB), Linux {}, {filesystem}, {}",
+            env!("CARGO_PKG_VERSION"),
+            machine.cores,
+            machine.processor,
+            machine.memory_gib,
+            machine.kernel,
+            date.split('T').next().unwrap_or_default()
+        ),
+        unit: "speed-up",
+        ideal: true,
+        panels,
+    };
+    let corner = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let place = match corner.parent() {
+        Some(target) if !is_test() => target,
+        _ => corner,
+    };
+    fs::create_dir_all(place)?;
+    let path = place.join("scaling.svg");
+    fs::write(&path, chart.draw())?;
+    Ok(Some(path))
+}
+
+/// A workload's speed-up over the median with one thread; nothing if that was not measured.
+fn curve(times: &Times, cache: Cache, words: &'static str) -> Option<Curve> {
+    let quantile =
+        |sorted: &[Duration], part: usize| sorted[(sorted.len() - 1) * part / 4].as_secs_f64();
+    let alone = quantile(times.get(&(cache, words, 1))?, 2);
+    let speed = |sorted: &Vec<Duration>| Spread {
+        low: alone / quantile(sorted, 3),
+        middle: alone / quantile(sorted, 2),
+        high: alone / quantile(sorted, 1),
+    };
+    let points = THREADS.iter().filter_map(|&threads| {
+        let sorted = times.get(&(cache, words, threads))?;
+        Some((threads, speed(sorted)))
+    });
+    Some(Curve {
+        name: words.to_owned(),
+        points: points.collect(),
+        level: None,
+    })
+}
+
+/// Prints a line in the style of those that criterion has just printed.
+fn print_rates(source: &LazyCell<Source, impl FnOnce() -> Source>, median: Duration) {
+    let median = median.as_secs_f64();
     let bytes = format_size((source.bytes as f64 / median) as u64, BINARY);
     let files = match source.files {
         // That would be copies per second.
@@ -211,40 +378,60 @@ fn print_rates(source: &LazyCell<Source, impl FnOnce() -> Source>, mut times: Ve
 
 /// What is copied, and where to.
 struct Source {
-    /// Holds both, and removes them in the end.
+    /// Holds the source, and removes it in the end.
     dir: TempDir,
+    /// The same for the copies.
+    copies: TempDir,
+    /// All files, if their data is to be dropped from memory before each copy.
+    cold: Vec<PathBuf>,
     files: u64,
     bytes: u64,
 }
 
 impl Source {
     /// Makes the files and waits until they are on the disk, so that writing them back does not disturb the copies.
-    fn generate(base: &Path, make: impl FnOnce(&mut Files) -> io::Result<()>) -> io::Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("poolcp-bench-")
-            .tempdir_in(base)?;
+    fn generate(
+        place: &Path,
+        copies: &Path,
+        cache: Cache,
+        make: impl FnOnce(&mut Files) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let new = |parent| {
+            tempfile::Builder::new()
+                .prefix("poolcp-bench-")
+                .tempdir_in(parent)
+        };
+        let dir = new(place)?;
         let mut files = Files {
             root: dir.path().join("source"),
             random: SplitMix64::new(SEED),
-            files: 0,
+            paths: Vec::new(),
             bytes: 0,
         };
         fs::create_dir(&files.root)?;
         make(&mut files)?;
         rustix::fs::syncfs(File::open(dir.path())?)?;
         Ok(Self {
-            files: files.files,
+            files: files.paths.len() as u64,
             bytes: files.bytes,
+            copies: new(copies)?,
+            cold: if cache == Cache::Cold {
+                files.paths
+            } else {
+                Vec::new()
+            },
             dir,
         })
     }
 
     /// Copies, checks and removes the copy; returns how long the copying alone took.
     fn time_copy(&self, pool: &Pool, options: &Options) -> Duration {
-        let copy = self.dir.path().join("copy");
+        let copy = self.copies.path().join("copy");
         let source = self.dir.path().join("source");
         let plan = Plan::resolve([source], Target::Exactly(copy.clone()), options.clone());
         let plan = plan.expect("one source has one destination");
+
+        self.chill().expect("data can be dropped from memory");
 
         let start = Instant::now();
         let job = pool.apply_async(plan).expect("the pool is open");
@@ -260,20 +447,30 @@ impl Source {
         fs::remove_dir_all(copy).expect("the copy can be removed");
         time
     }
+
+    /// Drops the data of what is to be cold from memory.
+    fn chill(&self) -> io::Result<()> {
+        for path in &self.cold {
+            let all: Option<NonZero<u64>> = None;
+            rustix::fs::fadvise(File::open(path)?, 0, all, Advice::DontNeed)?;
+        }
+        Ok(())
+    }
 }
 
 /// A source while it is made.
 struct Files {
     root: PathBuf,
     random: SplitMix64,
-    files: u64,
+    paths: Vec<PathBuf>,
     bytes: u64,
 }
 
 impl Files {
     /// Makes a file of random bytes: nothing in it can become a hole or be compressed.
     fn write(&mut self, path: impl AsRef<Path>, size: u64) -> io::Result<()> {
-        let mut file = File::create_new(self.root.join(path))?;
+        let path = self.root.join(path);
+        let mut file = File::create_new(&path)?;
         let mut piece = vec![0; PIECE];
         let mut left = size;
         while left > 0 {
@@ -282,7 +479,7 @@ impl Files {
             file.write_all(&piece[..len])?;
             left -= len as u64;
         }
-        self.files += 1;
+        self.paths.push(path);
         self.bytes += size;
         Ok(())
     }
