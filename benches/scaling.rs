@@ -38,6 +38,7 @@
 //! ```text
 //! cargo bench --bench scaling                               # everything, some eight minutes
 //! cargo bench --bench scaling -- flat-directory             # two groups
+//! cargo bench --bench scaling -- chart                      # the chart alone, some two minutes
 //! POOLCP_BENCH_DIR=/dev/shm cargo bench --bench scaling     # the data elsewhere: here in memory
 //! cargo bench --bench scaling -- --test                     # each once and smaller, in seconds
 //! ```
@@ -46,8 +47,9 @@
 //! one; the sources of the cold groups in one inside of what `POOLCP_BENCH_DISK` names, or else of the temporary one. It
 //! needs 1.1 GiB of room, and is removed at the end, but not if the bench is killed. It is the same in every run.
 //!
-//! The chart of all groups that were measured is `target/scaling.svg`: how many times as fast as one thread they are, the
-//! medians, with bars from the lower to the upper quartile. With `POOLCP_BENCH_DIR=/dev/shm` it is `benches/scaling.svg`.
+//! The chart of all groups is `target/scaling.svg`: how many times as fast as one thread they are. criterion measures one
+//! number of threads after the other; for the chart they take turns, 11 times, and the speed-up is the median of the rounds'
+//! ratios, with bars from the lower to the upper quartile. `benches/scaling.svg` was made with `POOLCP_BENCH_DIR=/dev/shm`.
 //!
 //! criterion's own report is `target/criterion/report/index.html`; each group's page there has the line chart of time over threads
 //! ("Input"). Its time axis does not begin at zero. criterion would draw the chart over its own `Throughput` instead, were
@@ -62,7 +64,6 @@ mod plot;
 mod random;
 
 use std::cell::{LazyCell, RefCell};
-use std::collections::BTreeMap;
 use std::env;
 use std::fs::{self, File};
 use std::io::{self, IoSliceMut, Write};
@@ -91,9 +92,15 @@ const SAMPLES: usize = 10;
 /// Enough to fill the page cache with the source and the kernel's caches with its names, which the first copy does.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// With three groups of seven thread counts, this makes some five minutes, warming up and charts included. criterion fits
+/// With six groups of seven thread counts, this makes some five minutes, warming up and charts included. criterion fits
 /// the removals into it, too.
-const MEASUREMENT: Duration = Duration::from_secs(8);
+const MEASUREMENT: Duration = Duration::from_secs(5);
+
+/// Enough that the median of the ratios keeps still on a machine that is not quite idle.
+const ROUNDS: usize = 11;
+
+/// The word that asks for the chart alone.
+const CHART: &str = "chart";
 
 /// The median of file sizes in source trees: it is 4.6 to 5.2 KB in /usr/include and in Python's standard library.
 const MEDIAN_SIZE: f64 = 4096.0;
@@ -153,7 +160,7 @@ const WORKLOADS: [(&str, &str); 3] = [
 ];
 
 /// Whether the source is in memory.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Cache {
     Warm,
     Cold,
@@ -175,8 +182,13 @@ impl Cache {
     }
 }
 
-/// The times of all copies by cache, workload and number of threads.
-type Times = BTreeMap<(Cache, &'static str, usize), Vec<Duration>>;
+/// What came of one workload in the rounds for the chart.
+struct Study {
+    cache: Cache,
+    workload: &'static str,
+    /// Seconds, in the order of [`THREADS`].
+    rounds: Vec<[f64; THREADS.len()]>,
+}
 
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
@@ -190,7 +202,7 @@ fn main() {
         disk.display()
     );
     let scale = if is_test() { TEST } else { FULL };
-    let mut times = Times::new();
+    let mut studies = Vec::new();
     for cache in [Cache::Warm, Cache::Cold] {
         let place = if cache == Cache::Warm { &base } else { &disk };
         if cache == Cache::Cold && !can_be_cold(place) {
@@ -205,27 +217,42 @@ fn main() {
             if name == "huge-file" {
                 options.reflink = Reflink::Never;
             }
-            let generate = || {
-                Source::generate(place, &base, cache, |files| match name {
+            let source = LazyCell::new(|| {
+                let source = Source::generate(place, &base, cache, |files| match name {
                     "small-tree" => make_small_tree(files, &scale),
                     "flat-directory" => make_flat_directory(files, &scale),
                     _ => files.write("huge", scale.huge_size),
-                })
-            };
-            let measured = scaling(&mut criterion, &cache.group(name), &options, generate);
-            times.extend(
-                measured
-                    .into_iter()
-                    .map(|(n, all)| ((cache, words, n), all)),
-            );
+                });
+                source.expect("the source can be generated")
+            });
+            let group = cache.group(name);
+            scaling(&mut criterion, &group, &options, &source);
+            if wants_chart() {
+                eprintln!("Rounds for the chart: {group}");
+                studies.push(Study {
+                    cache,
+                    workload: words,
+                    rounds: rounds(&source, &options),
+                });
+            }
         }
     }
     criterion.final_summary();
-    match save_chart(&times, &base) {
-        Ok(Some(path)) => eprintln!("The chart is {}.", path.display()),
-        Ok(None) => {}
+    if studies.is_empty() {
+        return;
+    }
+    match save_chart(&studies, &base) {
+        Ok(path) => eprintln!("The chart is {}.", path.display()),
         Err(error) => eprintln!("The chart could not be written: {error}"),
     }
+}
+
+/// The chart belongs to a run of everything, and to the word that asks for it and that no group has in its name.
+fn wants_chart() -> bool {
+    let words: Vec<_> = env::args().skip(1).collect();
+    let asks = words.iter().any(|word| word == CHART);
+    let is_list = words.iter().any(|word| word == "--list");
+    !is_list && (asks || words.iter().all(|word| word.starts_with('-')))
 }
 
 /// By criterion's own rule: `cargo test` runs benches as well, without `--bench`, and then nothing is measured either.
@@ -234,16 +261,13 @@ fn is_test() -> bool {
     given("--test") || !given("--bench")
 }
 
-/// Measures one group, and returns the times for each number of threads. The source is made when the first copy wants it: not
-/// for a group that a filter leaves out.
+/// Measures one group. The source is made when the first copy wants it: not for a group that a filter leaves out.
 fn scaling(
     criterion: &mut Criterion,
     name: &str,
     options: &Options,
-    generate: impl FnOnce() -> io::Result<Source>,
-) -> Vec<(usize, Vec<Duration>)> {
-    let source = LazyCell::new(|| generate().expect("the source can be generated"));
-    let mut all = Vec::new();
+    source: &LazyCell<Source, impl FnOnce() -> Source>,
+) {
     let mut group = criterion.benchmark_group(name);
     group
         .sample_size(SAMPLES)
@@ -264,18 +288,35 @@ fn scaling(
                 sum
             });
         });
-        let mut times = times.into_inner();
-        if times.is_empty() {
-            continue;
-        }
-        times.sort_unstable();
         if !is_test() {
-            print_rates(&source, times[times.len() / 2]);
+            print_rates(source, times.into_inner());
         }
-        all.push((threads, times));
     }
     group.finish();
-    all
+}
+
+/// Copies in rounds, in which each number of threads has its turn: what else the machine does meanwhile hits all alike, and
+/// what each brings is the ratio of two times that are next to each other.
+fn rounds(source: &Source, options: &Options) -> Vec<[f64; THREADS.len()]> {
+    let pools = THREADS.map(|threads| {
+        let pool = Pool::builder().threads(threads).build();
+        pool.expect("the system grants the threads")
+    });
+    let mut rounds = Vec::new();
+    let count = if is_test() { 1 } else { ROUNDS };
+    for round in 0..=count {
+        let mut times = [0.0; THREADS.len()];
+        for turn in 0..THREADS.len() {
+            // Nobody is always the first, or after the same. Seven is prime: each step visits all.
+            let number = (turn * (1 + round % 3) + round) % THREADS.len();
+            times[number] = source.time_copy(&pools[number], options).as_secs_f64();
+        }
+        // The first round fills the kernel's caches.
+        if round > 0 {
+            rounds.push(times);
+        }
+    }
+    rounds
 }
 
 /// Whether data on this directory's filesystem can be dropped from memory.
@@ -294,22 +335,16 @@ fn can_be_cold(directory: &Path) -> bool {
     try_it().unwrap_or(false)
 }
 
-/// Draws what was measured, if anything was; of a test, into a corner of its own.
-fn save_chart(times: &Times, base: &Path) -> io::Result<Option<PathBuf>> {
-    let panels: Vec<Panel> = [Cache::Warm, Cache::Cold]
-        .into_iter()
-        .map(|cache| Panel {
-            name: cache.describe().to_owned(),
-            curves: WORKLOADS
-                .iter()
-                .filter_map(|(words, _)| curve(times, cache, words))
-                .collect(),
-        })
-        .filter(|panel| !panel.curves.is_empty())
-        .collect();
-    if panels.is_empty() {
-        return Ok(None);
-    }
+/// Draws the rounds; of a test, into a corner of its own.
+fn save_chart(studies: &[Study], base: &Path) -> io::Result<PathBuf> {
+    let panels = [Cache::Warm, Cache::Cold].map(|cache| Panel {
+        name: cache.describe().to_owned(),
+        curves: studies
+            .iter()
+            .filter(|study| study.cache == cache)
+            .map(curve)
+            .collect(),
+    });
     let machine = Machine::here();
     let filesystem = if base.starts_with("/dev/shm") {
         "copies to memory".to_owned()
@@ -330,7 +365,10 @@ fn save_chart(times: &Times, base: &Path) -> io::Result<Option<PathBuf>> {
         ),
         unit: "speed-up",
         ideal: true,
-        panels,
+        panels: panels
+            .into_iter()
+            .filter(|panel| !panel.curves.is_empty())
+            .collect(),
     };
     let corner = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let place = match corner.parent() {
@@ -340,33 +378,45 @@ fn save_chart(times: &Times, base: &Path) -> io::Result<Option<PathBuf>> {
     fs::create_dir_all(place)?;
     let path = place.join("scaling.svg");
     fs::write(&path, chart.draw())?;
-    Ok(Some(path))
+    Ok(path)
 }
 
-/// A workload's speed-up over the median with one thread; nothing if that was not measured.
-fn curve(times: &Times, cache: Cache, words: &'static str) -> Option<Curve> {
-    let quantile =
-        |sorted: &[Duration], part: usize| sorted[(sorted.len() - 1) * part / 4].as_secs_f64();
-    let alone = quantile(times.get(&(cache, words, 1))?, 2);
-    let speed = |sorted: &Vec<Duration>| Spread {
-        low: alone / quantile(sorted, 3),
-        middle: alone / quantile(sorted, 2),
-        high: alone / quantile(sorted, 1),
+/// A workload's speed-up: of the ratios of all rounds the median, and the quartiles.
+fn curve(study: &Study) -> Curve {
+    let point = |(number, &threads): (usize, &usize)| {
+        let ratios = study.rounds.iter().map(|times| times[0] / times[number]);
+        let mut ratios: Vec<f64> = ratios.collect();
+        ratios.sort_by(f64::total_cmp);
+        let quartile = |part| ratios[(ratios.len() - 1) * part / 4];
+        let spread = Spread {
+            low: quartile(1),
+            middle: quartile(2),
+            high: quartile(3),
+        };
+        println!(
+            "{:>16}, {}, {threads:2} threads: {:.2} ({:.2} to {:.2})",
+            study.workload,
+            study.cache.describe(),
+            spread.middle,
+            spread.low,
+            spread.high
+        );
+        (threads, spread)
     };
-    let points = THREADS.iter().filter_map(|&threads| {
-        let sorted = times.get(&(cache, words, threads))?;
-        Some((threads, speed(sorted)))
-    });
-    Some(Curve {
-        name: words.to_owned(),
-        points: points.collect(),
+    Curve {
+        name: study.workload.to_owned(),
+        points: THREADS.iter().enumerate().map(point).collect(),
         level: None,
-    })
+    }
 }
 
-/// Prints a line in the style of those that criterion has just printed.
-fn print_rates(source: &LazyCell<Source, impl FnOnce() -> Source>, median: Duration) {
-    let median = median.as_secs_f64();
+/// Prints a line in the style of those that criterion has just printed; nothing if it measured nothing.
+fn print_rates(source: &LazyCell<Source, impl FnOnce() -> Source>, mut times: Vec<Duration>) {
+    if times.is_empty() {
+        return;
+    }
+    times.sort_unstable();
+    let median = times[times.len() / 2].as_secs_f64();
     let bytes = format_size((source.bytes as f64 / median) as u64, BINARY);
     let files = match source.files {
         // That would be copies per second.

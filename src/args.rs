@@ -54,7 +54,7 @@ pub const CP_NAMES: [&str; 30] = [
     disable_help_flag = true,
     disable_version_flag = true,
     after_help = "SOURCE is copied to DEST or, if that is a directory or there are several, into it. \
-                  The options are those of GNU cp, and --threads, --quiet and --report.",
+                  The options are those of GNU cp, which may be abbreviated, and poolcp's own.",
     max_term_width = 100
 )]
 pub struct Args {

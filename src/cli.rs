@@ -286,10 +286,9 @@ impl Choices {
         let preserve = &mut self.preserve;
         match id {
             "archive" => {
-                *preserve = Preserve {
-                    default_mode: preserve.default_mode,
-                    ..Preserve::all()
-                };
+                let default_mode = preserve.default_mode;
+                *preserve = Preserve::all();
+                preserve.default_mode = default_mode;
                 self.follow = Some(Follow::Never);
             }
             "links" => {
@@ -537,10 +536,8 @@ fn set_attributes(preserve: &mut Preserve, list: &OsStr, keep: bool) -> Result<(
             Attribute::Xattr => preserve.xattrs = effort,
             Attribute::All if keep => *preserve = Preserve::all(),
             Attribute::All => {
-                *preserve = Preserve {
-                    default_mode: true,
-                    ..Preserve::default()
-                };
+                *preserve = Preserve::default();
+                preserve.default_mode = true;
             }
         }
     }

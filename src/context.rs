@@ -54,6 +54,7 @@ pub trait Observer: Send + Sync {
 
 /// What an [`Observer`] wants to hear about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Interest {
     /// Errors and warnings only.
     #[default]

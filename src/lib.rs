@@ -24,9 +24,113 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`Plan::progress`] shows how far it is, [`Plan::canceller`] stops it.
+//! [`Options`] are plain values with `cp`'s defaults; [`Options::archive`] and [`Options::recursive`] are `cp -a` and `cp -r`,
+//! and every field can be changed. A program whose process is there for the copy alone, as the binary is, uses [`Plan::start`]
+//! instead of a pool of its own, and gets a little more speed.
 //!
-//! A program whose process is there for the copy alone, as the binary is, uses [`Plan::start`] and gets a little more speed.
+//! # The life of a pool
+//!
+//! It is that of Python's `multiprocessing.Pool`, and so are the names. [`pool`] has the whole table, and who may wait for whom.
+//!
+//! | Python | here | |
+//! |---|---|---|
+//! | `pool = Pool(10)` | [`Pool::builder()`]`.threads(10).build()?` | the workers are there |
+//! | `job = pool.apply_async(f)` | [`let job = pool.apply_async(plan)?`](Pool::apply_async) | a [`Plan`], a closure, or any [`Task`] |
+//! | `pool.close()` | [`pool.close()`](Pool::close) | takes no more work |
+//! | `job.get()` | [`job.join()?`](Job::join) | waits for the result; a panic becomes a [`JobError`] |
+//! | `pool.join()` | [`pool.join()`](Pool::join) | the workers are gone |
+//! | `pool.terminate()` | [`canceller.cancel()`](Canceller::cancel) | stops a copy, which cleans up after itself; threads cannot be killed |
+//!
+//! # Watching and stopping
+//!
+//! Both are had from the [`Plan`] before it starts, and used from any thread: [`Plan::progress`] is a view on the counts,
+//! [`Plan::canceller`] stops the copy, and an [`Observer`] hears of every error, and of every entry if it wants to.
+//!
+//! ```
+//! use std::time::Duration;
+//! # use poolcp::{Options, Plan, Pool, Target};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
+//! # std::fs::write(&source, vec![1; 1 << 20])?;
+//! # let options = Options::default();
+//! let plan = Plan::resolve([source], Target::Path(target), options)?;
+//! let (progress, canceller) = (plan.progress(), plan.canceller());
+//! let (pool, copy) = plan.start(0)?; // as many workers as do good
+//! while !copy.join_timeout(Duration::from_millis(100)) {
+//!     let stats = progress.stats();
+//!     println!("{} files, {} bytes", stats.files, stats.bytes_moved());
+//!     if stats.errors > 100 {
+//!         canceller.cancel();
+//!     }
+//! }
+//! let report = copy.join()?;
+//! pool.join();
+//! assert!(report.is_success() && !report.cancelled);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Errors
+//!
+//! There are three kinds, and none of them is a panic:
+//!
+//! 1. What makes a copy impossible is the `Err` of [`Plan::resolve`] (an [`Error`]), [`PoolBuilder::build`] and
+//!    [`Plan::start`] (a [`BuildError`]) or [`Pool::apply_async`] ([`Closed`]).
+//! 2. What goes wrong with an entry while it is copied is data: it is counted in [`Stats::errors`], handed to the
+//!    [`Observer`], kept in [`Report::errors`], and the other entries go on. Each is an [`Error`]: the [`Operation`], the
+//!    path or the two paths, the kernel's error number, and all that in `cp`'s words. [`Report::is_success`] asks for none.
+//! 3. A task that panics is a [`JobError`] for who joins it. (In a copy, that is an error of the entry, [`Operation::Panic`].)
+//!
+//! ```
+//! use poolcp::{Operation, Options, Plan, Pool, Target};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let target = dir.path().join("copy");
+//! let plan = Plan::resolve(["/nonexistent"], Target::Path(target), Options::archive())?;
+//! let report = Pool::builder().build()?.apply_async(plan)?.join()?;
+//!
+//! assert!(!report.is_success());
+//! let error = &report.errors[0];
+//! assert_eq!(error.to_string(), "cannot stat '/nonexistent': No such file or directory");
+//! assert_eq!(error.operation(), Operation::Stat);
+//! assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Limits
+//!
+//! [`Options::bandwidth`] is the most bytes per second that all workers of a copy move together; [`background`] and
+//! [`PoolBuilder::background`] let everything else on the machine go first.
+//!
+//! ```
+//! use std::num::NonZeroU64;
+//! use std::time::Duration;
+//! # use poolcp::{Options, Plan, Pool, Target};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
+//! # std::fs::write(&source, vec![1; 200_000])?;
+//! let mut options = Options::default();
+//! options.bandwidth = NonZeroU64::new(1_000_000);
+//! let plan = Plan::resolve([source], Target::Path(target), options)?; // of a file of 200,000 bytes
+//! let pool = Pool::builder().threads(4).background(true).build()?;
+//! let report = pool.apply_async(plan)?.join()?;
+//! # let moved = report.stats.bytes_moved();
+//! assert!(moved == 0 || report.elapsed >= Duration::from_millis(190));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Units
+//!
+//! Sizes are bytes, rates bytes per second, durations are [`std::time::Duration`]s, modes are as in chmod(2), error numbers as
+//! in errno(3). Paths are any bytes but NUL; nothing has to be UTF-8, and what is shown of the rest is quoted ([`quote()`]).
+//!
+//! # What stays
+//!
+//! Versions follow semver. Structures and enumerations that will grow are `#[non_exhaustive]`: options are made from a
+//! default and changed, and a `match` needs an arm for what is to come. Of the dependencies one type is part of what is
+//! promised: `serde_json::Value` of version 1 ([`Report::to_json`]). Texts may change, but for `cp`'s own words; programs read
+//! the [JSON report](report#the-json-schema-schema-1), which has a version.
 //!
 //! # The way of the data
 //!
@@ -75,7 +179,9 @@
 //! | `path.rs` | paths as bytes: last component, joining |
 //! | `sys.rs` | every system call, and the only `unsafe` |
 //!
-//! The binary adds `main.rs`, `args.rs` (clap's definition), `cli.rs` (what it means), `getopt.rs` (GNU's rules for the command line) and `progress.rs` (indicatif).
+//! The binary adds `main.rs`, `args.rs` (clap's definition), `cli.rs` (what it means), `getopt.rs` (GNU's rules for the command
+//! line), `units.rs` (numbers of bytes), `generate.rs` with `complete.bash` and `manual.roff` (completions and the manual page)
+//! and `progress.rs` (indicatif).
 //!
 //! # Invariants
 //!
@@ -117,10 +223,6 @@
 //! | the observer, the list of errors | for what is told | a lock |
 //! | the limit, where there is one | 50 times a second or more, or once a small file | a lock around an addition (`limit.rs`) |
 //! | the kernel's lock on a directory | when a name is made in it | not ours; a directory's files are copied by fewer workers if that is faster (`controller.rs`) |
-//!
-//! # Units
-//!
-//! Sizes are bytes, durations are [`std::time::Duration`]s, modes are as in chmod(2).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 

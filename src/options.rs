@@ -33,6 +33,7 @@ pub enum Effort {
 
 /// Which attributes of a file its copy keeps, as `cp`'s `--preserve`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Preserve {
     /// Permission bits, special bits and POSIX ACLs.
     pub mode: bool,
@@ -87,6 +88,7 @@ pub enum Overwrite {
 
 /// What an entry's copy is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Make {
     /// A copy.
     #[default]
@@ -99,6 +101,7 @@ pub enum Make {
 
 /// Whether a destination that is going to be replaced is kept under another name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backup {
     /// It is not.
     #[default]
@@ -113,6 +116,7 @@ pub enum Backup {
 
 /// Whether a file is written beside its name first, and takes the name only when it is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Atomic {
     /// Existing files where nobody could tell afterwards but by the inode number, and new ones that take long to write.
     #[default]
@@ -125,6 +129,7 @@ pub enum Atomic {
 
 /// Whether data may be shared with the source instead of being moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reflink {
     /// Shared where the filesystem can, copied elsewhere.
     #[default]
@@ -137,6 +142,7 @@ pub enum Reflink {
 
 /// How holes, ranges that read as zeros and have no blocks, are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sparse {
     /// The source's holes stay holes.
     #[default]
@@ -153,10 +159,12 @@ pub enum Sparse {
 /// permission bits less the umask is kept.
 ///
 /// ```
-/// use poolcp::Options;
+/// use poolcp::{Options, Reflink};
 ///
-/// let archive = Options::archive();
-/// assert!(archive.recursive && archive.preserve.links);
+/// let mut options = Options::archive(); // cp -a
+/// options.reflink = Reflink::Never;
+/// options.preserve.ownership = false;
+/// assert!(options.recursive && options.preserve.links);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -47,6 +48,7 @@ pub enum Target {
 
 /// One source and its one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Root {
     /// What is copied.
     pub source: PathBuf,
@@ -134,6 +136,16 @@ impl Progress {
     #[must_use]
     pub fn busy_workers(&self) -> Option<usize> {
         self.0.busy()
+    }
+}
+
+// Not derived: an observer can be anything.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("roots", &self.roots)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 

@@ -6,7 +6,7 @@
 //! the workers are known to be gone. That is all this module adds. The `poolcp` binary itself runs on it.
 //!
 //! What is not here: `map` and its kin (use rayon's `par_iter` inside a task, it runs on this pool), `terminate` and
-//! `kill` (a thread cannot be stopped from outside), worker processes, queues (use [`std::sync::mpsc`]) and async.
+//! `kill` (a thread cannot be stopped from outside; a copy can be asked to, by its [`crate::Canceller`]), worker processes, queues (use [`std::sync::mpsc`]) and async.
 //!
 //! | Python                                   | here                                                           |
 //! |------------------------------------------|----------------------------------------------------------------|
@@ -21,6 +21,7 @@
 //! | `Process.name`, `.pid`, `.daemon`        | [`Job::name`], [`Job::id`], [`Job::is_daemon`]                 |
 //! | `Pool.close()`                           | [`Pool::close`]                                                |
 //! | `Pool.join()`                            | [`Pool::join`], or drop the pool                               |
+//! | `Pool.terminate()`                       | for a copy: [`Canceller::cancel`](crate::Canceller::cancel)    |
 //!
 //! ```
 //! use poolcp::Pool;

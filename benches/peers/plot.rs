@@ -42,10 +42,10 @@ pub struct Spread {
 
 /// Pixels. A panel's own place leaves margins for numbers and, at the right, for the curves' names.
 const WIDTH: f64 = 920.0;
-const HEIGHT: f64 = 420.0;
+const HEIGHT: f64 = 434.0;
 const LEFT: f64 = 56.0;
 const RIGHT: f64 = 118.0;
-const TOP: f64 = 92.0;
+const TOP: f64 = 106.0;
 const BOTTOM: f64 = 56.0;
 
 /// One for each curve; they can be told apart in grey, too.
@@ -166,8 +166,8 @@ impl Picture {
         }
         let middle = f64::midpoint(left, right);
         self.text(middle, HEIGHT - 16.0, "middle", "#555", "threads");
-        self.text(left - 30.0, TOP - 14.0, "start", "#555", unit);
-        self.text(right, TOP - 14.0, "end", "#222", name);
+        self.text(left - 30.0, TOP - 28.0, "start", "#555", unit);
+        self.text(right, TOP - 28.0, "end", "#222", name);
     }
 
     /// As many times as fast as there are times as many threads, to the edge that is met first.
@@ -182,9 +182,9 @@ impl Picture {
             .collect();
         let style = "stroke=\"#888\" stroke-width=\"1.5\" stroke-dasharray=\"6 4\"";
         self.path(&points, style);
-        // Where there is room: the line goes to the right and up.
+        // Where it leaves, above everything.
         if let Some((x, y)) = points.last() {
-            self.text(x + 7.0, y + 11.0, "start", "#777", "ideal");
+            self.text(*x, y - 7.0, "middle", "#777", "ideal");
         }
     }
 
