@@ -69,8 +69,8 @@ impl Chart {
         let mut ticks: Vec<usize> = points().map(|(threads, _)| *threads).collect();
         ticks.sort_unstable();
         ticks.dedup();
-        let step = round_step(numbers.fold(0.0, f64::max).max(f64::MIN_POSITIVE) / TICKS);
-        let highest = points().map(|(_, spread)| spread.high).fold(step, f64::max);
+        let highest = numbers.fold(0.0, f64::max).max(f64::MIN_POSITIVE);
+        let step = round_step(highest / TICKS);
         let mut picture = Picture {
             svg: String::new(),
             step,
