@@ -13,6 +13,10 @@
 //! | `small-tree` | thousands of small files in hundreds of nested directories, sized as in a source tree | opening, making and closing; stealing of directories |
 //! | `flat-directory` | thousands of 4 KiB files in one directory | the kernel's lock on one directory |
 //! | `huge-file` | one file of 512 MiB | moving bytes in chunks; the kernel's lock on one file |
+//! | `cold-small-tree`, `cold-flat-directory`, `cold-huge-file` | the same, from a disk | the disk, which wants to be asked for several things at once |
+//!
+//! Before each copy of a cold group the source's data is dropped from memory (posix_fadvise(2), which everybody may do and
+//! which disturbs nobody else); names and inodes may stay. Where that does not work, as in memory, those groups are left out.
 //!
 //! Every copy goes to a destination that does not exist and must report success, the right number of files and the right
 //! number of bytes. The first two groups copy as `poolcp -r` does, so on a filesystem that can share blocks (btrfs, xfs)
@@ -23,8 +27,8 @@
 //! # What is not measured
 //!
 //! - Making the data, starting the threads, removing the copies.
-//! - The disk. Sources are in the page cache after the first read, and copies end in it: nothing here waits for them to be
-//!   written back. Only where the writing back keeps a processor or a journal busy does it show, as noise.
+//! - Writing to the disk. Copies end in the page cache: nothing here waits for them to be written back. Only where the writing
+//!   back keeps a processor or a journal busy does it show, as noise. Reading from it is what the cold groups are about.
 //! - Making files on ext4, alas. For minutes ext4 avoids the inodes of removed files, and it looks for others one by one
 //!   among those of the copies before. That takes several times as long as copying a small file and does not get faster
 //!   with more threads. For the groups with many files choose another filesystem.
@@ -32,35 +36,50 @@
 //! # How to run it
 //!
 //! ```text
-//! cargo bench --bench scaling                               # everything, some five minutes
-//! cargo bench --bench scaling -- small-tree                 # one group
+//! cargo bench --bench scaling                               # everything, some eight minutes
+//! cargo bench --bench scaling -- flat-directory             # two groups
+//! cargo bench --bench scaling -- chart                      # the chart alone, some two minutes
 //! POOLCP_BENCH_DIR=/dev/shm cargo bench --bench scaling     # the data elsewhere: here in memory
 //! cargo bench --bench scaling -- --test                     # each once and smaller, in seconds
 //! ```
 //!
 //! The data lies in a new directory inside the one that `POOLCP_BENCH_DIR` names, or else inside the system's temporary
-//! one. It needs 1.1 GiB of room, and is removed at the end, but not if the bench is killed. It is the same in every run.
+//! one; the sources of the cold groups in one inside of what `POOLCP_BENCH_DISK` names, or else of the temporary one. It
+//! needs 1.1 GiB of room, and is removed at the end, but not if the bench is killed. It is the same in every run.
 //!
-//! The report is `target/criterion/report/index.html`; each group's page there has the line chart of time over threads
+//! The chart of all groups is `target/scaling.svg`: how many times as fast as one thread they are. criterion measures one
+//! number of threads after the other; for the chart they take turns, 11 times, and the speed-up is the median of the rounds'
+//! ratios, with bars from the lower to the upper quartile. `benches/scaling.svg` was made with `POOLCP_BENCH_DIR=/dev/shm`.
+//!
+//! criterion's own report is `target/criterion/report/index.html`; each group's page there has the line chart of time over threads
 //! ("Input"). Its time axis does not begin at zero. criterion would draw the chart over its own `Throughput` instead, were
 //! that set, and it is the same for all threads, so there would be no chart; therefore this bench prints the rates itself,
 //! from the median of all copies including those that criterion warms up with.
 
+#[path = "peers/machine.rs"]
+mod machine;
+#[path = "peers/plot.rs"]
+mod plot;
 #[path = "peers/random.rs"]
 mod random;
 
 use std::cell::{LazyCell, RefCell};
 use std::env;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, IoSliceMut, Write};
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, SamplingMode};
 use humansize::{BINARY, format_size};
 use poolcp::{Options, Plan, Pool, Reflink, Target};
+use rustix::fs::Advice;
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use tempfile::TempDir;
 
+use machine::Machine;
+use plot::{Chart, Curve, Panel, Spread};
 use random::SplitMix64;
 
 /// Doubling shows where more stops to help, up to more threads than most machines have cores; and 10, the number in the
@@ -73,9 +92,15 @@ const SAMPLES: usize = 10;
 /// Enough to fill the page cache with the source and the kernel's caches with its names, which the first copy does.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// With three groups of seven thread counts, this makes some five minutes, warming up and charts included. criterion fits
+/// With six groups of seven thread counts, this makes some five minutes, warming up and charts included. criterion fits
 /// the removals into it, too.
-const MEASUREMENT: Duration = Duration::from_secs(8);
+const MEASUREMENT: Duration = Duration::from_secs(5);
+
+/// Enough that the median of the ratios keeps still on a machine that is not quite idle.
+const ROUNDS: usize = 11;
+
+/// The word that asks for the chart alone.
+const CHART: &str = "chart";
 
 /// The median of file sizes in source trees: it is 4.6 to 5.2 KB in /usr/include and in Python's standard library.
 const MEDIAN_SIZE: f64 = 4096.0;
@@ -127,29 +152,107 @@ const TEST: Scale = Scale {
     huge_size: 64 << 20,
 };
 
+/// What is copied, in the words of the chart, and the name of its group.
+const WORKLOADS: [(&str, &str); 3] = [
+    ("small tree", "small-tree"),
+    ("flat directory", "flat-directory"),
+    ("huge file", "huge-file"),
+];
+
+/// Whether the source is in memory.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Cache {
+    Warm,
+    Cold,
+}
+
+impl Cache {
+    fn group(self, name: &str) -> String {
+        match self {
+            Self::Warm => name.to_owned(),
+            Self::Cold => format!("cold-{name}"),
+        }
+    }
+
+    fn describe(self) -> &'static str {
+        match self {
+            Self::Warm => "source in memory",
+            Self::Cold => "source on disk",
+        }
+    }
+}
+
+/// What came of one workload in the rounds for the chart.
+struct Study {
+    cache: Cache,
+    workload: &'static str,
+    /// Seconds, in the order of [`THREADS`].
+    rounds: Vec<[f64; THREADS.len()]>,
+}
+
 fn main() {
     let mut criterion = Criterion::default().configure_from_args();
-    let base = env::var_os("POOLCP_BENCH_DIR").map_or_else(env::temp_dir, PathBuf::from);
+    let directory = |name| env::var_os(name).map_or_else(env::temp_dir, PathBuf::from);
+    let base = directory("POOLCP_BENCH_DIR");
+    let disk = directory("POOLCP_BENCH_DISK");
     // Not to stdout, where `--list` is read by programs.
     eprintln!(
-        "The data is in {} (POOLCP_BENCH_DIR chooses another directory).",
-        base.display()
+        "The data is in {}, that of the cold groups in {} (POOLCP_BENCH_DIR and POOLCP_BENCH_DISK choose others).",
+        base.display(),
+        disk.display()
     );
     let scale = if is_test() { TEST } else { FULL };
-
-    let recursive = Options::recursive();
-    scaling(&mut criterion, "small-tree", &recursive, || {
-        Source::generate(&base, |files| make_small_tree(files, &scale))
-    });
-    scaling(&mut criterion, "flat-directory", &recursive, || {
-        Source::generate(&base, |files| make_flat_directory(files, &scale))
-    });
-    let mut moving = Options::recursive();
-    moving.reflink = Reflink::Never;
-    scaling(&mut criterion, "huge-file", &moving, || {
-        Source::generate(&base, |files| files.write("huge", scale.huge_size))
-    });
+    let mut studies = Vec::new();
+    for cache in [Cache::Warm, Cache::Cold] {
+        let place = if cache == Cache::Warm { &base } else { &disk };
+        if cache == Cache::Cold && !can_be_cold(place) {
+            eprintln!(
+                "No cold groups: data in {} stays in memory.",
+                disk.display()
+            );
+            continue;
+        }
+        for (words, name) in WORKLOADS {
+            let mut options = Options::recursive();
+            if name == "huge-file" {
+                options.reflink = Reflink::Never;
+            }
+            let source = LazyCell::new(|| {
+                let source = Source::generate(place, &base, cache, |files| match name {
+                    "small-tree" => make_small_tree(files, &scale),
+                    "flat-directory" => make_flat_directory(files, &scale),
+                    _ => files.write("huge", scale.huge_size),
+                });
+                source.expect("the source can be generated")
+            });
+            let group = cache.group(name);
+            scaling(&mut criterion, &group, &options, &source);
+            if wants_chart() {
+                eprintln!("Rounds for the chart: {group}");
+                studies.push(Study {
+                    cache,
+                    workload: words,
+                    rounds: rounds(&source, &options),
+                });
+            }
+        }
+    }
     criterion.final_summary();
+    if studies.is_empty() {
+        return;
+    }
+    match save_chart(&studies, &base) {
+        Ok(path) => eprintln!("The chart is {}.", path.display()),
+        Err(error) => eprintln!("The chart could not be written: {error}"),
+    }
+}
+
+/// The chart belongs to a run of everything, and to the word that asks for it and that no group has in its name.
+fn wants_chart() -> bool {
+    let words: Vec<_> = env::args().skip(1).collect();
+    let asks = words.iter().any(|word| word == CHART);
+    let is_list = words.iter().any(|word| word == "--list");
+    !is_list && (asks || words.iter().all(|word| word.starts_with('-')))
 }
 
 /// By criterion's own rule: `cargo test` runs benches as well, without `--bench`, and then nothing is measured either.
@@ -163,9 +266,8 @@ fn scaling(
     criterion: &mut Criterion,
     name: &str,
     options: &Options,
-    generate: impl FnOnce() -> io::Result<Source>,
+    source: &LazyCell<Source, impl FnOnce() -> Source>,
 ) {
-    let source = LazyCell::new(|| generate().expect("the source can be generated"));
     let mut group = criterion.benchmark_group(name);
     group
         .sample_size(SAMPLES)
@@ -187,10 +289,125 @@ fn scaling(
             });
         });
         if !is_test() {
-            print_rates(&source, times.into_inner());
+            print_rates(source, times.into_inner());
         }
     }
     group.finish();
+}
+
+/// Copies in rounds, in which each number of threads has its turn: what else the machine does meanwhile hits all alike, and
+/// what each brings is the ratio of two times that are next to each other.
+fn rounds(source: &Source, options: &Options) -> Vec<[f64; THREADS.len()]> {
+    let pools = THREADS.map(|threads| {
+        let pool = Pool::builder().threads(threads).build();
+        pool.expect("the system grants the threads")
+    });
+    let mut rounds = Vec::new();
+    let count = if is_test() { 1 } else { ROUNDS };
+    for round in 0..=count {
+        let mut times = [0.0; THREADS.len()];
+        for turn in 0..THREADS.len() {
+            // Nobody is always the first, or after the same. Seven is prime: each step visits all.
+            let number = (turn * (1 + round % 3) + round) % THREADS.len();
+            times[number] = source.time_copy(&pools[number], options).as_secs_f64();
+        }
+        // The first round fills the kernel's caches.
+        if round > 0 {
+            rounds.push(times);
+        }
+    }
+    rounds
+}
+
+/// Whether data on this directory's filesystem can be dropped from memory.
+fn can_be_cold(directory: &Path) -> bool {
+    let try_it = || -> io::Result<bool> {
+        let mut file = tempfile::tempfile_in(directory)?;
+        file.write_all(&[1; 1 << 16])?;
+        file.sync_all()?;
+        rustix::fs::fadvise(&file, 0, None, Advice::DontNeed)?;
+        let mut byte = [0];
+        let mut buffers = [IoSliceMut::new(&mut byte)];
+        // Without waiting, only what is in memory can be read.
+        let read = preadv2(&file, &mut buffers, 0, ReadWriteFlags::NOWAIT);
+        Ok(read == Err(Errno::AGAIN))
+    };
+    try_it().unwrap_or(false)
+}
+
+/// Draws the rounds; of a test, into a corner of its own.
+fn save_chart(studies: &[Study], base: &Path) -> io::Result<PathBuf> {
+    let panels = [Cache::Warm, Cache::Cold].map(|cache| Panel {
+        name: cache.describe().to_owned(),
+        curves: studies
+            .iter()
+            .filter(|study| study.cache == cache)
+            .map(curve)
+            .collect(),
+    });
+    let machine = Machine::here();
+    let filesystem = if base.starts_with("/dev/shm") {
+        "copies to memory".to_owned()
+    } else {
+        format!("copies to {}", base.display())
+    };
+    let date = machine::date();
+    let chart = Chart {
+        title: "How many times as fast as with one thread".to_owned(),
+        subtitle: format!(
+            "poolcp {}, {} processors ({}, {} GiB), Linux {}, {filesystem}, {}",
+            env!("CARGO_PKG_VERSION"),
+            machine.cores,
+            machine.processor,
+            machine.memory_gib,
+            machine.kernel,
+            date.split('T').next().unwrap_or_default()
+        ),
+        unit: "speed-up",
+        ideal: true,
+        panels: panels
+            .into_iter()
+            .filter(|panel| !panel.curves.is_empty())
+            .collect(),
+    };
+    let corner = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let place = match corner.parent() {
+        Some(target) if !is_test() => target,
+        _ => corner,
+    };
+    fs::create_dir_all(place)?;
+    let path = place.join("scaling.svg");
+    fs::write(&path, chart.draw())?;
+    Ok(path)
+}
+
+/// A workload's speed-up: of the ratios of all rounds the median, and the quartiles.
+fn curve(study: &Study) -> Curve {
+    let point = |(number, &threads): (usize, &usize)| {
+        let ratios = study.rounds.iter().map(|times| times[0] / times[number]);
+        let mut ratios: Vec<f64> = ratios.collect();
+        ratios.sort_by(f64::total_cmp);
+        let quartile = |part| ratios[(ratios.len() - 1) * part / 4];
+        let spread = Spread {
+            low: quartile(1),
+            middle: quartile(2),
+            high: quartile(3),
+        };
+        println!(
+            "{:>16}, {}, {threads:2} threads: {:.2} ({:.2} to {:.2})",
+            study.workload,
+            study.cache.describe(),
+            spread.middle,
+            spread.low,
+            spread.high
+        );
+        (threads, spread)
+    };
+    Curve {
+        name: study.workload.to_owned(),
+        points: THREADS.iter().enumerate().map(point).collect(),
+        level: None,
+    }
 }
 
 /// Prints a line in the style of those that criterion has just printed; nothing if it measured nothing.
@@ -211,40 +428,60 @@ fn print_rates(source: &LazyCell<Source, impl FnOnce() -> Source>, mut times: Ve
 
 /// What is copied, and where to.
 struct Source {
-    /// Holds both, and removes them in the end.
+    /// Holds the source, and removes it in the end.
     dir: TempDir,
+    /// The same for the copies.
+    copies: TempDir,
+    /// All files, if their data is to be dropped from memory before each copy.
+    cold: Vec<PathBuf>,
     files: u64,
     bytes: u64,
 }
 
 impl Source {
     /// Makes the files and waits until they are on the disk, so that writing them back does not disturb the copies.
-    fn generate(base: &Path, make: impl FnOnce(&mut Files) -> io::Result<()>) -> io::Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("poolcp-bench-")
-            .tempdir_in(base)?;
+    fn generate(
+        place: &Path,
+        copies: &Path,
+        cache: Cache,
+        make: impl FnOnce(&mut Files) -> io::Result<()>,
+    ) -> io::Result<Self> {
+        let new = |parent| {
+            tempfile::Builder::new()
+                .prefix("poolcp-bench-")
+                .tempdir_in(parent)
+        };
+        let dir = new(place)?;
         let mut files = Files {
             root: dir.path().join("source"),
             random: SplitMix64::new(SEED),
-            files: 0,
+            paths: Vec::new(),
             bytes: 0,
         };
         fs::create_dir(&files.root)?;
         make(&mut files)?;
         rustix::fs::syncfs(File::open(dir.path())?)?;
         Ok(Self {
-            files: files.files,
+            files: files.paths.len() as u64,
             bytes: files.bytes,
+            copies: new(copies)?,
+            cold: if cache == Cache::Cold {
+                files.paths
+            } else {
+                Vec::new()
+            },
             dir,
         })
     }
 
     /// Copies, checks and removes the copy; returns how long the copying alone took.
     fn time_copy(&self, pool: &Pool, options: &Options) -> Duration {
-        let copy = self.dir.path().join("copy");
+        let copy = self.copies.path().join("copy");
         let source = self.dir.path().join("source");
         let plan = Plan::resolve([source], Target::Exactly(copy.clone()), options.clone());
         let plan = plan.expect("one source has one destination");
+
+        self.chill().expect("data can be dropped from memory");
 
         let start = Instant::now();
         let job = pool.apply_async(plan).expect("the pool is open");
@@ -260,20 +497,30 @@ impl Source {
         fs::remove_dir_all(copy).expect("the copy can be removed");
         time
     }
+
+    /// Drops the data of what is to be cold from memory.
+    fn chill(&self) -> io::Result<()> {
+        for path in &self.cold {
+            let all: Option<NonZero<u64>> = None;
+            rustix::fs::fadvise(File::open(path)?, 0, all, Advice::DontNeed)?;
+        }
+        Ok(())
+    }
 }
 
 /// A source while it is made.
 struct Files {
     root: PathBuf,
     random: SplitMix64,
-    files: u64,
+    paths: Vec<PathBuf>,
     bytes: u64,
 }
 
 impl Files {
     /// Makes a file of random bytes: nothing in it can become a hole or be compressed.
     fn write(&mut self, path: impl AsRef<Path>, size: u64) -> io::Result<()> {
-        let mut file = File::create_new(self.root.join(path))?;
+        let path = self.root.join(path);
+        let mut file = File::create_new(&path)?;
         let mut piece = vec![0; PIECE];
         let mut left = size;
         while left > 0 {
@@ -282,7 +529,7 @@ impl Files {
             file.write_all(&piece[..len])?;
             left -= len as u64;
         }
-        self.files += 1;
+        self.paths.push(path);
         self.bytes += size;
         Ok(())
     }

@@ -311,6 +311,14 @@ pub struct Args {
     )]
     pub threads: OsString,
 
+    /// Move at most RATE bytes a second: K, M, G are powers of 1024, kB, MB, GB of 1000; 0 is no limit
+    #[arg(long, value_name = "RATE", help_heading = "How fast")]
+    pub bwlimit: Option<OsString>,
+
+    /// Let everything else go first: nice 19, and disks when they are idle
+    #[arg(long, help_heading = "How fast")]
+    pub background: bool,
+
     /// Say what is being done
     #[arg(short, long, help_heading = "What is shown")]
     pub verbose: bool,
@@ -346,6 +354,10 @@ pub struct Args {
         help_heading = "What is shown"
     )]
     pub progress: Vec<OsString>,
+
+    /// Print what a package needs: complete-bash, complete-zsh, complete-fish, man
+    #[arg(long, value_name = "WHAT", help_heading = "What is shown")]
+    pub generate: Option<OsString>,
 
     /// Show this help
     #[arg(long, help_heading = "What is shown")]

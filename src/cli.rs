@@ -9,6 +9,7 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::num::NonZeroU64;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -19,9 +20,11 @@ use poolcp::{
 };
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};
+use crate::generate;
 use crate::getopt::{self, End};
 use crate::progress::When;
 use crate::selection::Selection;
+use crate::units;
 
 /// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
 const MAX_THREADS: usize = 1024;
@@ -59,6 +62,8 @@ pub struct Command {
     pub options: Options,
     /// Workers; 0 lets the program choose.
     pub threads: usize,
+    /// Everything else goes first.
+    pub background: bool,
     /// How much is said about each entry.
     pub verbosity: Verbosity,
     /// How the summary is shown.
@@ -128,7 +133,12 @@ impl Command {
             End::Version => return Err(Stop::Answer(definition.render_version())),
             End::Complaint(complaint) => return Err(usage(complaint)),
         }
-        let options = options(&args, choices, environment)?;
+        if let Some(what) = &args.generate {
+            let kind = choose("--generate", what, &generate::KINDS)?;
+            return Err(Stop::Answer(generate::make(kind, &definition)));
+        }
+        let mut options = options(&args, choices, environment)?;
+        options.bandwidth = bandwidth(args.bwlimit.as_deref())?;
         check_context(&args)?;
         let threads = threads(&args.threads)?;
         let report = match &args.report {
@@ -160,12 +170,14 @@ impl Command {
         let report_file = args.report_file.as_ref().map(PathBuf::from);
         let log = args.log.as_ref().map(PathBuf::from);
         let progress = progress(&args, program)?;
+        let background = args.background;
         let (sources, target) = operands(args)?;
         Ok(Self {
             sources,
             target,
             options,
             threads,
+            background,
             verbosity,
             report,
             report_file,
@@ -257,6 +269,20 @@ fn threads(text: &OsStr) -> Result<usize, Stop> {
     }
 }
 
+/// Bytes per second; none, where there is no limit.
+fn bandwidth(rate: Option<&OsStr>) -> Result<Option<NonZeroU64>, Stop> {
+    let Some(text) = rate else {
+        return Ok(None);
+    };
+    match text.to_str().and_then(units::bytes) {
+        Some(rate) => Ok(NonZeroU64::new(rate)),
+        None => Err(usage(format!(
+            "invalid rate: {} (bytes a second, such as 500K or 1.5MB)",
+            quote(text)
+        ))),
+    }
+}
+
 /// The choices for which the order counts in which they were typed.
 #[derive(Default)]
 struct Choices {
@@ -294,10 +320,9 @@ impl Choices {
         let preserve = &mut self.preserve;
         match id {
             "archive" => {
-                *preserve = Preserve {
-                    default_mode: preserve.default_mode,
-                    ..Preserve::all()
-                };
+                let default_mode = preserve.default_mode;
+                *preserve = Preserve::all();
+                preserve.default_mode = default_mode;
                 self.follow = Some(Follow::Never);
             }
             "links" => {
@@ -564,10 +589,8 @@ fn set_attributes(preserve: &mut Preserve, list: &OsStr, keep: bool) -> Result<(
             Attribute::Xattr => preserve.xattrs = effort,
             Attribute::All if keep => *preserve = Preserve::all(),
             Attribute::All => {
-                *preserve = Preserve {
-                    default_mode: true,
-                    ..Preserve::default()
-                };
+                *preserve = Preserve::default();
+                preserve.default_mode = true;
             }
         }
     }
@@ -858,6 +881,48 @@ mod tests {
         }
         assert!(matches!(parse("--help --sparse=x"), Err(Stop::Answer(_))));
         assert!(matches!(parse("--version -Q"), Err(Stop::Answer(_))));
+    }
+
+    #[test]
+    fn a_rate_is_bytes_a_second_and_0_is_no_limit() {
+        let rate = |line| parsed(line).options.bandwidth.map(NonZeroU64::get);
+        assert_eq!(rate("a b"), None);
+        assert_eq!(rate("--bwlimit 50M a b"), Some(50 << 20));
+        assert_eq!(rate("--bwlimit=50M --bwlimit=1kB a b"), Some(1000));
+        assert_eq!(rate("--bwlimit=50M --bwlimit=0 a b"), None);
+        assert!(complaint("--bwlimit=fast a b").starts_with("invalid rate: 'fast' "));
+    }
+
+    #[test]
+    fn completions_offer_the_words_that_are_taken() {
+        let definition = Args::command();
+        let options = definition
+            .get_arguments()
+            .filter(|arg| arg.get_action().takes_values());
+        for arg in options {
+            let Some(name) = arg.get_long() else {
+                continue;
+            };
+            let offered = generate::words(arg.get_id().as_str());
+            // What is refused says what is not.
+            let refusal = match parse(&format!("--{name}=? a b")) {
+                Err(Stop::Usage(message)) => message.replace(['\u{2018}', '\u{2019}'], "'"),
+                _ => String::new(),
+            };
+            if let Some((_, valid)) = refusal.split_once("Valid arguments are:") {
+                let valid: Vec<_> = valid.split('\'').skip(1).step_by(2).collect();
+                let sorted = |words: &[&str]| {
+                    let mut words: Vec<_> = words.iter().map(ToString::to_string).collect();
+                    words.sort_unstable();
+                    words
+                };
+                assert_eq!(sorted(offered), sorted(&valid), "--{name}");
+            }
+            for word in offered {
+                let taken = parse(&format!("--{name}={word} a b"));
+                assert!(!matches!(taken, Err(Stop::Usage(_))), "--{name}={word}");
+            }
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use crate::dir::{Entry, Place};
 use crate::durable::Filesystems;
 use crate::error::{Error, Operation};
 use crate::handles::{Handles, Tables};
+use crate::limit::Limiter;
 use crate::links::{Links, Writers};
 use crate::options::Options;
 use crate::plan::Root;
@@ -66,6 +67,7 @@ pub trait Observer: Send + Sync {
 
 /// What an [`Observer`] wants to hear about.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
 pub enum Interest {
     /// Errors and warnings only.
     #[default]
@@ -223,6 +225,8 @@ pub(crate) struct Context {
     pub writers: Writers,
     pub process: Process,
     pub handles: Handles,
+    /// How fast data may move, if that is limited.
+    pub limit: Option<Limiter>,
     pub max_nested: u32,
     /// The same name may be met more than once: an operand is, or is inside, another one.
     pub names_repeat: bool,
@@ -409,6 +413,7 @@ impl Context {
         };
         Self {
             keeps_log: observer.keeps_log() && !options.dry_run,
+            limit: options.bandwidth.map(Limiter::new),
             options,
             counters,
             links: Links::default(),

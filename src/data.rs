@@ -39,6 +39,7 @@ use rayon::prelude::*;
 use crate::context::Canceller;
 use crate::error::Operation;
 use crate::gate;
+use crate::limit::Limiter;
 use crate::live::Shown;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
@@ -60,7 +61,7 @@ const PARALLEL_FROM: u64 = 64 << 20;
 /// The size of such a chunk: some tens of milliseconds of work, so that the last one to end is not waited for long.
 const CHUNK: u64 = 16 << 20;
 
-/// The most that one copy_file_range call is asked for: it ends soon enough to be counted and, one day, to be stopped.
+/// The most that one copy_file_range call is asked for: it ends soon enough to be counted and to be stopped.
 const KERNEL_CALL: u64 = 16 << 20;
 
 /// With `--sparse=always`, a run of zeros becomes a hole in units of this size, the block size of most filesystems.
@@ -142,6 +143,8 @@ pub(crate) struct Transfer<'a> {
     pub written: Option<&'a Written>,
     /// Asked between two pieces.
     pub canceller: &'a Canceller,
+    /// How fast data may move, if that is limited.
+    pub limit: Option<&'a Limiter>,
     /// How deep waits may nest, for [`in_parallel`].
     pub max_nested: u32,
     /// Opens both files again for another worker, where it needs descriptors of its own.
@@ -436,7 +439,9 @@ impl Transfer<'_> {
         let mut piece = Piece::begin(self.written, offset);
         while offset < range.end {
             self.go_on()?;
-            let copy = |buffer: &mut [u8]| self.copy_piece(buffer, offset, range.end, &mut piece);
+            let copy = |buffer: &mut [u8]| {
+                self.copy_piece(self.part(buffer), offset, range.end, &mut piece)
+            };
             let count = with_buffer(copy)?;
             if count == 0 {
                 return Ok(End::Early);
@@ -454,10 +459,14 @@ impl Transfer<'_> {
         let mut offset = range.start;
         while offset < range.end {
             self.go_on()?;
-            let len = (range.end - offset).min(KERNEL_CALL);
+            let most = self.limit.map_or(KERNEL_CALL, Limiter::piece);
+            let len = (range.end - offset).min(KERNEL_CALL).min(most);
+            self.pay(len)?;
             // Cannot fail to convert: KERNEL_CALL fits any usize.
-            let len = usize::try_from(len).unwrap_or(usize::MAX);
-            match sys::copy_range(self.source, self.dest, offset, len) {
+            let room = usize::try_from(len).unwrap_or(usize::MAX);
+            let copied = sys::copy_range(self.source, self.dest, offset, room);
+            self.give_back(len - copied.map_or(0, |count| count as u64));
+            match copied {
                 Ok(0) => break,
                 Ok(count) => {
                     offset += count as u64;
@@ -488,6 +497,7 @@ impl Transfer<'_> {
         let room = room.min(buffer.len());
         let count = sys::read_at(self.source, &mut buffer[..room], offset)
             .map_err(failed(Operation::Read))?;
+        self.pay(count as u64)?;
         self.write_all_at(&buffer[..count], offset)?;
         piece.add(&buffer[..count]);
         Ok(count as u64)
@@ -510,10 +520,24 @@ impl Transfer<'_> {
     }
 
     fn go_on(&self) -> Result<(), Failure> {
-        if self.canceller.is_cancelled() {
-            return Err(failed(Operation::Interrupted)(Errno::CANCELED));
+        go_on(self.canceller)
+    }
+
+    /// So much of a buffer as may be filled at once.
+    fn part<'b>(&self, buffer: &'b mut [u8]) -> &'b mut [u8] {
+        part(self.limit, buffer)
+    }
+
+    /// Waits until so many bytes may move.
+    fn pay(&self, bytes: u64) -> Result<(), Failure> {
+        pay(self.limit, bytes, self.canceller)
+    }
+
+    /// So many of those did not.
+    fn give_back(&self, bytes: u64) {
+        if let Some(limit) = self.limit.filter(|_| bytes > 0) {
+            limit.give_back(bytes);
         }
-        Ok(())
     }
 
     /// Forgets what was copied, and copies from the beginning to wherever the source ends.
@@ -529,9 +553,11 @@ impl Transfer<'_> {
         let mut copied = 0;
         let mut piece = Piece::begin(self.written, 0);
         with_buffer(|buffer| {
+            let buffer = self.part(buffer);
             loop {
                 self.go_on()?;
                 let count = sys::read(self.source, buffer).map_err(failed(Operation::Read))?;
+                self.pay(count as u64)?;
                 let mut bytes = &buffer[..count];
                 piece.add(bytes);
                 while !bytes.is_empty() {
@@ -557,6 +583,7 @@ impl Transfer<'_> {
     fn copy_without_zeros(&self) -> Result<(), Failure> {
         let mut offset = 0;
         with_buffer(|buffer| {
+            let buffer = self.part(buffer);
             loop {
                 self.go_on()?;
                 let count = fill(self.source, buffer)?;
@@ -564,6 +591,7 @@ impl Transfer<'_> {
                     if !run.zeros {
                         let start = offset + run.range.start as u64;
                         let bytes = &buffer[run.range];
+                        self.pay(bytes.len() as u64)?;
                         self.write_all_at(bytes, start)?;
                         let mut piece = Piece::begin(self.written, start);
                         piece.add(bytes);
@@ -579,6 +607,34 @@ impl Transfer<'_> {
         })?;
         sys::set_size(self.dest, offset).map_err(failed(Operation::Extend))
     }
+}
+
+/// Whether the copy has not been stopped.
+fn go_on(canceller: &Canceller) -> Result<(), Failure> {
+    if canceller.is_cancelled() {
+        return Err(failed(Operation::Interrupted)(Errno::CANCELED));
+    }
+    Ok(())
+}
+
+/// So much of a buffer as may be filled at once.
+pub(crate) fn part<'b>(limit: Option<&Limiter>, buffer: &'b mut [u8]) -> &'b mut [u8] {
+    match limit.map(|limit| usize::try_from(limit.piece())) {
+        Some(Ok(most)) if most < buffer.len() => &mut buffer[..most],
+        _ => buffer,
+    }
+}
+
+/// Waits until so many bytes may move, if there is a limit. Fails if the copy was stopped.
+pub(crate) fn pay(
+    limit: Option<&Limiter>,
+    bytes: u64,
+    canceller: &Canceller,
+) -> Result<(), Failure> {
+    if let Some(limit) = limit {
+        limit.wait(bytes, canceller);
+    }
+    go_on(canceller)
 }
 
 /// What is left to be written. A filesystem that takes nothing, and gives no reason, would be asked for ever: it is taken

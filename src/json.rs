@@ -147,6 +147,7 @@ fn options(options: &Options) -> Value {
         filter,
         delete,
         dry_run,
+        bandwidth,
     } = options;
     let Preserve {
         mode,
@@ -196,6 +197,7 @@ fn options(options: &Options) -> Value {
         },
         "delete": name(delete),
         "dry_run": dry_run,
+        "bandwidth": bandwidth,
     })
 }
 

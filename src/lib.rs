@@ -24,10 +24,113 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! While it runs [`Job::progress`] shows how far it is ([`Snapshot`]), and [`Job::cancel`] stops it; [`Plan::progress`] and
-//! [`Plan::canceller`] do so from before its start. An [`Observer`] is told of each error, and of each entry if it wants to be.
+//! [`Options`] are plain values with `cp`'s defaults; [`Options::archive`] and [`Options::recursive`] are `cp -a` and `cp -r`,
+//! and every field can be changed. A program whose process is there for the copy alone, as the binary is, uses [`Plan::start`]
+//! instead of a pool of its own, and gets a little more speed.
 //!
-//! A program whose process is there for the copy alone, as the binary is, uses [`Plan::start`] and gets a little more speed.
+//! # The life of a pool
+//!
+//! It is that of Python's `multiprocessing.Pool`, and so are the names. [`pool`] has the whole table, and who may wait for whom.
+//!
+//! | Python | here | |
+//! |---|---|---|
+//! | `pool = Pool(10)` | [`Pool::builder()`]`.threads(10).build()?` | the workers are there |
+//! | `job = pool.apply_async(f)` | [`let job = pool.apply_async(plan)?`](Pool::apply_async) | a [`Plan`], a closure, or any [`Task`] |
+//! | `pool.close()` | [`pool.close()`](Pool::close) | takes no more work |
+//! | `job.get()` | [`job.join()?`](Job::join) | waits for the result; a panic becomes a [`JobError`] |
+//! | `pool.join()` | [`pool.join()`](Pool::join) | the workers are gone |
+//! | `pool.terminate()` | [`canceller.cancel()`](Canceller::cancel) | stops a copy, which cleans up after itself; threads cannot be killed |
+//!
+//! # Watching and stopping
+//!
+//! Both are had from the [`Plan`] before it starts, and used from any thread: [`Plan::progress`] is a view on the counts,
+//! [`Plan::canceller`] stops the copy, and an [`Observer`] hears of every error, and of every entry if it wants to.
+//!
+//! ```
+//! use std::time::Duration;
+//! # use poolcp::{Options, Plan, Pool, Target};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
+//! # std::fs::write(&source, vec![1; 1 << 20])?;
+//! # let options = Options::default();
+//! let plan = Plan::resolve([source], Target::Path(target), options)?;
+//! let (progress, canceller) = (plan.progress(), plan.canceller());
+//! let (pool, copy) = plan.start(0)?; // as many workers as do good
+//! while !copy.join_timeout(Duration::from_millis(100)) {
+//!     let stats = progress.stats();
+//!     println!("{} files, {} bytes", stats.files, stats.bytes_moved());
+//!     if stats.errors > 100 {
+//!         canceller.cancel();
+//!     }
+//! }
+//! let report = copy.join()?;
+//! pool.join();
+//! assert!(report.is_success() && !report.cancelled);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Errors
+//!
+//! There are three kinds, and none of them is a panic:
+//!
+//! 1. What makes a copy impossible is the `Err` of [`Plan::resolve`] (an [`Error`]), [`PoolBuilder::build`] and
+//!    [`Plan::start`] (a [`BuildError`]) or [`Pool::apply_async`] ([`Closed`]).
+//! 2. What goes wrong with an entry while it is copied is data: it is counted in [`Stats::errors`], handed to the
+//!    [`Observer`], kept in [`Report::errors`], and the other entries go on. Each is an [`Error`]: the [`Operation`], the
+//!    path or the two paths, the kernel's error number, and all that in `cp`'s words. [`Report::is_success`] asks for none.
+//! 3. A task that panics is a [`JobError`] for who joins it. (In a copy, that is an error of the entry, [`Operation::Panic`].)
+//!
+//! ```
+//! use poolcp::{Operation, Options, Plan, Pool, Target};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let target = dir.path().join("copy");
+//! let plan = Plan::resolve(["/nonexistent"], Target::Path(target), Options::archive())?;
+//! let report = Pool::builder().build()?.apply_async(plan)?.join()?;
+//!
+//! assert!(!report.is_success());
+//! let error = &report.errors[0];
+//! assert_eq!(error.to_string(), "cannot stat '/nonexistent': No such file or directory");
+//! assert_eq!(error.operation(), Operation::Stat);
+//! assert_eq!(error.kind(), std::io::ErrorKind::NotFound);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Limits
+//!
+//! [`Options::bandwidth`] is the most bytes per second that all workers of a copy move together; [`background`] and
+//! [`PoolBuilder::background`] let everything else on the machine go first.
+//!
+//! ```
+//! use std::num::NonZeroU64;
+//! use std::time::Duration;
+//! # use poolcp::{Options, Plan, Pool, Target};
+//!
+//! # let dir = tempfile::tempdir()?;
+//! # let (source, target) = (dir.path().join("a"), dir.path().join("b"));
+//! # std::fs::write(&source, vec![1; 200_000])?;
+//! let mut options = Options::default();
+//! options.bandwidth = NonZeroU64::new(1_000_000);
+//! let plan = Plan::resolve([source], Target::Path(target), options)?; // of a file of 200,000 bytes
+//! let pool = Pool::builder().threads(4).background(true).build()?;
+//! let report = pool.apply_async(plan)?.join()?;
+//! # let moved = report.stats.bytes_moved();
+//! assert!(moved == 0 || report.elapsed >= Duration::from_millis(190));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Units
+//!
+//! Sizes are bytes, rates bytes per second, durations are [`std::time::Duration`]s, modes are as in chmod(2), error numbers as
+//! in errno(3). Paths are any bytes but NUL; nothing has to be UTF-8, and what is shown of the rest is quoted ([`quote()`]).
+//!
+//! # What stays
+//!
+//! Versions follow semver. Structures and enumerations that will grow are `#[non_exhaustive]`: options are made from a
+//! default and changed, and a `match` needs an arm for what is to come. Of the dependencies one type is part of what is
+//! promised: `serde_json::Value` of version 1 ([`Report::to_json`]). Texts may change, but for `cp`'s own words; programs read
+//! the [JSON report](report#the-json-schema-schema-1), which has a version.
 //!
 //! # The way of the data
 //!
@@ -68,6 +171,7 @@
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `prune.rs` | what the destination has and the source does not |
 //! | `links.rs` | hard links; several names at the destination for one file |
+//! | `limit.rs` | how fast data may move (`--bwlimit`), and how much others come first (`--background`) |
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device |
 //! | `context.rs` | what the workers of one copy share; [`Observer`] |
@@ -89,6 +193,8 @@
 //! | `progress.rs` | the live view (indicatif): when it is drawn, and who may print meanwhile |
 //! | `pace.rs`, `status.rs`, `screen.rs` | what it can say as numbers; in words, as many as there is room for; on a terminal |
 //! | `signals.rs`, `prompt.rs` | signals, questions |
+//! | `units.rs` | numbers of bytes |
+//! | `generate.rs`, `complete.bash`, `manual.roff` | completions and the manual page |
 //! | `journal.rs` | the log of all entries (`--log`) |
 //! | `outcome.rs` | the report: where it goes, and what to do next |
 //!
@@ -132,11 +238,8 @@
 //! | rayon's queues | when a worker has run out of work | stealing: 0.2 % of the samples, and 0.8 % for their memory's epochs |
 //! | rayon's injector | once a copy | |
 //! | the observer, the list of errors | for what is told | a lock |
+//! | the limit, where there is one | 50 times a second or more, or once a small file | a lock around an addition (`limit.rs`) |
 //! | the kernel's lock on a directory | when a name is made in it | not ours; a directory's files are copied by fewer workers if that is faster (`controller.rs`) |
-//!
-//! # Units
-//!
-//! Sizes are bytes, durations are [`std::time::Duration`]s, modes are as in chmod(2).
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -154,6 +257,7 @@ mod filter;
 mod gate;
 mod handles;
 pub mod json;
+mod limit;
 mod links;
 mod live;
 mod make;
@@ -178,6 +282,7 @@ pub use data::{Holes, How, Tried};
 pub use decide::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
+pub use limit::background;
 pub use live::{LargeFile, Progress, Snapshot};
 pub use options::{
     Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,

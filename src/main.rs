@@ -5,6 +5,7 @@
 
 mod args;
 mod cli;
+mod generate;
 mod getopt;
 mod journal;
 mod outcome;
@@ -15,6 +16,7 @@ mod screen;
 mod selection;
 mod signals;
 mod status;
+mod units;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
@@ -73,6 +75,18 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         let opened = Journal::open(path);
         opened.map_err(|error| cannot_write(path, &error))
     });
+    if command.background
+        && let Err(error) = poolcp::background()
+    {
+        // Worse for others, but no reason not to copy.
+        say(
+            program,
+            &format!(
+                "warning: cannot lower the priority: {}",
+                without_number(&error)
+            ),
+        );
+    }
     let terminal = Arc::new(Terminal::new(program, &command, journal.transpose()?));
     let (questions, asked) = mpsc::channel();
     let observer = Asking {

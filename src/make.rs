@@ -169,6 +169,7 @@ impl Entry {
             shown,
             written,
             canceller: cx.canceller(),
+            limit: cx.limit.as_ref(),
             max_nested: cx.max_nested,
             reopen: &reopen,
         };
@@ -191,7 +192,7 @@ impl Entry {
         let name = dest.name().unwrap_or(place.names.dest);
         let id = sys::fstat(&dest.file).map(|stat| stat.id).ok();
         let file = sys::open_source(place.pair.dest(), name, flags);
-        written.check(&same(file, id, Operation::Verify)?, &cx.counters, shown)
+        written.check(&same(file, id, Operation::Verify)?, cx, shown)
     }
 
     /// How another worker comes to descriptors of its own for a part of this file. `None` is the answer where the opener's

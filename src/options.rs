@@ -5,6 +5,7 @@
 //! [`crate::plan`] and `decide.rs`.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 
 use crate::filter::Filter;
 
@@ -34,6 +35,7 @@ pub enum Effort {
 
 /// Which attributes of a file its copy keeps, as `cp`'s `--preserve`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Preserve {
     /// Permission bits, special bits and POSIX ACLs.
     pub mode: bool,
@@ -102,6 +104,7 @@ impl Overwrite {
 
 /// What an entry's copy is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Make {
     /// A copy.
     #[default]
@@ -114,6 +117,7 @@ pub enum Make {
 
 /// Whether a destination that is going to be replaced is kept under another name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Backup {
     /// It is not.
     #[default]
@@ -128,6 +132,7 @@ pub enum Backup {
 
 /// What is removed from the destination's directories because the source's do not have it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Delete {
     /// Nothing.
     #[default]
@@ -140,6 +145,7 @@ pub enum Delete {
 
 /// Whether a file is written beside its name first, and takes the name only when it is complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Atomic {
     /// Existing files where nobody could tell afterwards but by the inode number, and new ones that take long to write.
     #[default]
@@ -152,6 +158,7 @@ pub enum Atomic {
 
 /// Whether data may be shared with the source instead of being moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Reflink {
     /// Shared where the filesystem can, copied elsewhere.
     #[default]
@@ -164,6 +171,7 @@ pub enum Reflink {
 
 /// How holes, ranges that read as zeros and have no blocks, are treated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Sparse {
     /// The source's holes stay holes.
     #[default]
@@ -180,10 +188,12 @@ pub enum Sparse {
 /// permission bits less the umask is kept.
 ///
 /// ```
-/// use poolcp::Options;
+/// use poolcp::{Options, Reflink};
 ///
-/// let archive = Options::archive();
-/// assert!(archive.recursive && archive.preserve.links);
+/// let mut options = Options::archive(); // cp -a
+/// options.reflink = Reflink::Never;
+/// options.preserve.ownership = false;
+/// assert!(options.recursive && options.preserve.links);
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -239,6 +249,10 @@ pub struct Options {
     pub delete: Delete,
     /// Nothing is changed: what would be done is only told to the [`crate::Observer`] and counted (`--dry-run`).
     pub dry_run: bool,
+    /// The most bytes per second that all workers together move and, with [`Options::verify`], read back; `None` is as many as
+    /// they can (`--bwlimit`). No window of time has more than that and a tenth of a second's worth, or a block of 4 KiB for
+    /// each worker if that is more. What is shared with the source does not move.
+    pub bandwidth: Option<NonZeroU64>,
 }
 
 impl Default for Options {
@@ -269,6 +283,7 @@ impl Default for Options {
             filter: Filter::default(),
             delete: Delete::default(),
             dry_run: false,
+            bandwidth: None,
         }
     }
 }

@@ -10,6 +10,7 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::num::NonZero;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -48,6 +49,7 @@ pub enum Target {
 
 /// One source and its one destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Root {
     /// What is copied.
     pub source: PathBuf,
@@ -101,6 +103,16 @@ impl TargetDir {
             path: path.to_owned(),
             id: stat.id,
         })
+    }
+}
+
+// Not derived: an observer can be anything.
+impl fmt::Debug for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Plan")
+            .field("roots", &self.roots)
+            .field("options", &self.options)
+            .finish_non_exhaustive()
     }
 }
 
@@ -326,15 +338,17 @@ impl Plan {
         Ok((pool, job))
     }
 
-    /// Whether a pool would help. Where all that is to be done is to copy one small file, starting workers takes longer
-    /// than the copy: [`Task::run`] does it on the calling thread.
+    /// Whether a pool would help. Where all that is to be done is to copy one small file, and as fast as it goes, starting
+    /// workers takes longer than the copy: [`Task::run`] does it on the calling thread.
     #[must_use]
     pub fn needs_pool(&self) -> bool {
         let is_small = |root: &Root| {
             let looked = sys::stat_at(sys::cwd(), root.source.as_os_str(), true);
             looked.is_ok_and(|stat| stat.kind == Kind::File && !data::is_large(&stat))
         };
-        self.options.ask || !matches!(&self.roots[..], [only] if is_small(only))
+        self.options.ask
+            || self.options.bandwidth.is_some()
+            || !matches!(&self.roots[..], [only] if is_small(only))
     }
 
     fn copy(self, tables: Tables) -> Report {

@@ -21,6 +21,7 @@
 //! | `Process.name`, `.pid`, `.daemon`        | [`Job::name`], [`Job::id`], [`Job::is_daemon`]                 |
 //! | `Pool.close()`                           | [`Pool::close`]                                                |
 //! | `Pool.join()`                            | [`Pool::join`], or drop the pool                               |
+//! | `Pool.terminate()`                       | for a copy: [`Canceller::cancel`](crate::Canceller::cancel)    |
 //!
 //! ```
 //! use poolcp::Pool;
@@ -77,6 +78,7 @@ use std::time::{Duration, Instant};
 use crate::context::Canceller;
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
+use crate::limit;
 use crate::live::Progress;
 use crate::sys;
 
@@ -193,6 +195,7 @@ pub struct PoolBuilder {
     threads: usize,
     name: String,
     stack_size: Option<usize>,
+    background: bool,
     tables: Tables,
     /// For a pool that grows: behind which gate its workers work.
     gate: Option<Arc<Gate>>,
@@ -216,6 +219,20 @@ impl PoolBuilder {
     /// The size of each worker's stack in bytes; the standard library's default unless set, and 128 KiB at least.
     pub fn stack_size(mut self, bytes: usize) -> Self {
         self.stack_size = Some(bytes);
+        self
+    }
+
+    /// Whether the workers let the rest of the machine go first, as [`crate::background`] does for a thread; false unless set.
+    /// A worker that the system refuses that works on with the priority it has.
+    ///
+    /// ```
+    /// use poolcp::Pool;
+    ///
+    /// let pool = Pool::builder().threads(2).background(true).build()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn background(mut self, background: bool) -> Self {
+        self.background = background;
         self
     }
 
@@ -309,8 +326,13 @@ impl PoolBuilder {
             thread = thread.stack_size(bytes.max(LEAST_STACK));
         }
         let tables = self.tables;
+        let is_background = self.background;
         let gate = self.gate.clone();
         thread.spawn(move || {
+            if is_background {
+                // Refused, it is as fast as ever.
+                let _ = limit::background();
+            }
             if tables == Tables::PerWorker {
                 // Refused (by a sandbox, say), the worker goes on with what it shares, which is only slower.
                 let _ = sys::unshare_thread();
@@ -420,6 +442,7 @@ impl Pool {
             threads: 0,
             name: "poolcp".to_string(),
             stack_size: None,
+            background: false,
             tables: Tables::Shared,
             gate: None,
         }

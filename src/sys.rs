@@ -769,6 +769,34 @@ pub(crate) fn thread_id() -> i32 {
     rustix::thread::gettid().as_raw_nonzero().get()
 }
 
+/// Gives the calling thread, and those that it starts, the lowest priority for the processor. (On Linux setpriority(2) knows
+/// threads, not processes.)
+pub(crate) fn set_lowest_priority() -> Result<()> {
+    rustix::process::setpriority_process(None, 19)
+}
+
+/// Lets the calling thread, and those that it starts, use disks only when nobody else does (ioprio_set(2)).
+pub(crate) fn set_idle_io() -> Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    const CALLER: libc::c_int = 0;
+    const CLASS_IDLE: libc::c_int = 3;
+    const CLASS_SHIFT: libc::c_int = 13;
+    // SAFETY: the call takes three numbers and touches no memory.
+    #[allow(unsafe_code)]
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_ioprio_set,
+            WHO_PROCESS,
+            CALLER,
+            CLASS_IDLE << CLASS_SHIFT,
+        )
+    };
+    if done == 0 {
+        return Ok(());
+    }
+    Err(Errno::from_io_error(&std::io::Error::last_os_error()).unwrap_or(Errno::INVAL))
+}
+
 /// What the scheduler knows of a thread.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Scheduling {

@@ -6,7 +6,7 @@
 //! that lives in memory there is nothing else to read.
 //!
 //! Bytes that never came by cannot be hashed, so with this option data is neither shared with the source nor copied inside
-//! the kernel. Holes were never written, and are not read.
+//! the kernel. Holes were never written, and are not read. A limit of the bandwidth holds for what is read back, too.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,11 +15,11 @@ use std::time::Instant;
 
 use blake3::{Hash, Hasher};
 
-use crate::context::lock;
-use crate::data::{Failure, with_buffer};
+use crate::context::{Context, lock};
+use crate::data::{self, Failure, with_buffer};
 use crate::error::Operation;
 use crate::live::Shown;
-use crate::report::{Count, Counters};
+use crate::report::Count;
 use crate::sys::{self, Errno};
 
 /// What was written of one file.
@@ -73,48 +73,50 @@ impl Written {
     ///
     /// # Errors
     ///
-    /// `EBADMSG` if something else was read; others if nothing could be.
-    pub(crate) fn check(
-        &self,
-        dest: &OwnedFd,
-        counters: &Counters,
-        shown: &Shown,
-    ) -> Result<(), Failure> {
+    /// `EBADMSG` if something else was read; others if nothing could be, or the copy was stopped.
+    pub(crate) fn check(&self, dest: &OwnedFd, cx: &Context, shown: &Shown) -> Result<(), Failure> {
         let begin = Instant::now();
         shown.add_verified(0);
-        let failed = |errno| Failure {
-            operation: Operation::Verify,
-            errno,
-        };
         sys::sync_data(dest).map_err(failed)?;
         sys::drop_cache(dest).map_err(failed)?;
         let pieces = std::mem::take(&mut *lock(&self.0));
         for (range, hash) in pieces {
             let len = range.end - range.start;
-            if hash_of(dest, range).map_err(failed)? != hash {
+            if hash_of(dest, range, cx)? != hash {
                 return Err(failed(Errno::BADMSG));
             }
-            counters.add(Count::Verified, len);
+            cx.counters.add(Count::Verified, len);
             shown.add_verified(len);
         }
         let spent = begin.elapsed().as_nanos();
         // 584 years fit.
-        counters.add(Count::Verifying, u64::try_from(spent).unwrap_or(u64::MAX));
+        cx.counters
+            .add(Count::Verifying, u64::try_from(spent).unwrap_or(u64::MAX));
         Ok(())
     }
 }
 
-fn hash_of(file: &OwnedFd, range: Range<u64>) -> sys::Result<Hash> {
+fn failed(errno: Errno) -> Failure {
+    Failure {
+        operation: Operation::Verify,
+        errno,
+    }
+}
+
+fn hash_of(file: &OwnedFd, range: Range<u64>, cx: &Context) -> Result<Hash, Failure> {
+    let limit = cx.limit.as_ref();
     let mut hasher = Hasher::new();
     let mut offset = range.start;
     with_buffer(|buffer| {
+        let buffer = data::part(limit, buffer);
         while offset < range.end {
             let room = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
             let room = room.min(buffer.len());
-            match sys::read_at(file.as_fd(), &mut buffer[..room], offset)? {
+            match sys::read_at(file.as_fd(), &mut buffer[..room], offset).map_err(failed)? {
                 // It is shorter than what was written.
                 0 => break,
                 count => {
+                    data::pay(limit, count as u64, cx.canceller())?;
                     hasher.update(&buffer[..count]);
                     offset += count as u64;
                 }

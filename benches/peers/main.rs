@@ -74,6 +74,7 @@ mod runner;
 mod table;
 mod tamper;
 mod verify;
+mod watch;
 mod workload;
 
 use std::env;
@@ -90,7 +91,8 @@ use filesystem::{Abilities, Cache, Kind};
 use list::List;
 use machine::Machine;
 use measure::Stage;
-use results::{Cell, Curve, Program, Results};
+use plot::{Chart, Panel, Spread};
+use results::{Cell, Curve, Program, Results, median};
 use workload::Workload;
 
 /// Numbers of threads in the plot: up to where more can only do harm.
@@ -351,7 +353,17 @@ impl Bench {
                 "{} cores, {}, Linux {}, {}",
                 machine.cores, machine.processor, machine.kernel, self.results.date
             );
-            let svg = plot::draw(&title, &subtitle, &self.results.threads);
+            let chart = Chart {
+                title,
+                subtitle,
+                unit: "seconds",
+                ideal: false,
+                panels: vec![Panel {
+                    name: String::new(),
+                    curves: self.results.threads.iter().map(line).collect(),
+                }],
+            };
+            let svg = chart.draw();
             let path = self.plot_path();
             fs::write(&path, svg)?;
             eprintln!("peers: the plot is {}", path.display());
@@ -397,5 +409,22 @@ fn curve(cache: Cache, cell: &Cell) -> Curve {
             .filter(|(_, times)| !times.is_empty())
             .collect(),
         cp: times("cp"),
+    }
+}
+
+/// Medians, with bars from the fastest to the slowest round, and what `cp` takes.
+fn line(curve: &Curve) -> plot::Curve {
+    let spread = |times: &[f64]| Spread {
+        low: times.iter().copied().fold(f64::MAX, f64::min),
+        middle: median(times),
+        high: times.iter().copied().fold(0.0, f64::max),
+    };
+    let points = curve.points.iter();
+    plot::Curve {
+        name: format!("poolcp, {}", curve.name),
+        points: points
+            .map(|(threads, times)| (*threads, spread(times)))
+            .collect(),
+        level: (!curve.cp.is_empty()).then(|| (format!("cp, {}", curve.name), median(&curve.cp))),
     }
 }

@@ -22,10 +22,10 @@ use crate::arguments::Arguments;
 use crate::contestant::{Contestant, Mode, Variant};
 use crate::filesystem::{Cache, Filesystem, Kind};
 use crate::limit::{self, Task};
-use crate::machine::Watch;
 use crate::results::{Cell, Entry};
 use crate::runner::{self, Outcome, Usage};
 use crate::verify::{Differences, Verdict};
+use crate::watch::Watch;
 use crate::workload::Workload;
 
 /// For the first copy, of which nothing is known.

@@ -73,6 +73,12 @@ pub enum Need {
     Formats,
     /// `prlimit`, and root to become a user with a limit of threads.
     ThreadLimit,
+    Bash,
+    Zsh,
+    Fish,
+    Man,
+    Mandoc,
+    Ionice,
 }
 
 impl fmt::Display for Need {
@@ -97,6 +103,12 @@ impl fmt::Display for Need {
             Self::Formats => "mkfs and checkers of ext4, xfs and btrfs, and the right to mount",
             Self::LoopDevice => "losetup, and the right to use it",
             Self::ThreadLimit => "prlimit, and root",
+            Self::Bash => "bash, and script of util-linux",
+            Self::Zsh => "zsh, and script of util-linux",
+            Self::Fish => "fish",
+            Self::Man => "man of man-db, and groff",
+            Self::Mandoc => "mandoc",
+            Self::Ionice => "ionice",
         })
     }
 }
@@ -150,6 +162,12 @@ impl Need {
                 let disk = Disk::make(probe.path("disk"), format, &probe.dir("mnt"));
                 disk.is_some_and(|disk| disk.mount("").is_some())
             }),
+            Self::Bash => is_installed("bash") && is_installed("script"),
+            Self::Zsh => is_installed("zsh") && is_installed("script"),
+            Self::Fish => is_installed("fish"),
+            Self::Man => is_installed("man") && is_installed("groff"),
+            Self::Mandoc => is_installed("mandoc"),
+            Self::Ionice => is_installed("ionice"),
             Self::LoopDevice => LoopDevice::attach(&probe.file("disk", 1 << 20)).is_some(),
         }
     }

@@ -245,7 +245,7 @@ fn what_a_dead_run_left_is_swept_and_what_a_living_one_has_is_not() {
     let others = sandbox.file("copy/dir/.poolcp-notes", 10);
     let elsewhere = sandbox.file("copy/other/.poolcp-0123456789abcdef-0", 10);
     let lock = fs::File::open(&living).expect("open");
-    lock.lock().expect("lock");
+    rustix::fs::flock(&lock, rustix::fs::FlockOperation::LockExclusive).expect("lock");
     sandbox.poolcp(["-aT", "source", "copy"]).ok();
     assert!(!dead.exists());
     assert!(living.exists() && others.exists() && elsewhere.exists());

@@ -22,6 +22,8 @@
 //! | `attacker` | somebody swaps names while they are copied |
 //! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
+//! | `shells` | completions, in the shells that they are for, and the manual page |
+//! | `limits` | how fast data moves, and with what priority |
 //! | `surroundings` | limits, closed streams, no permission, what vanishes |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
 //! | `terminal` | what is seen at a terminal: the live view, and what is left of it |
@@ -41,6 +43,7 @@ mod errors;
 mod faults;
 mod interrupted;
 mod kinds;
+mod limits;
 mod metadata;
 mod mirror;
 // What only the latency bench uses of it.
@@ -50,6 +53,7 @@ mod replacing;
 mod report;
 mod scale;
 mod selection;
+mod shells;
 mod strange;
 mod surroundings;
 mod terminal;
