@@ -74,7 +74,10 @@ thread_local! {
 /// Lends the thread's buffer to `work`, which must not call into rayon: a stolen task would ask for it again.
 pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     WORKER_BUFFER.with_borrow_mut(|buffer| {
-        buffer.resize(BUFFER, 0);
+        if buffer.is_empty() {
+            // Not resized: zeros that come from the kernel cost nothing until they are touched.
+            *buffer = vec![0; BUFFER];
+        }
         work(buffer)
     })
 }
