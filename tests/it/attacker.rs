@@ -55,6 +55,8 @@ enum Before {
     Nothing,
     /// The last copy; of the name and what it is swapped with, one was removed.
     File,
+    /// The last copy, and a directory that the source does not have: it is going to be removed with all that is in it.
+    Extraneous,
 }
 
 /// Leads to the directory outside.
@@ -81,17 +83,34 @@ impl Attack {
                 }
             }
             Before::File => fs::remove_file(&name).expect("remove"),
+            Before::Extraneous => {}
         }
         if self.name.starts_with("copy") {
-            // Either of the two was there.
-            let _ = fs::remove_file(&swap);
-            let _ = fs::remove_dir_all(&swap);
+            // Either of the two was there, or is by now.
+            while fs::symlink_metadata(&swap).is_ok() {
+                let _ = fs::remove_file(&swap);
+                let _ = fs::remove_dir_all(&swap);
+            }
+            if self.before == Before::Extraneous {
+                // With nothing to be swapped for.
+                let _ = fs::remove_dir_all(sandbox.path("copy/extra"));
+                make_extraneous(sandbox);
+            }
             (self.make_swap)(sandbox);
             if self.before == Before::File {
                 fs::write(name, "old").expect("write");
             }
         }
     }
+}
+
+/// Names that are outside, too.
+fn make_extraneous(sandbox: &Sandbox) {
+    for i in 0..20 {
+        sandbox.file(format!("copy/extra/dir/{i}"), 10);
+    }
+    sandbox.file("copy/extra/dir/file", 10);
+    sandbox.file("copy/extra/dir/sub/file", 10);
 }
 
 const ATTACKS: &[Attack] = &[
@@ -206,6 +225,20 @@ const ATTACKS: &[Attack] = &[
         make_swap: |sandbox| drop(sandbox.hard_link("swap", "outside/file")),
         before: Before::Nothing,
     },
+    Attack {
+        what: "a directory that is deleted becomes a link",
+        options: &["-a", "--update=changed", "--delete"],
+        name: "copy/extra/dir",
+        make_swap: to_directory,
+        before: Before::Extraneous,
+    },
+    Attack {
+        what: "a directory in one that is deleted becomes a link",
+        options: &["-a", "--update=changed", "--delete"],
+        name: "copy/extra/dir/sub",
+        make_swap: to_directory,
+        before: Before::Extraneous,
+    },
 ];
 
 fn make_world(sandbox: &Sandbox) {
@@ -270,8 +303,10 @@ fn run(attack: &Attack, time: Duration) {
         sandbox.sparse("source/dir/large", 64 << 20, &[(0, 64 << 20)]);
     }
     (attack.make_swap)(&sandbox);
-    if attack.before == Before::File {
-        sandbox.file(attack.name, 10);
+    match attack.before {
+        Before::File => drop(sandbox.file(attack.name, 10)),
+        Before::Extraneous => make_extraneous(&sandbox),
+        Before::Copy | Before::Nothing => {}
     }
     // A hard link counts in the canary's own facts.
     let outside = Snapshot::of(&sandbox.path("outside"));
