@@ -39,6 +39,15 @@ impl Mode {
         }
     }
 
+    /// What `cp` is told.
+    fn as_for_cp(self) -> &'static str {
+        match self {
+            Self::Recursive => "-r",
+            Self::Archive => "-a",
+            Self::Again => "-auT",
+        }
+    }
+
     /// Whether attributes are kept.
     pub fn is_archive(self) -> bool {
         self != Self::Recursive
@@ -144,14 +153,7 @@ const TOOLS: [Tool; 8] = [
         recursive: PERMISSIONS_AND_HOLES,
         archive: Some(EVERYTHING),
         compares: true,
-        variants: |call| {
-            let again = call.mode == Mode::Again;
-            vec![call.with(if again {
-                "-auT"
-            } else {
-                call.by_mode("-r", "-a")
-            })]
-        },
+        variants: |call| vec![call.with(call.mode.as_for_cp())],
     },
     Tool {
         name: "cpz",
@@ -276,14 +278,7 @@ const TOOLS: [Tool; 8] = [
         recursive: PERMISSIONS_AND_HOLES,
         archive: Some(EVERYTHING),
         compares: true,
-        variants: |call| {
-            let again = call.mode == Mode::Again;
-            vec![call.with(if again {
-                "cp -auT"
-            } else {
-                call.by_mode("cp -r", "cp -a")
-            })]
-        },
+        variants: |call| vec![call.with(&format!("cp {}", call.mode.as_for_cp()))],
     },
     Tool {
         name: "tar | tar",

@@ -4,31 +4,16 @@
 //! is busy with other things is no failure.
 
 use std::fs;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 
-use crate::harness::{Sandbox, assert_rsync_agrees, poolcp};
+use crate::harness::{Sandbox, assert_rsync_agrees};
+use crate::interrupted::{signal, start};
 
 const MIB: u64 = 1 << 20;
-
-fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
-    Command::new(poolcp())
-        .args(args)
-        .current_dir(sandbox.path(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start poolcp")
-}
-
-fn pid(child: &Child) -> Pid {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    pid.expect("a pid")
-}
 
 /// Bytes in all files below a directory.
 fn size(sandbox: &Sandbox, dir: &str) -> u64 {
@@ -140,7 +125,7 @@ fn a_signal_ends_what_waits_for_its_turn() {
     let mut child = start(&sandbox, &["-a", "-j20", "--bwlimit=100", "source", "copy"]);
     thread::sleep(Duration::from_millis(300));
     let begin = Instant::now();
-    kill_process(pid(&child), Signal::INT).expect("a process");
+    signal(&child, Signal::INT);
     let code = child.wait().expect("wait").code();
     // Far below the time after which the program gives up waiting for its own workers.
     assert!(
@@ -154,8 +139,8 @@ fn a_signal_ends_what_waits_for_its_turn() {
 }
 
 /// The nice value of each thread (proc_pid_stat(5)).
-fn nice_values(pid: Pid) -> Vec<String> {
-    let tasks = format!("/proc/{}/task", pid.as_raw_nonzero());
+fn nice_values(child: &Child) -> Vec<String> {
+    let tasks = format!("/proc/{}/task", child.id());
     let tasks = fs::read_dir(tasks).expect("threads");
     let stats = tasks
         .flatten()
@@ -188,7 +173,7 @@ fn in_the_background_every_thread_comes_last() {
         .concat();
         let mut child = start(&sandbox, &line);
         thread::sleep(Duration::from_millis(500));
-        let nice = nice_values(pid(&child));
+        let nice = nice_values(&child);
         let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("threads");
         let classes: Vec<String> = tasks
             .flatten()
@@ -201,7 +186,7 @@ fn in_the_background_every_thread_comes_last() {
                 String::from_utf8_lossy(&class).trim().to_owned()
             })
             .collect();
-        kill_process(pid(&child), Signal::INT).expect("a process");
+        signal(&child, Signal::INT);
         child.wait().expect("wait");
         assert!(nice.len() >= expected, "{nice:?}");
         assert!(nice.iter().all(|nice| nice == "19"), "{nice:?}");
