@@ -17,7 +17,7 @@
 //! [`looks_through`].
 
 use crate::error::Operation;
-use crate::options::{Atomic, Backup, Delete, Follow, Make, Options, Overwrite};
+use crate::options::{Atomic, Backup, Follow, Make, Options, Overwrite};
 use crate::sys::{Errno, Kind, Result, Stat};
 
 /// What has a name.
@@ -62,6 +62,9 @@ pub(crate) struct DestFacts {
     pub is_dot: bool,
     /// Both ends were read, as far as the options ask for it, and are not the same.
     pub has_other_content: bool,
+    /// If it is of another kind than the source, it is one of those that are removed (`--delete`): below an operand's own
+    /// destination, which never is.
+    pub is_extraneous: bool,
 }
 
 /// What is going to be done about an entry.
@@ -224,7 +227,7 @@ pub(crate) fn decide(
     }
     let plan = if sameness == Sameness::Done {
         FilePlan::Skip(Reason::Same)
-    } else if seen.kind == Kind::Dir && options.delete != Delete::Nothing {
+    } else if seen.kind == Kind::Dir && dest.is_extraneous {
         FilePlan::Replace
     } else if seen.kind == Kind::Dir {
         FilePlan::Refuse(Operation::OtherOverDir)
@@ -297,7 +300,7 @@ pub(crate) fn decide_dir(
         (Sameness::Refused, _) => FilePlan::Refuse(Operation::SameFile),
         (Sameness::Done, _) => FilePlan::Skip(Reason::Same),
         (_, Kind::Dir) => FilePlan::Overwrite,
-        _ if options.delete != Delete::Nothing => FilePlan::Replace,
+        _ if dest.is_extraneous => FilePlan::Replace,
         _ => FilePlan::Refuse(Operation::DirOverOther),
     }
 }
@@ -591,6 +594,7 @@ mod tests {
             backup_is_source: false,
             is_dot: false,
             has_other_content: false,
+            is_extraneous: false,
         }
     }
 
@@ -1046,6 +1050,7 @@ mod tests {
                 backup_is_source,
                 is_dot: is_dot && seen_dest.itself.kind == Kind::Dir,
                 has_other_content: world.has_other_content,
+                is_extraneous: false,
             };
             Some((SourceFacts { seen, stat, follow }, dest))
         }

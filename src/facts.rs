@@ -9,7 +9,7 @@ use crate::data::is_same_data;
 use crate::decide::{DestFacts, Seen, SourceFacts, compares_content};
 use crate::dir::{Names, Place};
 use crate::error::{Error, Operation};
-use crate::options::{Backup, Follow};
+use crate::options::{Backup, Delete, Follow};
 use crate::path::split;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
@@ -86,6 +86,7 @@ fn look_at_dest(cx: &Context, place: Place<'_>, source: &SourceFacts, seen: Seen
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",
         has_other_content: false,
+        is_extraneous: cx.options.delete != Delete::Nothing && place.dir.facts().is_some(),
     }
 }
 

@@ -269,6 +269,27 @@ fn options_that_make_no_sense_with_delete_are_refused() {
 }
 
 #[test]
+fn a_destination_that_is_named_is_not_removed() {
+    let sandbox = Sandbox::new();
+    sandbox.file("file", 1);
+    sandbox.file("source/a", 1);
+    sandbox.file("dir/b", 1);
+    sandbox.symlink("link", "dir");
+    sandbox
+        .poolcp(["-rT", "--delete", "file", "dir"])
+        .fails(&["cannot overwrite directory 'dir' with non-directory"]);
+    sandbox
+        .poolcp(["-rT", "--delete", "source", "file"])
+        .fails(&["cannot overwrite non-directory 'file' with directory 'source'"]);
+    sandbox
+        .poolcp(["-rT", "--delete", "source", "link"])
+        .fails(&["cannot overwrite non-directory 'link' with directory 'source'"]);
+    // What it leads to is meant if that is said.
+    sandbox.poolcp(["-r", "--delete", "source/.", "link"]).ok();
+    assert!(sandbox.path("dir/a").exists() && !sandbox.path("dir/b").exists());
+}
+
+#[test]
 fn a_link_is_removed_and_not_what_it_leads_to() {
     let sandbox = Sandbox::new();
     sandbox.dir("source");
