@@ -482,7 +482,7 @@ impl Entry {
     pub(crate) fn make_link_to_source(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let source = place.source_path();
         let dest = place.dest_path();
-        if source.is_relative() && !is_in_working_dir(&dest) {
+        if source.is_relative() && !is_in_working_dir(place, &dest) {
             return Err(Error::new(Operation::RelativeSymlink, dest));
         }
         let error = |errno| place.dest_error(Operation::CreateSymlinkTo, errno);
@@ -650,11 +650,16 @@ impl Entry {
     }
 }
 
-/// Whether a path names something in the working directory, or nothing that could be made.
-fn is_in_working_dir(path: &Path) -> bool {
-    let (parent, _) = split(path.as_os_str());
+/// Whether a destination is in the working directory, or could not be made.
+fn is_in_working_dir(place: Place<'_>, path: &Path) -> bool {
     let there = |name: &OsStr| sys::stat_at(sys::cwd(), name, true).map(|stat| stat.id);
-    parent == "." || there(parent).is_err() || there(parent) == there(OsStr::new("."))
+    let here = OsStr::new(".");
+    // Its path may lead nowhere by now, if it led through what had the name.
+    if let Ok(dir) = sys::fstat(place.pair.dest()) {
+        return Ok(dir.id) == there(here);
+    }
+    let (parent, _) = split(path.as_os_str());
+    parent == here || there(parent).is_err() || there(parent) == there(here)
 }
 
 /// Makes sure that a name still leads to the file that it led to.

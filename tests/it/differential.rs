@@ -1193,7 +1193,7 @@ fn accepted(
         return Some("cp -u links names of one source file that are up to date, kept links or not");
     }
     let says_new = |line: &String| {
-        line.contains("will not overwrite just-created") || line.contains("overwrite '")
+        line.contains("will not overwrite just-created") || line.contains("overwrite ")
     };
     if case.options.contains(&"parents") && ours.messages.iter().any(says_new) {
         return Some("cp --parents takes what is there for new once it has made a directory");
@@ -1476,6 +1476,8 @@ const SCRIPTS: &[&str] = &[
      umask 077; setpriv --reuid=65534 --regid=65534 --clear-groups cp -r s d",
     "mkdir s d; echo a >a
      cp a .//a d",
+    "mkdir s d; echo a >a; ln -s ../s s/b; ln -s ../d d/b
+     cp -rs s/b d/b",
     "mkdir -p s/dir d; echo a >s/a; ln s/a s/dir/a
      cp -a s/. s/a d",
     "mkdir -p d/s s; chown -R 65534:65534 .; chown 0:0 d/s
