@@ -74,9 +74,9 @@ impl Session {
             .open(name.to_str().expect("ASCII"))
             .expect("open the terminal");
         let stream = || Stdio::from(terminal.try_clone().expect("another descriptor"));
-        // It makes the terminal the one whose keys send signals.
+        // It makes the terminal the one whose keys send signals; and who starts the tests may ignore them.
         let child = Command::new("setsid")
-            .arg("--ctty")
+            .args(["--ctty", "env", "--default-signal"])
             .arg(program)
             .args(words)
             .current_dir(sandbox.path(""))
