@@ -13,6 +13,7 @@ use poolcp::{Filter, Rule, quote};
 
 use crate::cli::{Stop, impossible, usage};
 use crate::units;
+use crate::without_number;
 
 /// The parts of a filter, in the order in which they were typed.
 #[derive(Default)]
@@ -68,9 +69,7 @@ fn rules_from(path: &OsStr) -> Result<Vec<Rule>, Stop> {
         fs::read(path).map(|read| bytes = read)
     };
     if let Err(error) = read {
-        let text = error.to_string();
-        // The standard library adds "(os error N)", which cp does not say.
-        let reason = text.split(" (os error").next().unwrap_or_default();
+        let reason = without_number(&error);
         return Err(impossible(format!(
             "cannot open {} for reading: {reason}",
             quote(path)
