@@ -365,14 +365,12 @@ pub(crate) fn why(
     let Ok(Some(dest)) = dest else {
         return Why::New;
     };
-    let seen = match dest.seen.end() {
-        Ok(stat) if looks_through(options, source.stat.kind) => stat,
-        _ => dest.seen.itself,
-    };
     match options.overwrite {
         Overwrite::IfOlder => Why::Older,
+        // Then it is never looked through.
         _ if options.overwrite.compares() => {
-            difference(options, &seen, source, dest).unwrap_or(Why::Attributes)
+            let there = dest.seen.itself;
+            difference(options, &there, source, dest).unwrap_or(Why::Attributes)
         }
         _ => Why::Exists,
     }

@@ -363,6 +363,7 @@ pub(crate) struct Entry {
     pub followed: bool,
     /// What had the destination's name when it was decided what to do.
     dest: Option<Seen>,
+    /// Why it is copied, if anybody wants to know.
     why: Why,
 }
 
@@ -424,14 +425,16 @@ impl Entry {
     fn decide(&mut self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
         let Facts { source, dest } = gather(cx, place, self.stat, self.followed)?;
         let mut decision = decide(&cx.options, &source, &dest);
-        self.why = why(&cx.options, &source, &dest);
+        if cx.interest() > Interest::Nothing {
+            self.why = why(&cx.options, &source, &dest);
+        }
         self.dest = dest.ok().flatten().map(|dest| dest.seen);
         let is_undressed = |dest: Stat| {
             let superuser = cx.process.superuser;
             has_other_attributes(&cx.options, superuser, &self.stat, &dest)
         };
         if decision.plan == FilePlan::Skip(Reason::UpToDate)
-            && self.dest_taken_for(cx).is_some_and(is_undressed)
+            && self.dest_itself().is_some_and(is_undressed)
         {
             decision.plan = FilePlan::Dress;
         }
@@ -443,13 +446,9 @@ impl Entry {
         self.dest.and_then(|seen| seen.end().ok())
     }
 
-    /// What had the destination's name as the rules take it: a symbolic link, or what it leads to.
-    pub(crate) fn dest_taken_for(&self, cx: &Context) -> Option<Stat> {
-        if looks_through(&cx.options, self.stat.kind) {
-            self.dest_file()
-        } else {
-            self.dest.map(|seen| seen.itself)
-        }
+    /// What had the destination's name, be it a symbolic link.
+    pub(crate) fn dest_itself(&self) -> Option<Stat> {
+        self.dest.map(|seen| seen.itself)
     }
 
     /// How a destination that is there is opened: as what it was when that was decided.
@@ -547,14 +546,14 @@ impl Entry {
     /// Whether the destination is a copy of this very file already, that another operand had made. Its name may be the one
     /// that further names would be linked to.
     fn is_linked(&self, cx: &Context) -> bool {
-        let Some(dest) = self.dest.filter(|_| self.is_tracked(cx)) else {
+        let Some(dest) = self.dest_itself().filter(|_| self.is_tracked(cx)) else {
             return false;
         };
         let copy = cx.links.copy_of(self.stat.id).and_then(|first| {
             let pair = cx.handles.open(&first.dir).ok()?;
             sys::stat_at(pair.dest(), &first.dest, false).ok()
         });
-        copy.is_some_and(|copy| copy.id == dest.itself.id)
+        copy.is_some_and(|copy| copy.id == dest.id)
     }
 
     /// Makes the copy, or links it to the one that another name of the same file has.

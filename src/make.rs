@@ -563,9 +563,10 @@ impl Entry {
     pub(crate) fn dress_dest(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let failed = |errno| place.dest_error(Operation::Permissions, errno);
         let (dir, name) = (place.pair.dest(), place.names.dest);
-        let id = self.dest_taken_for(cx).map(|stat| stat.id);
+        let id = self.dest_itself().map(|stat| stat.id);
         let flags = SourceFlags {
-            follow: self.dest_flags().follow,
+            // The name itself was found to be up to date.
+            follow: false,
             wait: false,
             no_atime: false,
         };
