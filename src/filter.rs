@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use ignore::Match;
-use ignore::gitignore::{Gitignore, GitignoreBuilder};
+use ignore::gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path};
 
 use crate::context::Context;
 use crate::dir::{Dir, Place};
@@ -189,21 +189,24 @@ impl Ignored {
     /// The rules that hold for an operand from outside: the user's, the repository's, those of the directories between its
     /// top and the operand.
     fn around(cx: &Context, path: PathBuf) -> Self {
-        let mut rules = vec![Arc::new(Gitignore::global().0)];
         let top = path.ancestors().find(|above| above.join(".git").exists());
+        // The user's own are anchored at the top of the repository, as the repository's are. Either file may be a link.
+        let root = top.unwrap_or(&path);
+        let mut files: Vec<(&Path, PathBuf, bool)> = Vec::new();
+        files.extend(gitconfig_excludes_path().map(|file| (root, file, true)));
         if let Some(top) = top {
-            let mut files = vec![(top, top.join(".git/info/exclude"))];
-            let above = path
-                .ancestors()
-                .skip(1)
-                .take_while(|above| above.starts_with(top));
-            let above: Vec<&Path> = above.collect();
-            files.extend(above.iter().rev().map(|dir| (*dir, dir.join(".gitignore"))));
-            for (root, file) in files {
-                let opened = sys::open_source(sys::cwd(), file.as_os_str(), PLAIN);
-                rules.extend(read_rules(cx, root, &file, opened));
-            }
+            files.push((top, top.join(".git/info/exclude"), true));
+            let above = path.ancestors().skip(1);
+            let above: Vec<&Path> = above.take_while(|above| above.starts_with(top)).collect();
+            let above = above.iter().rev();
+            files.extend(above.map(|dir| (*dir, dir.join(".gitignore"), false)));
         }
+        let read = |(root, file, follow): (&Path, PathBuf, bool)| {
+            let flags = SourceFlags { follow, ..PLAIN };
+            let opened = sys::open_source(sys::cwd(), file.as_os_str(), flags);
+            read_rules(cx, root, &file, opened)
+        };
+        let rules = files.into_iter().filter_map(read).collect();
         Self {
             operand: path.into(),
             rules,

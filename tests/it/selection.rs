@@ -217,6 +217,9 @@ fn what_git_ignores_is_left_out() {
         ("lib/.gitignore", "!*.o\n*.c\n/only-here\n"),
         ("lib/deep/.gitignore", "!important.c\n"),
         (".git/info/exclude", "excluded\n"),
+        (".gitconfig", "[core]\nexcludesFile = ~/.mine\n"),
+        // Anchored at the top of the repository.
+        (".mine", "*.swp\n/secret\nlib/mine\n"),
     ] {
         let path = sandbox.path("repository").join(file);
         fs::create_dir_all(path.parent().expect("a directory")).expect("make");
@@ -240,6 +243,11 @@ fn what_git_ignores_is_left_out() {
         "lib/deep/a",
         "lib/deep/important.c",
         "lib/deep/b.c",
+        "a.swp",
+        "secret",
+        "lib/secret",
+        "lib/mine",
+        "mine",
     ] {
         sandbox.file(format!("repository/{name}"), 1);
     }
