@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::data::Ladder;
@@ -67,6 +67,8 @@ pub(crate) struct Dir {
     target: Option<TargetDir>,
     /// The names that the copy keeps if what is extraneous is removed. Set once the source has been listed whole.
     kept: OnceLock<Vec<OsString>>,
+    /// Whether what dead runs have left in the destination is still to be looked for.
+    unswept: AtomicBool,
     /// What must end before this directory can be finished: its own listing and files, its subdirectories, the names in it
     /// that other workers will link.
     pending: AtomicUsize,
@@ -83,6 +85,7 @@ impl Dir {
             facts: None,
             target,
             kept: OnceLock::new(),
+            unswept: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
         })
     }
@@ -93,6 +96,7 @@ impl Dir {
         parent: &Arc<Self>,
         names: Names<'_>,
         facts: DirFacts,
+        unswept: bool,
     ) -> Arc<Self> {
         Arc::new(Self {
             key,
@@ -102,6 +106,7 @@ impl Dir {
             facts: Some(facts),
             target: None,
             kept: OnceLock::new(),
+            unswept: AtomicBool::new(unswept),
             pending: AtomicUsize::new(1),
         })
     }
@@ -146,6 +151,11 @@ impl Dir {
     /// The names that the copy keeps; `None` if it keeps all.
     pub(crate) fn names_to_keep(&self) -> Option<&[OsString]> {
         self.kept.get().map(Vec::as_slice)
+    }
+
+    /// Whether what dead runs have left in the destination is to be looked for now: the first one that asks is to do it.
+    pub(crate) fn begin_sweep(&self) -> bool {
+        self.unswept.load(Ordering::Relaxed) && self.unswept.swap(false, Ordering::Relaxed)
     }
 
     /// One more thing to wait for. Called only by someone whose own work here is still pending.

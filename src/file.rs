@@ -30,7 +30,7 @@ use crate::links::{Claim, Left, Name};
 use crate::options::{Follow, Make};
 use crate::prune::remove_instead;
 use crate::report::Count;
-use crate::staged::replace;
+use crate::staged::{replace, sweep};
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
@@ -486,6 +486,9 @@ impl Entry {
             | FilePlan::Supersede
             | FilePlan::Replace
             | FilePlan::Backup => {}
+        }
+        if place.dir.begin_sweep() {
+            sweep(place.pair.dest());
         }
         let saved = if plan == FilePlan::Replace && self.is_linked(cx) {
             None

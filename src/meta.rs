@@ -16,8 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::context::Process;
 use crate::data::Failure;
+use crate::decide::has_other_attributes;
 use crate::error::Operation;
-use crate::options::{Effort, Preserve};
+use crate::options::{Effort, Options, Preserve};
 use crate::sys::{self, Errno, Kind, Result, Stat, Times};
 
 const ACCESS_ACL: &CStr = c"system.posix_acl_access";
@@ -36,11 +37,7 @@ pub(crate) enum Subject<'a> {
 /// The attributes that a copy is to keep.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes {
-    kind: Kind,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    times: Times,
+    stat: Stat,
     /// ACLs among them.
     xattrs: Vec<(CString, Vec<u8>)>,
     /// The access ACL is among them, or there is none.
@@ -163,14 +160,28 @@ impl Attributes {
     /// What `stat` says.
     pub(crate) fn without_xattrs(stat: &Stat) -> Self {
         Self {
-            kind: stat.kind,
-            mode: stat.mode,
-            uid: stat.uid,
-            gid: stat.gid,
-            times: stat.times,
+            stat: *stat,
             xattrs: Vec::new(),
             acl_is_known: true,
         }
+    }
+
+    /// Whether a copy that was there has them all, so that it is best left alone: its change time would change.
+    pub(crate) fn are_on(
+        &self,
+        dest: BorrowedFd,
+        options: &Options,
+        process: &Process,
+    ) -> Result<bool> {
+        let stat = sys::fstat(dest)?;
+        if has_other_attributes(options, process.superuser, &self.stat, &stat) {
+            return Ok(false);
+        }
+        let mut is_complete = true;
+        let there = Self::read(Subject::Open(dest), &stat, &options.preserve, &mut |_| {
+            is_complete = false
+        });
+        Ok(is_complete && self.acl_is_known && self.xattrs == there.xattrs)
     }
 
     /// Whether there are some that the kernel changes when the data is written, as file capabilities are.
@@ -207,8 +218,8 @@ impl Attributes {
         has: Has,
         failed: &mut dyn FnMut(Failure),
     ) {
-        let mut mode = self.mode;
-        if preserve.ownership && has.owner != Some((self.uid, self.gid)) {
+        let mut mode = self.stat.mode;
+        if preserve.ownership && has.owner != Some((self.stat.uid, self.stat.gid)) {
             match self.give_owner(dest, process) {
                 Ok(true) => {}
                 Ok(false) => mode &= 0o777,
@@ -232,7 +243,7 @@ impl Attributes {
             has.private_until
         };
         if let Some(mode) = mode
-            && self.kind != Kind::Symlink
+            && self.stat.kind != Kind::Symlink
             && has.mode != Some(mode)
             && let Err(errno) = set_mode(dest, mode)
         {
@@ -242,7 +253,7 @@ impl Attributes {
             });
         }
         if preserve.timestamps
-            && let Err(errno) = set_times(dest, self.times)
+            && let Err(errno) = set_times(dest, self.stat.times)
         {
             failed(Failure {
                 operation: Operation::Times,
@@ -254,11 +265,11 @@ impl Attributes {
     /// Whether the owner is right now. A user who may not give files away is not told so, as with `cp -p`; the group is
     /// then given if at all possible.
     fn give_owner(&self, dest: Subject, process: &Process) -> Result<bool> {
-        match set_owner(dest, Some(self.uid), Some(self.gid)) {
+        match set_owner(dest, Some(self.stat.uid), Some(self.stat.gid)) {
             Ok(()) => Ok(true),
             Err(Errno::PERM | Errno::INVAL) if !process.superuser => {
                 // Members of a group may give it to their own files; anyone else keeps what they have.
-                let _ = set_owner(dest, None, Some(self.gid));
+                let _ = set_owner(dest, None, Some(self.stat.gid));
                 Ok(false)
             }
             Err(errno) => Err(errno),
@@ -286,7 +297,7 @@ impl Attributes {
                 });
             }
         }
-        if self.kind == Kind::Symlink || !has.acl {
+        if self.stat.kind == Kind::Symlink || !has.acl {
             return has_acl;
         }
         let unwanted: &[&CStr] = if preserve.mode {
@@ -299,7 +310,7 @@ impl Attributes {
         };
         for name in unwanted {
             let is_kept = self.xattrs.iter().any(|(kept, _)| kept.as_c_str() == *name);
-            if is_kept || (*name == DEFAULT_ACL && self.kind != Kind::Dir) {
+            if is_kept || (*name == DEFAULT_ACL && self.stat.kind != Kind::Dir) {
                 continue;
             }
             match remove(dest, name) {

@@ -329,10 +329,6 @@ impl DirTask {
             return Ok(None);
         };
         cx.done(What::Directory, place);
-        if !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run {
-            sweep(made.fd.as_fd());
-        }
-
         let preserve = &cx.options.preserve;
         let mut failed = |failure: Failure| {
             cx.error(place.dest_error(failure.operation, failure.errno));
@@ -370,7 +366,12 @@ impl DirTask {
         };
         cx.meet_filesystem(made.stat.id.dev, || place.dest_path());
         let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
-        let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts);
+        let unswept = !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run;
+        let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts, unswept);
+        // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
+        if made.stat.times.modified != stat.times.modified && dir.begin_sweep() {
+            sweep(made.fd.as_fd());
+        }
         let pair = Pair::Open {
             source,
             dest: made.fd,
@@ -528,11 +529,20 @@ fn make_dest(
             _ => Err(Errno::EXIST),
         }
     };
-    let mut made = make();
+    // In a directory that was there its subdirectories mostly were, too.
+    let mut made = if place.dir.facts().is_none_or(|facts| facts.fresh) {
+        make()
+    } else {
+        Err(Errno::EXIST)
+    };
     if made == Err(Errno::EXIST) {
         match merging(cx, place, source, follow)? {
             Merging::No => return Ok(None),
             Merging::Yes => {}
+            Merging::Free => {
+                make().map_err(|errno| place.dest_error(Operation::CreateDir, errno))?;
+                made = Ok(());
+            }
             Merging::Instead => {
                 remove_instead(cx, place, Kind::File)?;
                 made = if cx.options.dry_run { Ok(()) } else { make() };
@@ -606,8 +616,10 @@ fn make_dest(
 enum Merging {
     /// Nothing: it is its own destination.
     No,
-    /// What is there is taken for the copy, or nothing is there.
+    /// What is there is taken for the copy.
     Yes,
+    /// Nothing is there.
+    Free,
     /// What is there is no directory, and is removed.
     Instead,
 }
@@ -620,6 +632,7 @@ fn merging(cx: &Context, place: Place<'_>, stat: &Stat, follow: bool) -> Result<
         FilePlan::Unreachable(errno) => Err(place.unreachable(errno)),
         FilePlan::Skip(_) => Ok(Merging::No),
         FilePlan::Replace => Ok(Merging::Instead),
+        FilePlan::Create => Ok(Merging::Free),
         _ => Ok(Merging::Yes),
     }
 }
@@ -848,7 +861,13 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
             let path = dir.dest_path("".as_ref());
             cx.error(Error::new(operation, path).with_errno(errno));
         };
-        if let Some(attributes) = &facts.attributes {
+        let are_there = |attributes: &Attributes| {
+            let are_on = || attributes.are_on(pair.dest(), &cx.options, &cx.process);
+            cx.options.overwrite.compares() && !facts.fresh && are_on().unwrap_or(false)
+        };
+        if facts.attributes.as_ref().is_some_and(are_there) {
+            // Nothing is missing.
+        } else if let Some(attributes) = &facts.attributes {
             let has = Has {
                 acl: facts.default_acl || !facts.fresh,
                 private_until: facts.private_until,

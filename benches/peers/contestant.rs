@@ -255,19 +255,19 @@ const TOOLS: [Tool; 8] = [
             } else {
                 ""
             };
-            let options = if call.mode == Mode::Again {
-                "-aHAX"
+            let lines = if call.mode == Mode::Again {
+                // Links, ACLs and attributes are a matter of another list, to be looked at or not.
+                vec![call.with("-a"), call.with("-aHAX")]
             } else {
-                options
+                vec![call.with(&format!("{options}{holes}"))]
             };
-            let mut words = call.with(&format!("{options}{holes}"));
-            for word in &mut words {
-                // With the slash it is the directory's content that is copied.
-                if word == SOURCE {
-                    word.push('/');
-                }
-            }
-            vec![words]
+            // With the slash it is the directory's content that is copied.
+            let slash = |word| match word {
+                word if word == SOURCE => format!("{word}/"),
+                word => word,
+            };
+            let with_slash = |words: Vec<_>| words.into_iter().map(slash).collect();
+            lines.into_iter().map(with_slash).collect()
         },
     },
     Tool {

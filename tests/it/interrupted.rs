@@ -252,6 +252,25 @@ fn what_a_dead_run_left_is_swept_and_what_a_living_one_has_is_not() {
 }
 
 #[test]
+fn a_directory_that_is_up_to_date_is_swept_once_something_is_written_to_it() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.file("source/dir/a", 10);
+    sandbox.poolcp(["-a", "source", "copy"]).ok();
+    let dead = sandbox.file("copy/dir/.poolcp-0123456789abcdef-0", 10);
+    let again = || {
+        set_mtime(&sandbox.path("source/dir"), 1_000_000_000, 0);
+        set_mtime(&sandbox.path("copy/dir"), 1_000_000_000, 0);
+        let run = ["-aT", "--update=changed", "source", "copy"];
+        sandbox.poolcp(run).ok();
+    };
+    again();
+    assert!(dead.exists(), "nothing was written");
+    fs::write(&a, "more").expect("write");
+    again();
+    assert!(!dead.exists());
+}
+
+#[test]
 fn a_reader_sees_the_old_file_or_the_new_one() {
     let sandbox = Sandbox::in_memory();
     let (old, new) = (content(300_000, 1), content(200_000, 2));
