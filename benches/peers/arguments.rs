@@ -28,6 +28,7 @@ Words choose cells; of several words of one kind any will do. Without words ever
   --test         next to nothing, once, in seconds
   --rounds N     instead of 5
   --only A,B     only these contestants
+  --continue     go on from what peers.json has: a cell that is in it is not measured again
   --out DIR      where peers.md, peers.json and, but at full scale, threads.svg go, instead of the target directory
   --list         the names of the cells";
 
@@ -35,6 +36,7 @@ pub struct Arguments {
     pub scale: Scale,
     pub is_test: bool,
     pub is_list: bool,
+    pub continues: bool,
     pub rounds: usize,
     pub cores: usize,
     /// Names of contestants; nothing for all of them.
@@ -50,6 +52,7 @@ impl Arguments {
             scale: FULL,
             is_test: true,
             is_list: false,
+            continues: false,
             rounds: ROUNDS,
             cores: thread::available_parallelism().map_or(1, usize::from),
             only: None,
@@ -65,6 +68,7 @@ impl Arguments {
                 "--test" => is_test = true,
                 "--quick" => parsed.scale = QUICK,
                 "--list" => parsed.is_list = true,
+                "--continue" => parsed.continues = true,
                 "--rounds" => {
                     let number = value()?.parse().ok().filter(|&number| number > 0);
                     rounds = Some(number.ok_or("--rounds takes a number above 0")?);

@@ -334,10 +334,10 @@ pub enum ToolKind {
 }
 
 /// A tool that was not found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Missing {
-    pub name: &'static str,
-    pub install: &'static str,
+    pub name: String,
+    pub install: String,
 }
 
 /// Finds everybody: poolcp with as many workers as cores and with its default, the limit, and the tools that are there.
@@ -353,8 +353,8 @@ pub fn find(cores: usize) -> (Vec<Contestant>, Vec<Missing>) {
                 kind: ToolKind::Peer(index),
             }),
             None => missing.push(Missing {
-                name: tool.name,
-                install: tool.install,
+                name: tool.name.to_owned(),
+                install: tool.install.to_owned(),
             }),
         }
     }

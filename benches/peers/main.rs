@@ -40,6 +40,7 @@
 //! cargo bench --bench peers                              # everything: hours
 //! cargo bench --bench peers -- tree tmpfs warm r         # one cell: a few minutes
 //! cargo bench --bench peers -- tree big warm             # all warm cells of two workloads
+//! cargo bench --bench peers -- --continue                # all that is not in peers.json yet
 //! cargo bench --bench peers -- --quick tmpfs             # smaller, for a look
 //! cargo bench --bench peers -- threads                   # the plot of time over threads, benches/threads.svg
 //! cargo bench --bench peers -- --test                    # does it all work? in seconds
@@ -94,6 +95,9 @@ use measure::Stage;
 use plot::{Chart, Panel, Spread};
 use results::{Cell, Curve, Program, Results, median};
 use workload::Workload;
+
+/// Where everything that was measured goes.
+const JSON: &str = "peers.json";
 
 /// Numbers of threads in the plot: up to where more can only do harm.
 const PLOTTED: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -208,10 +212,10 @@ impl Bench {
         let abilities = Abilities::find(arguments::disk());
         let (mut contestants, missing) = contestant::find(arguments.cores);
         contestants.retain(|contestant| arguments.includes(contestant.name()));
-        let results = Results {
+        let mut results = Results {
             date: machine::date(),
             machine: Machine::here(),
-            scale: arguments.scale.name,
+            scale: arguments.scale.name.to_owned(),
             rounds: arguments.rounds,
             contestants: contestants.iter().map(Program::of).collect(),
             missing,
@@ -219,6 +223,9 @@ impl Bench {
             cells: Vec::new(),
             threads: Vec::new(),
         };
+        if arguments.continues {
+            results.go_on(&arguments.out.join(JSON))?;
+        }
         Ok(Self {
             arguments,
             abilities,
@@ -263,6 +270,19 @@ impl Bench {
     }
 
     fn measure_group(&mut self, group: &Group) -> io::Result<()> {
+        let cell = |mode: Mode| {
+            [
+                group.workload.name(),
+                group.kind.name(),
+                group.cache.name(),
+                mode.name(),
+            ]
+        };
+        let mut modes = group.modes.clone();
+        modes.retain(|&mode| !self.results.has(cell(mode)));
+        if modes.is_empty() {
+            return Ok(());
+        }
         eprintln!("peers: {}", group.name());
         let mut stage = match self.prepare(group.workload, group.kind, group.cache) {
             Ok(stage) => stage,
@@ -271,7 +291,7 @@ impl Bench {
                 return self.save();
             }
         };
-        for &mode in &group.modes {
+        for mode in modes {
             match measure::measure(&mut stage, mode, &self.contestants, &self.arguments) {
                 Ok(cell) => {
                     println!("{}", table::cell(&cell));
@@ -384,7 +404,7 @@ impl Bench {
     fn save(&self) -> io::Result<()> {
         let out = &self.arguments.out;
         fs::create_dir_all(out)?;
-        let json = BufWriter::new(File::create(out.join("peers.json"))?);
+        let json = BufWriter::new(File::create(out.join(JSON))?);
         serde_json::to_writer_pretty(json, &self.results)?;
         let tables = self.results.cells.iter().map(table::cell);
         let tables: Vec<_> = tables.collect();

@@ -1,19 +1,22 @@
 //! What was measured, as JSON has it; and the numbers that are made of it.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::contestant::{Contestant, Missing};
 use crate::machine::Machine;
 use crate::runner::Usage;
 
-/// Everything that one call of the bench has measured.
-#[derive(Serialize)]
+/// Everything that the bench has measured, in one call or in several that went on from there.
+#[derive(Serialize, Deserialize)]
 pub struct Results {
     pub date: String,
     pub machine: Machine,
-    pub scale: &'static str,
+    pub scale: String,
     pub rounds: usize,
     pub contestants: Vec<Program>,
     pub missing: Vec<Missing>,
@@ -23,7 +26,7 @@ pub struct Results {
     pub threads: Vec<Curve>,
 }
 
-#[derive(Serialize)]
+#[derive(PartialEq, Eq, Serialize, Deserialize)]
 pub struct Program {
     name: String,
     version: String,
@@ -51,7 +54,7 @@ impl fmt::Display for Program {
 }
 
 /// Times over numbers of threads.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Curve {
     pub name: String,
     /// Numbers of threads, with the seconds of each round.
@@ -60,10 +63,10 @@ pub struct Curve {
     pub cp: Vec<f64>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Cell {
     /// Workload, filesystem, cache and mode.
-    pub words: [&'static str; 4],
+    pub words: [String; 4],
     pub description: String,
     pub entries: Vec<Entry>,
     /// The fastest tool that is neither poolcp nor wrong, and its median in seconds.
@@ -75,7 +78,7 @@ pub struct Cell {
 }
 
 /// One contestant in one cell.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Entry {
     pub contestant: String,
     pub variant: String,
@@ -92,7 +95,7 @@ pub struct Entry {
 }
 
 /// What is made of an entry's rounds. Seconds; medians, if not said otherwise.
-#[derive(Clone, Copy, Serialize)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub struct Summary {
     pub median: f64,
     pub min: f64,
@@ -104,6 +107,38 @@ pub struct Summary {
     pub to_peer: Option<f64>,
     /// The median over that of the limit.
     pub to_limit: Option<f64>,
+}
+
+impl Results {
+    /// Whether both were measured in the same way: then their cells belong in one table.
+    fn goes_with(&self, other: &Self) -> bool {
+        self.machine == other.machine
+            && (&self.scale, self.rounds) == (&other.scale, other.rounds)
+            && self.contestants == other.contestants
+    }
+
+    /// Takes the cells over that a file of results has, if there is one.
+    pub fn go_on(&mut self, path: &Path) -> io::Result<()> {
+        let before: Self = match File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => serde_json::from_reader(BufReader::new(file?))?,
+        };
+        if !self.goes_with(&before) {
+            let what = "another machine, other contestants, another scale or other rounds";
+            let path = path.display();
+            return Err(io::Error::other(format!(
+                "cannot go on from {path}: {what}"
+            )));
+        }
+        let (began, _) = before.date.split_once(' ').unwrap_or((&before.date, ""));
+        self.date = format!("{began} to {}", self.date);
+        self.cells = before.cells;
+        Ok(())
+    }
+
+    pub fn has(&self, words: [&str; 4]) -> bool {
+        self.cells.iter().any(|cell| cell.words == words)
+    }
 }
 
 impl Entry {
@@ -169,7 +204,7 @@ impl Cell {
     /// Makes the numbers; the fastest comes first.
     pub fn new(
         description: &str,
-        words: [&'static str; 4],
+        words: [&str; 4],
         mut entries: Vec<Entry>,
         others: Option<f64>,
     ) -> Self {
@@ -190,7 +225,7 @@ impl Cell {
             }
         }
         Self {
-            words,
+            words: words.map(str::to_owned),
             description: description.to_owned(),
             entries,
             best_peer,

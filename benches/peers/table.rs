@@ -37,7 +37,7 @@ pub fn header(results: &Results) -> String {
 
 /// One cell, the fastest first.
 pub fn cell(cell: &Cell) -> String {
-    let [workload, filesystem, cache, mode] = cell.words;
+    let [workload, filesystem, cache, mode] = &cell.words;
     let others = cell.others.map_or_else(String::new, |others| {
         let others = others * 100.0;
         format!(" Others, and threads of the kernel, had {others:.0} % of the processors.")
