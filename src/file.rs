@@ -30,7 +30,7 @@ use crate::links::{Claim, Left, Name};
 use crate::options::{Follow, Make};
 use crate::prune::remove_instead;
 use crate::report::Count;
-use crate::staged::{replace, sweep};
+use crate::staged::{replace, sweep_once};
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
@@ -487,9 +487,7 @@ impl Entry {
             | FilePlan::Replace
             | FilePlan::Backup => {}
         }
-        if place.dir.begin_sweep() {
-            sweep(place.pair.dest());
-        }
+        sweep_once(place.dir, place.pair.dest());
         let saved = if plan == FilePlan::Replace && self.is_linked(cx) {
             None
         } else {

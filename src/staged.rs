@@ -11,7 +11,7 @@
 //! # What a killed run leaves
 //!
 //! Nobody removes the staged files of a run that was killed but a later one, in the directories that it writes to
-//! ([`sweep`]) and where it wants the same name for itself. To know them from those of a run that is alive, somewhere, whatever
+//! ([`sweep_once`]) and where it wants the same name for itself. To know them from those of a run that is alive, somewhere, whatever
 //! container or machine it is on, a file is locked (flock(2)) for as long as it is staged; the kernel unlocks it with the end
 //! of its writer. Other things than files are staged for a moment only: they are left over if they are an hour old.
 
@@ -24,7 +24,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::data::Failure;
-use crate::dir::Place;
+use crate::dir::{Dir, Place};
 use crate::error::Operation;
 use crate::path::split;
 use crate::sys::{self, Errno, Kind, Stat};
@@ -181,8 +181,14 @@ fn make_temporary<T>(
     }
 }
 
-/// Removes what runs that were killed have left in a directory.
-pub(crate) fn sweep(dir: BorrowedFd<'_>) {
+/// Removes what runs that were killed have left in a directory's copy, unless that has been looked for.
+pub(crate) fn sweep_once(dir: &Dir, dest: BorrowedFd<'_>) {
+    if dir.begin_sweep() {
+        sweep(dest);
+    }
+}
+
+fn sweep(dir: BorrowedFd<'_>) {
     // A directory that cannot be listed is not swept, and that is all.
     for name in sys::names_with_prefix(dir, PREFIX.as_bytes()).unwrap_or_default() {
         if is_staged_name(&name) {

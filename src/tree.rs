@@ -45,7 +45,7 @@ use crate::path::split;
 use crate::plan::{Root, TargetDir};
 use crate::prune::{prune, remove_instead};
 use crate::report::Count;
-use crate::staged::sweep;
+use crate::staged::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// How many files of one directory a worker takes at a time, at least: with fewer, handing them over costs more than it
@@ -369,8 +369,8 @@ impl DirTask {
         let unswept = !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run;
         let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts, unswept);
         // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
-        if made.stat.times.modified != stat.times.modified && dir.begin_sweep() {
-            sweep(made.fd.as_fd());
+        if made.stat.times.modified != stat.times.modified {
+            sweep_once(&dir, made.fd.as_fd());
         }
         let pair = Pair::Open {
             source,
@@ -865,9 +865,12 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
             let are_on = || attributes.are_on(pair.dest(), &cx.options, &cx.process);
             cx.options.overwrite.compares() && !facts.fresh && are_on().unwrap_or(false)
         };
-        if facts.attributes.as_ref().is_some_and(are_there) {
-            // Nothing is missing.
-        } else if let Some(attributes) = &facts.attributes {
+        // A directory that was there has no mode to wait for, either.
+        let missing = facts
+            .attributes
+            .as_ref()
+            .filter(|attributes| !are_there(attributes));
+        if let Some(attributes) = missing {
             let has = Has {
                 acl: facts.default_acl || !facts.fresh,
                 private_until: facts.private_until,

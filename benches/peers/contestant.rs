@@ -255,19 +255,17 @@ const TOOLS: [Tool; 8] = [
             } else {
                 ""
             };
-            let lines = if call.mode == Mode::Again {
+            let mut lines = if call.mode == Mode::Again {
                 // Links, ACLs and attributes are a matter of another list, to be looked at or not.
                 vec![call.with("-a"), call.with("-aHAX")]
             } else {
                 vec![call.with(&format!("{options}{holes}"))]
             };
             // With the slash it is the directory's content that is copied.
-            let slash = |word| match word {
-                word if word == SOURCE => format!("{word}/"),
-                word => word,
-            };
-            let with_slash = |words: Vec<_>| words.into_iter().map(slash).collect();
-            lines.into_iter().map(with_slash).collect()
+            for word in lines.iter_mut().flatten().filter(|word| *word == SOURCE) {
+                word.push('/');
+            }
+            lines
         },
     },
     Tool {

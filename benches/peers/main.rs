@@ -270,14 +270,7 @@ impl Bench {
     }
 
     fn measure_group(&mut self, group: &Group) -> io::Result<()> {
-        let cell = |mode: Mode| {
-            [
-                group.workload.name(),
-                group.kind.name(),
-                group.cache.name(),
-                mode.name(),
-            ]
-        };
+        let cell = |mode| measure::words(group.workload, group.kind, group.cache, mode);
         let mut modes = group.modes.clone();
         modes.retain(|&mode| !self.results.has(cell(mode)));
         if modes.is_empty() {
@@ -349,6 +342,7 @@ impl Bench {
         let caches = Cache::ALL.into_iter().filter(|&cache| {
             self.arguments.wants_cache(cache) && (kind, cache) != (Kind::Tmpfs, Cache::Cold)
         });
+        self.results.threads.clear();
         for cache in caches.collect::<Vec<_>>() {
             let name = format!("threads {} {}", kind.name(), cache.name());
             eprintln!("peers: {name}");

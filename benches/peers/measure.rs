@@ -73,6 +73,11 @@ impl Way {
     }
 }
 
+/// What a cell is called.
+pub fn words(workload: Workload, kind: Kind, cache: Cache, mode: Mode) -> [&'static str; 4] {
+    [workload.name(), kind.name(), cache.name(), mode.name()]
+}
+
 /// Measures a cell.
 pub fn measure(
     stage: &mut Stage,
@@ -110,12 +115,7 @@ pub fn measure(
     let entries = candidates.into_iter().map(|candidate| candidate.entry);
     Ok(Cell::new(
         &run.stage.description,
-        [
-            run.stage.workload.name(),
-            run.stage.kind.name(),
-            run.stage.cache.name(),
-            mode.name(),
-        ],
+        words(run.stage.workload, run.stage.kind, run.stage.cache, mode),
         entries.collect(),
         others,
     ))

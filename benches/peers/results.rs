@@ -117,7 +117,7 @@ impl Results {
             && self.contestants == other.contestants
     }
 
-    /// Takes the cells over that a file of results has, if there is one.
+    /// Takes the cells and the curves over that a file of results has, if there is one.
     pub fn go_on(&mut self, path: &Path) -> io::Result<()> {
         let before: Self = match File::open(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -133,6 +133,7 @@ impl Results {
         let (began, _) = before.date.split_once(' ').unwrap_or((&before.date, ""));
         self.date = format!("{began} to {}", self.date);
         self.cells = before.cells;
+        self.threads = before.threads;
         Ok(())
     }
 
