@@ -6,8 +6,8 @@
 //! 3. **Make** the name, with no more permission than it will have at the end.
 //! 4. **Fill** it (`data.rs`; links and special files have nothing to fill).
 //! 5. **Dress** it (`meta.rs`).
-//! 6. **Commit**: only now is the file kept. Until then it is a [`Staged`] file, which is removed if anything before fails;
-//!    a backup then gets its name back.
+//! 6. **Commit**: only now is the file kept. Until then it is a [`Staged`](crate::staged::Staged) file, which is
+//!    removed if anything before fails; a backup then gets its name back.
 //!
 //! Names of one inode go through the registry in `links.rs` between 2 and 3.
 
