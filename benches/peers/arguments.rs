@@ -28,6 +28,7 @@ Words choose cells; of several words of one kind any will do. Without words ever
   --test         next to nothing, once, in seconds
   --rounds N     instead of 5
   --only A,B     only these contestants
+  --hurry        who takes over twice as long as the fastest when variants are chosen runs in the first round only
   --continue     go on from what peers.json has: a cell that is in it is not measured again
   --out DIR      where peers.md, peers.json and, but at full scale, threads.svg go, instead of the target directory
   --list         the names of the cells";
@@ -38,6 +39,8 @@ pub struct Arguments {
     pub is_list: bool,
     pub continues: bool,
     pub rounds: usize,
+    /// Those who are far behind run once.
+    pub hurries: bool,
     pub cores: usize,
     /// Names of contestants; nothing for all of them.
     only: Option<Vec<String>>,
@@ -54,6 +57,7 @@ impl Arguments {
             is_list: false,
             continues: false,
             rounds: ROUNDS,
+            hurries: false,
             cores: thread::available_parallelism().map_or(1, usize::from),
             only: None,
             out: default_out(),
@@ -68,6 +72,7 @@ impl Arguments {
                 "--test" => is_test = true,
                 "--quick" => parsed.scale = QUICK,
                 "--list" => parsed.is_list = true,
+                "--hurry" => parsed.hurries = true,
                 "--continue" => parsed.continues = true,
                 "--rounds" => {
                     let number = value()?.parse().ok().filter(|&number| number > 0);

@@ -5,7 +5,8 @@
 //! 3. The rounds: A B C, then B C A, and so on. What changes with time, such as a disk's or a processor's mood, meets everybody
 //!    alike; and nobody is always the one who runs behind a certain other.
 //!
-//! A test has neither 1 nor 2, and one round.
+//! A test has neither 1 nor 2, and one round. With `--hurry`, who was far behind in 2 takes part in the first round only: it
+//! is compared with the source there, and which contestant is the fastest does not depend on it.
 //!
 //! In the first round each copy is compared with the source. After every run the copy is removed and the
 //! filesystem settles, outside the clock.
@@ -35,6 +36,9 @@ const LONGEST_COPY: Duration = Duration::from_secs(900);
 const HANGING: f64 = 20.0;
 const GRACE: Duration = Duration::from_secs(30);
 
+/// Who takes so many times as long as the fastest is far behind, by more than chance.
+const FAR_BEHIND: f64 = 2.0;
+
 /// So many variants of the limit take part in the rounds: the quick pass is one run each, and may err.
 const LIMITS: usize = 2;
 
@@ -54,6 +58,8 @@ pub struct Stage {
 struct Candidate<'a> {
     contestant: &'a Contestant,
     way: Way,
+    /// Seconds in the quick pass, if there was one and it succeeded.
+    quick: Option<f64>,
     entry: Entry,
 }
 
@@ -103,11 +109,19 @@ pub fn measure(
     for contestant in contestants {
         candidates.extend(run.choose(contestant)?);
     }
+    let fastest = candidates.iter().filter_map(|one| one.quick);
+    let fastest = fastest.fold(f64::MAX, f64::min);
+    let is_behind = |one: &Candidate<'_>| {
+        !one.entry.is_poolcp() && one.quick.is_some_and(|time| time > FAR_BEHIND * fastest)
+    };
     let watch = Watch::start();
     for round in 0..arguments.rounds {
         let count = candidates.len();
         for turn in 0..count {
-            run.take_turn(&mut candidates[(round + turn) % count], round == 0)?;
+            let candidate = &mut candidates[(round + turn) % count];
+            if round == 0 || !arguments.hurries || !is_behind(candidate) {
+                run.take_turn(candidate, round == 0)?;
+            }
         }
     }
     let others = watch.and_then(|watch| watch.others());
@@ -174,6 +188,7 @@ impl Run<'_> {
         let successes = tried.iter().filter(|(_, time)| time.is_ok()).count();
         tried.truncate(places.min(successes.max(1)));
         let candidates = tried.into_iter().map(|(way, time)| Candidate {
+            quick: time.as_ref().ok().copied(),
             entry: Entry::new(name, &way.name(), time.err(), quick.clone()),
             contestant,
             way,
@@ -191,6 +206,7 @@ impl Run<'_> {
             ways = variants.into_iter().map(Way::Limit).collect();
         }
         let candidates = ways.into_iter().map(|way| Candidate {
+            quick: None,
             entry: Entry::new(contestant.name(), &way.name(), None, Vec::new()),
             contestant,
             way,

@@ -50,17 +50,20 @@ pub fn cell(cell: &Cell) -> String {
         "| contestant | median s | min s | user s | system s | peak MiB | to best peer | to limit | remarks |\n\
          |---|--:|--:|--:|--:|--:|--:|--:|---|\n",
     );
+    let rounds = cell.entries.iter().map(|entry| entry.rounds.len());
+    let rounds = rounds.max().unwrap_or(0);
     let mut has_limit = false;
     for entry in &cell.entries {
         // The second variant of the limit is in the JSON.
         if !entry.is_limit() || !std::mem::replace(&mut has_limit, true) {
-            text.push_str(&row(entry));
+            text.push_str(&row(entry, rounds));
         }
     }
     text
 }
 
-fn row(entry: &Entry) -> String {
+/// A contestant's line; `rounds` is how many others took part in.
+fn row(entry: &Entry, rounds: usize) -> String {
     let Some(summary) = entry.summary else {
         let failure = entry.failure.as_deref().unwrap_or("not run");
         return format!(
@@ -84,6 +87,9 @@ fn row(entry: &Entry) -> String {
     }
     if !entry.omissions.is_empty() {
         remarks.push(format!("does not keep {}", entry.omissions.join(", ")));
+    }
+    if entry.rounds.len() < rounds {
+        remarks.push(format!("{} of {rounds} rounds", entry.rounds.len()));
     }
     remarks.push(entry.variant.clone());
     // The limit's memory is that of its list.
