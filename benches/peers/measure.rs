@@ -36,7 +36,7 @@ const LONGEST_COPY: Duration = Duration::from_secs(900);
 const HANGING: f64 = 20.0;
 const GRACE: Duration = Duration::from_secs(30);
 
-/// Who takes so many times as long as the fastest is far behind, by more than chance.
+/// Who takes so many times as long as the fastest tool is far behind, by more than chance.
 const FAR_BEHIND: f64 = 2.0;
 
 /// So many variants of the limit take part in the rounds: the quick pass is one run each, and may err.
@@ -109,7 +109,8 @@ pub fn measure(
     for contestant in contestants {
         candidates.extend(run.choose(contestant)?);
     }
-    let fastest = candidates.iter().filter_map(|one| one.quick);
+    let tools = candidates.iter().filter(|one| !one.entry.is_limit());
+    let fastest = tools.filter_map(|one| one.quick);
     let fastest = fastest.fold(f64::MAX, f64::min);
     let is_behind = |one: &Candidate<'_>| {
         !one.entry.is_poolcp() && one.quick.is_some_and(|time| time > FAR_BEHIND * fastest)
