@@ -41,6 +41,7 @@
 //! cargo bench --bench peers -- tree tmpfs warm r         # one cell: a few minutes
 //! cargo bench --bench peers -- tree big warm             # all warm cells of two workloads
 //! cargo bench --bench peers -- --continue                # all that is not in peers.json yet
+//! cargo bench --bench peers -- --hurry                   # who is far behind runs once
 //! cargo bench --bench peers -- --quick tmpfs             # smaller, for a look
 //! cargo bench --bench peers -- threads                   # the plot of time over threads, benches/threads.svg
 //! cargo bench --bench peers -- --test                    # does it all work? in seconds

@@ -6,7 +6,7 @@
 //!    alike; and nobody is always the one who runs behind a certain other.
 //!
 //! A test has neither 1 nor 2, and one round. With `--hurry`, who was far behind in 2 takes part in the first round only: it
-//! is compared with the source there, and which contestant is the fastest does not depend on it.
+//! is compared with the source there, and its one time counts as a median does.
 //!
 //! In the first round each copy is compared with the source. After every run the copy is removed and the
 //! filesystem settles, outside the clock.
@@ -110,8 +110,7 @@ pub fn measure(
         candidates.extend(run.choose(contestant)?);
     }
     let tools = candidates.iter().filter(|one| !one.entry.is_limit());
-    let fastest = tools.filter_map(|one| one.quick);
-    let fastest = fastest.fold(f64::MAX, f64::min);
+    let fastest = tools.filter_map(|one| one.quick).fold(f64::MAX, f64::min);
     let is_behind = |one: &Candidate<'_>| {
         !one.entry.is_poolcp() && one.quick.is_some_and(|time| time > FAR_BEHIND * fastest)
     };
