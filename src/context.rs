@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::closing::most_waiting;
 use crate::data::{How, Ladder};
 use crate::decide::Why;
 use crate::dir::{Entry, Place};
@@ -228,6 +229,8 @@ pub(crate) struct Context {
     /// How fast data may move, if that is limited.
     pub limit: Option<Limiter>,
     pub max_nested: u32,
+    /// How many files that it is done with a worker may keep open, see `closing.rs`.
+    pub max_waiting: usize,
     /// The same name may be met more than once: an operand is, or is inside, another one.
     pub names_repeat: bool,
     observer: Arc<dyn Observer>,
@@ -421,6 +424,7 @@ impl Context {
             process: Process::new(),
             handles: Handles::new(workers, share, tables),
             max_nested: max_nested(share),
+            max_waiting: most_waiting(share),
             names_repeat: meeting == Meeting::Twice,
             observer,
             told: Mutex::default(),

@@ -39,6 +39,8 @@ pub(crate) struct DirFacts {
     pub private_until: Option<u32>,
     /// The rungs between the two filesystems.
     pub ladder: Arc<Ladder>,
+    /// Closing a file in the destination cannot fail.
+    pub closes_silently: bool,
     /// What git ignores in it, if that is left out.
     pub ignored: Option<Arc<Ignored>>,
 }

@@ -215,7 +215,7 @@ fn clear<'a>(
     cx: &Context,
     place: Place<'a>,
     plan: FilePlan,
-    seen: Option<Seen>,
+    seen: Option<&Seen>,
 ) -> Result<Option<Saved<'a>>, Error> {
     match plan {
         FilePlan::Replace if seen.is_some_and(|seen| seen.itself.kind == Kind::Dir) => {
@@ -361,8 +361,8 @@ pub(crate) struct Entry {
     /// Regular files only.
     pub file: Option<OwnedFd>,
     pub followed: bool,
-    /// What had the destination's name when it was decided what to do.
-    dest: Option<Seen>,
+    /// What had the destination's name when it was decided what to do. Most often nothing, which takes no room.
+    dest: Option<Box<Seen>>,
     /// Why it is copied, if anybody wants to know.
     why: Why,
 }
@@ -428,7 +428,7 @@ impl Entry {
         if cx.interest() > Interest::Nothing {
             self.why = why(&cx.options, &source, &dest);
         }
-        self.dest = dest.ok().flatten().map(|dest| dest.seen);
+        self.dest = dest.ok().flatten().map(|dest| Box::new(dest.seen));
         let is_undressed = |dest: Stat| {
             let superuser = cx.process.superuser;
             has_other_attributes(&cx.options, superuser, &self.stat, &dest)
@@ -443,18 +443,18 @@ impl Entry {
 
     /// The file that the destination's name leads to.
     pub(crate) fn dest_file(&self) -> Option<Stat> {
-        self.dest.and_then(|seen| seen.end().ok())
+        self.dest.as_ref().and_then(|seen| seen.end().ok())
     }
 
     /// What had the destination's name, be it a symbolic link.
     pub(crate) fn dest_itself(&self) -> Option<Stat> {
-        self.dest.map(|seen| seen.itself)
+        self.dest.as_ref().map(|seen| seen.itself)
     }
 
     /// How a destination that is there is opened: as what it was when that was decided.
     pub(crate) fn dest_flags(&self) -> DestFlags {
         DestFlags {
-            follow: self.dest.is_some_and(|seen| seen.target.is_some()),
+            follow: self.dest.as_ref().is_some_and(|seen| seen.target.is_some()),
             wait: self.dest_file().is_some_and(|stat| stat.kind != Kind::File),
         }
     }
@@ -491,7 +491,7 @@ impl Entry {
         let saved = if plan == FilePlan::Replace && self.is_linked(cx) {
             None
         } else {
-            clear(cx, place, plan, self.dest)?
+            clear(cx, place, plan, self.dest.as_deref())?
         };
         let done =
             place.unless_panic(|| self.make_and_tell(cx, place, plan, saved.as_ref(), ended));

@@ -165,6 +165,7 @@
 //! | `facts.rs` | what has to be known about it |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
 //! | `make.rs` | making it, by its kind |
+//! | `closing.rs` | closing files, many in one call |
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
@@ -244,6 +245,7 @@
 #![warn(missing_docs)]
 
 mod backup;
+mod closing;
 mod context;
 mod controller;
 mod data;

@@ -6,6 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::closing;
 use crate::context::{Context, Made, What};
 use crate::data::{self, Ends, Failure, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
@@ -80,7 +81,8 @@ impl Entry {
         );
         cx.complete(&dest.file)
             .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
-        match dest.commit() {
+        let is_silent = place.dir.facts().is_some_and(|facts| facts.closes_silently);
+        match dest.commit(is_silent) {
             Ok(()) => {}
             // The name cannot go to another inode: something is mounted on it, or the directory is special.
             Err(failure)
@@ -100,6 +102,7 @@ impl Entry {
             }) => return Err(self.taken(place)),
             Err(failure) => return Err(explain(place, failure)),
         }
+        closing::close(source);
         self.remember_name(cx, place);
         cx.done(What::File, place);
         if !cx.options.attributes_only {

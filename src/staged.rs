@@ -23,6 +23,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::closing;
 use crate::data::Failure;
 use crate::dir::{Dir, Place};
 use crate::error::Operation;
@@ -110,8 +111,9 @@ impl<'a> Staged<'a> {
         self.guard.as_ref().map(|guard| &*guard.name)
     }
 
-    /// Closes the file, hears what its filesystem has to say at the end, and keeps it if that is nothing.
-    pub(crate) fn commit(self) -> Result<(), Failure> {
+    /// Closes the file, hears what its filesystem has to say at the end, and keeps it if that is nothing. Where it is known to
+    /// be nothing (`is_silent`), a file that has its name may stay open for a moment.
+    pub(crate) fn commit(self, is_silent: bool) -> Result<(), Failure> {
         let failed = |operation| move |errno| Failure { operation, errno };
         let close = |file| sys::close(file).map_err(failed(Operation::Close));
         let Some(guard) = self.guard else {
@@ -124,6 +126,8 @@ impl<'a> Staged<'a> {
             sys::rename(guard.dir, &guard.name, name, taken == Taken::Yes)
                 .map_err(failed(Operation::Commit))?;
             drop(lock);
+        } else if is_silent {
+            closing::close(self.file);
         } else {
             close(self.file)?;
         }

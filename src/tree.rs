@@ -26,6 +26,7 @@ use std::vec;
 use rayon::Scope;
 use rayon::prelude::*;
 
+use crate::closing;
 use crate::context::{Context, Event, OperandDir, What, lock};
 use crate::data::Failure;
 use crate::decide::{FilePlan, Why, decide_dir};
@@ -361,6 +362,10 @@ impl DirTask {
                     Arc::clone(&above.ladder)
                 }
                 _ => cx.ladder(stat.id.dev, made.stat.id.dev),
+            },
+            closes_silently: match above {
+                Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,
+                _ => closing::is_silent(&made.fd),
             },
             ignored: Ignored::enter(cx, place, source.as_fd()),
         };
@@ -703,7 +708,10 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
                 .with_min_len(gate::batch(MIN_FILES_PER_TASK))
                 // A worker that takes some of the files opens the directory for itself.
                 .for_each_init(
-                    || (gate::start_work(), cx.handles.open(dir)),
+                    || {
+                        let scopes = (closing::together(cx.max_waiting), gate::start_work());
+                        (scopes, cx.handles.open(dir))
+                    },
                     |(_, opened), listed| match opened {
                         Ok(pair) => copy_file(cx, dir, pair, listed),
                         Err(error) => cx.error(error.clone()),
@@ -711,9 +719,10 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
                 );
         },
         || {
+            let _scope = closing::together(cx.max_waiting);
             files
                 .iter()
-                .for_each(|listed| copy_file(cx, dir, pair, listed))
+                .for_each(|listed| copy_file(cx, dir, pair, listed));
         },
     );
 }

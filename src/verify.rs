@@ -27,7 +27,8 @@ use crate::sys::{self, Errno};
 pub(crate) struct Written(Mutex<Vec<(Range<u64>, Hash)>>);
 
 /// A piece of a file while it is written, from front to back; `None` if nothing is going to be verified.
-pub(crate) struct Piece<'a>(Option<Hashed<'a>>);
+/// A hash under way is 2 KB, too much to be moved around where there is none.
+pub(crate) struct Piece<'a>(Option<Box<Hashed<'a>>>);
 
 struct Hashed<'a> {
     of: &'a Written,
@@ -38,10 +39,12 @@ struct Hashed<'a> {
 impl<'a> Piece<'a> {
     /// A piece that begins at `start`.
     pub(crate) fn begin(of: Option<&'a Written>, start: u64) -> Self {
-        Self(of.map(|of| Hashed {
-            of,
-            range: start..start,
-            hasher: Hasher::new(),
+        Self(of.map(|of| {
+            Box::new(Hashed {
+                of,
+                range: start..start,
+                hasher: Hasher::new(),
+            })
         }))
     }
 
@@ -55,9 +58,10 @@ impl<'a> Piece<'a> {
 
     /// The piece is complete.
     pub(crate) fn end(self) {
-        if let Some(Hashed { of, range, hasher }) = self.0
-            && !range.is_empty()
+        if let Some(hashed) = self.0
+            && !hashed.range.is_empty()
         {
+            let Hashed { of, range, hasher } = *hashed;
             lock(&of.0).push((range, hasher.finalize()));
         }
     }

@@ -316,7 +316,7 @@ fn a_source_that_does_not_stop_changing_is_told_and_the_others_are_copied() {
     let append: fn(&File, u64) -> io::Result<()> =
         |file, round| file.write_all_at(b"more", MIB as u64 + 4 * round);
     let rewrite = |file: &File, round: u64| file.write_all_at(&round.to_le_bytes(), 5000);
-    let cut = |file: &File, round: u64| file.set_len(5000 + (99 - round % 100) * 1000);
+    let cut = |file: &File, round: u64| file.set_len(70_000 + (99 - round % 100) * 1000);
     for change in [append, rewrite, cut] {
         let sandbox = Sandbox::new();
         let source = sandbox.file("source", MIB);
@@ -354,7 +354,12 @@ fn a_source_that_changes_once_is_copied_again() {
     needs!(Strace);
     // The data is taken, and then the copy is held up for long enough to change the source.
     let delay = "copy_file_range:delay_exit=500000:when=1";
-    for (before, after) in [(100_000, 5), (100_000, 0), (100_000, 200_000), (5000, 5000)] {
+    for (before, after) in [
+        (100_000, 5),
+        (100_000, 0),
+        (100_000, 200_000),
+        (70_000, 70_000),
+    ] {
         let sandbox = Sandbox::new();
         let source = sandbox.file("source/file", before);
         let copy = sandbox.path("copy/file");

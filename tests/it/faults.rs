@@ -293,6 +293,18 @@ const FAULTS: &[Fault] = &[
         "a source that was read has nothing to lose",
     ),
     fault(
+        "close_range",
+        &["ENOSYS", "EPERM", "EINVAL"],
+        Recovers,
+        "files are closed one by one",
+    ),
+    fault(
+        "fstatfs",
+        &["EIO", "ENOSYS", "EACCES"],
+        Recovers,
+        "what kind of file system it is only saves calls",
+    ),
+    fault(
         "readlinkat",
         &["EIO", "EACCES", "ENOENT", "EINVAL", "ENOMEM"],
         Fails,
