@@ -12,7 +12,7 @@
 
 use std::io::{self, BufRead};
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Barrier;
@@ -42,6 +42,9 @@ const ENTRY_WEIGHT: u64 = 32 << 10;
 
 /// Units for each thread: enough for all to end at about the same time.
 const UNITS_PER_THREAD: u64 = 16;
+
+/// So many files are closed by one call.
+const CLOSED_TOGETHER: usize = 32;
 
 /// With fewer leaves to make, a directory is not worth opening.
 const WORTH_OPENING: usize = 3;
@@ -211,6 +214,7 @@ impl<'a> Copier<'a> {
             roots: Roots::open(self.task)?,
             buffer: &mut buffer,
             made: &mut made,
+            done: Vec::new(),
         };
         if self.task.variant.ahead {
             for level in &self.levels {
@@ -312,6 +316,22 @@ impl Roots {
     }
 }
 
+/// Closes files; by one call where their numbers follow each other, as they do in a table that is this thread's own.
+fn close_all(files: &mut Vec<OwnedFd>) {
+    let numbers = || files.iter().map(AsRawFd::as_raw_fd);
+    let (Some(first), Some(last)) = (numbers().min(), numbers().max()) else {
+        return;
+    };
+    if usize::try_from(last - first).is_ok_and(|more| more + 1 == files.len()) {
+        // SAFETY: all numbers of the range are those of `files`, which are forgotten if they are closed.
+        let closed = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) } == 0;
+        if closed {
+            files.drain(..).map(IntoRawFd::into_raw_fd).for_each(drop);
+        }
+    }
+    files.clear();
+}
+
 fn open_directory(at: BorrowedFd, path: &str) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     rustix::fs::openat(at, path, flags, Permissions::empty())
@@ -324,6 +344,8 @@ struct Worker<'a> {
     buffer: &'a mut [u8],
     /// Directories that this thread has made or seen made.
     made: &'a mut [bool],
+    /// Files that are still to be closed.
+    done: Vec<OwnedFd>,
 }
 
 impl Worker<'_> {
@@ -351,6 +373,7 @@ impl Worker<'_> {
                 }
             }
         }
+        close_all(&mut self.done);
         Ok(())
     }
 
@@ -416,15 +439,16 @@ impl Worker<'_> {
             Content::File { size, .. } => *size,
         };
         let copy = self.copier.create(&places.copy, path, leaf, OFlags::EXCL)?;
+        let mut source = None;
         if size > 0 {
-            let source = self.copier.open(&places.source, path, leaf)?;
+            let source = source.insert(self.copier.open(&places.source, path, leaf)?);
             let data = leaf.data();
             match self.copier.task.variant.method {
-                Method::Clone(from) if size >= from => rustix::fs::ioctl_ficlone(&copy, &source)?,
+                Method::Clone(from) if size >= from => rustix::fs::ioctl_ficlone(&copy, &*source)?,
                 _ => {
                     for &(offset, len) in &data {
                         self.copier
-                            .move_data(&source, &copy, offset, len, size, self.buffer)?;
+                            .move_data(source, &copy, offset, len, size, self.buffer)?;
                     }
                     if data.last().is_none_or(|(offset, len)| offset + len < size) {
                         rustix::fs::ftruncate(&copy, size)?;
@@ -434,6 +458,10 @@ impl Worker<'_> {
         }
         if archive {
             self.copier.dress(&copy, &leaf.attributes)?;
+        }
+        self.done.extend(source.into_iter().chain([copy]));
+        if self.done.len() >= CLOSED_TOGETHER {
+            close_all(&mut self.done);
         }
         Ok(())
     }
