@@ -26,13 +26,13 @@
 //! Between two files, one relaxed load of a flag that changes only with the number of permits, and so stays in all
 //! cores' caches. At the beginning and at the end of a batch, one uncontended atomic operation on the worker's own
 //! cache lines and one look at the clock (in the vDSO), for the time at work that the tuner wants to know: some 60 ns
-//! for each directory or eight files or more. Where the number of workers is fixed there is no gate, and all this is a
+//! for each directory or part of one that a worker takes. Where the number of workers is fixed there is no gate, and all this is a
 //! look at a thread-local that is empty.
 
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,8 +53,6 @@ pub(crate) struct Gate {
 struct Signs {
     /// More permits are out than there may be.
     over: AtomicBool,
-    /// How many files of a directory are worth handing over to another worker; 0 is not set.
-    batch: AtomicUsize,
 }
 
 /// A worker's own state, on its own cache lines: only when it is idle does anybody else write it.
@@ -113,11 +111,6 @@ impl Gate {
         let mut permits = self.lock();
         permits.limit = limit;
         self.settle(&mut permits);
-    }
-
-    /// Sets how many files of a directory are worth handing over to another worker.
-    pub(crate) fn set_batch(&self, files: usize) {
-        self.signs.batch.store(files, Ordering::Relaxed);
     }
 
     /// Gives idle permits to those who wait. True if somebody still waits.
@@ -353,18 +346,6 @@ pub(crate) fn rest<T>(wait: impl FnOnce() -> T) -> T {
     })
 }
 
-/// How many files of a directory are worth handing over to another worker: `usual`, unless the tuner has found another
-/// number.
-pub(crate) fn batch(usual: usize) -> usize {
-    PLACE.with(|place| match place.get() {
-        Some(place) => match place.gate.signs.batch.load(Ordering::Relaxed) {
-            0 => usual,
-            files => files,
-        },
-        None => usual,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -499,6 +480,5 @@ mod tests {
     fn without_a_gate_nobody_is_held_back() {
         assert_eq!(work(|| rest(|| 7)), 7);
         step();
-        assert_eq!(batch(8), 8);
     }
 }

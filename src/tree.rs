@@ -49,10 +49,6 @@ use crate::report::Count;
 use crate::staged::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
-/// How many files of one directory a worker takes at a time, at least: with fewer, handing them over costs more than it
-/// gains, since other directories are there to be taken as well.
-const MIN_FILES_PER_TASK: usize = 8;
-
 /// Copies the operands; one after the other if they may meet, or if questions are to come in their order.
 pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>, in_order: bool) {
     let top = Dir::operands(target);
@@ -700,12 +696,14 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
             .for_each(|listed| copy_file(cx, dir, pair, listed));
         return;
     }
+    let _scope = closing::together(cx.max_waiting);
     in_parallel(
         cx.max_nested,
         || {
             files
                 .par_iter()
-                .with_min_len(gate::batch(MIN_FILES_PER_TASK))
+                // Down to single files, which costs nothing that can be measured: the kernel lets a file have one writer
+                // at a time, so large ones are better copied by a worker each than one after the other by all of them.
                 // A worker that takes some of the files opens the directory for itself.
                 .for_each_init(
                     || {
@@ -719,7 +717,6 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
                 );
         },
         || {
-            let _scope = closing::together(cx.max_waiting);
             files
                 .iter()
                 .for_each(|listed| copy_file(cx, dir, pair, listed));

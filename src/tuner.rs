@@ -45,11 +45,6 @@ const RAREST: Duration = Duration::from_millis(50);
 /// small file takes 10 to 20, and read in some 200 µs from a disk that has found a small one in 100 to 300.
 const BYTES_PER_ENTRY: u64 = 64 << 10;
 
-/// Where there are more workers than processors, they wait for most of the time, and a few files are worth handing
-/// over: to open the directory for itself takes the other worker two to four operations, where a file takes seven or
-/// more.
-const SMALL_BATCH: usize = 4;
-
 /// The tuner of one copy.
 #[derive(Debug)]
 pub(crate) struct Tuner {
@@ -149,11 +144,6 @@ impl Tuner {
             let cost = began.elapsed() * SHARE;
             let decision = controller.decide(&seen);
             self.gate.set_limit(decision.limit);
-            self.gate.set_batch(if decision.limit > self.cores {
-                SMALL_BATCH
-            } else {
-                0
-            });
             if !self.crew.grow(decision.limit) {
                 controller.set_most(self.crew.started());
             }

@@ -330,7 +330,7 @@ fn size(kind: Kind, demand: Demand) -> u64 {
     size.next_multiple_of(MIB)
 }
 
-fn needed(demand: Demand) -> u64 {
+pub fn needed(demand: Demand) -> u64 {
     demand.bytes + demand.entries * ENTRY_SIZE
 }
 

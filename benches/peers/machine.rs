@@ -18,19 +18,25 @@ impl Machine {
     /// Looks at this one.
     pub fn here() -> Self {
         let read = |path| fs::read_to_string(path).unwrap_or_default();
-        let kib = field(&read("/proc/meminfo"), "MemTotal").unwrap_or_default();
-        let kib = kib
-            .split_whitespace()
-            .next()
-            .and_then(|kib| kib.parse::<f64>().ok());
         let processor = field(&read("/proc/cpuinfo"), "model name");
         Self {
             cores: thread::available_parallelism().map_or(1, usize::from),
             processor: processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-            memory_gib: (kib.unwrap_or(0.0) / f64::from(1 << 20) * 10.0).round() / 10.0,
+            memory_gib: (memory("MemTotal") as f64 / f64::from(1 << 30) * 10.0).round() / 10.0,
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
         }
     }
+}
+
+/// A line of /proc/meminfo, in bytes; 0 if there is none.
+pub fn memory(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kib = field(&text, name).unwrap_or_default();
+    let kib = kib
+        .split_whitespace()
+        .next()
+        .and_then(|kib| kib.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
 }
 
 /// The first value that has this name.

@@ -69,6 +69,7 @@ mod limit;
 mod list;
 mod machine;
 mod measure;
+mod memory;
 mod plot;
 mod random;
 mod results;
@@ -322,6 +323,7 @@ impl Bench {
                 workload,
                 kind,
                 cache,
+                demand,
                 description,
                 list,
             })

@@ -2,14 +2,16 @@
 //!
 //! 1. A copy that does not count warms the cache and tells how long a hanging contestant is to be waited for.
 //! 2. The quick pass: every variant of every contestant once, to choose the one that takes part.
-//! 3. The rounds: A B C, then B C A, and so on. What changes with time, such as a disk's or a processor's mood, meets everybody
-//!    alike; and nobody is always the one who runs behind a certain other.
+//! 3. The rounds: everybody once in each, in an order drawn for each (the same in every run of the bench). What changes with
+//!    time, such as a disk's or a processor's mood, meets everybody alike; and nobody is always the one who runs behind a
+//!    certain other.
 //!
 //! A test has neither 1 nor 2, and one round. With `--hurry`, who was far behind in 2 takes part in the first round only: it
-//! is compared with the source there, and its one time counts as a median does.
+//! is compared with the source there, and its one time counts as a median does; and the limit's search is shorter.
 //!
 //! In the first round each copy is compared with the source. After every run the copy is removed and the
-//! filesystem settles, outside the clock.
+//! filesystem settles, outside the clock; and before every run the machine gets ready as much memory as the copy needs
+//! ([`memory::touch`]).
 
 use std::fs;
 use std::io;
@@ -21,13 +23,15 @@ use rayon::prelude::*;
 
 use crate::arguments::Arguments;
 use crate::contestant::{Contestant, Mode, Variant};
-use crate::filesystem::{Cache, Filesystem, Kind};
+use crate::filesystem::{self, Cache, Filesystem, Kind};
 use crate::limit::{self, Task};
+use crate::memory;
+use crate::random::SplitMix64;
 use crate::results::{Cell, Entry};
 use crate::runner::{self, Outcome, Usage};
 use crate::verify::{Differences, Verdict};
 use crate::watch::Watch;
-use crate::workload::Workload;
+use crate::workload::{Demand, Workload};
 
 /// For the first copy, of which nothing is known.
 const LONGEST_COPY: Duration = Duration::from_secs(900);
@@ -39,6 +43,9 @@ const GRACE: Duration = Duration::from_secs(30);
 /// Who takes so many times as long as the fastest tool is far behind, by more than chance.
 const FAR_BEHIND: f64 = 2.0;
 
+/// Draws the order of the rounds.
+const SEED: u64 = 0x706f_6f6c;
+
 /// So many variants of the limit take part in the rounds: the quick pass is one run each, and may err.
 const LIMITS: usize = 2;
 
@@ -48,6 +55,8 @@ pub struct Stage {
     pub workload: Workload,
     pub kind: Kind,
     pub cache: Cache,
+    /// How much of a filesystem a copy takes.
+    pub demand: Demand,
     /// In words, what is copied.
     pub description: String,
     /// The limit's list of it.
@@ -115,10 +124,12 @@ pub fn measure(
         !one.entry.is_poolcp() && one.quick.is_some_and(|time| time > FAR_BEHIND * fastest)
     };
     let watch = Watch::start();
+    let mut random = SplitMix64::new(SEED);
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
     for round in 0..arguments.rounds {
-        let count = candidates.len();
-        for turn in 0..count {
-            let candidate = &mut candidates[(round + turn) % count];
+        order.sort_by_cached_key(|_| random.below(u64::MAX));
+        for &place in &order {
+            let candidate = &mut candidates[place];
             if round == 0 || !arguments.hurries || !is_behind(candidate) {
                 run.take_turn(candidate, round == 0)?;
             }
@@ -247,9 +258,10 @@ impl Run<'_> {
         let mut tried = Vec::new();
         let wrap = |ways: Vec<limit::Variant>| ways.into_iter().map(Way::Limit).collect();
         self.try_ways(contestant, wrap(self.limit_ways()), &mut tried)?;
+        let searched = if self.arguments.hurries { 1 } else { LIMITS };
         let best: Vec<Way> = tried
             .iter()
-            .take(LIMITS)
+            .take(searched)
             .map(|(way, _)| way.clone())
             .collect();
         for way in best {
@@ -289,6 +301,7 @@ impl Run<'_> {
         match way {
             Way::Line(variant) => {
                 filesystem.chill(drop_caches)?;
+                self.touch_memory();
                 contestant.warm_program();
                 runner::run(&variant.pipeline(&source, &copy), self.patience)
             }
@@ -302,8 +315,15 @@ impl Run<'_> {
                 };
                 let ready = limit::prepare(&task, LONGEST_COPY)?;
                 filesystem.chill(drop_caches)?;
+                self.touch_memory();
                 ready.go(self.patience)
             }
+        }
+    }
+
+    fn touch_memory(&self) {
+        if !self.arguments.is_test {
+            memory::touch(filesystem::needed(self.stage.demand));
         }
     }
 
