@@ -350,6 +350,7 @@ pub(crate) fn rest<T>(wait: impl FnOnce() -> T) -> T {
 mod tests {
     use super::*;
     use std::sync::Barrier;
+    use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc;
     use std::thread;
 
