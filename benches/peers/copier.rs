@@ -34,7 +34,7 @@ use crate::runner::{self, Usage};
 /// For reading and writing. Large enough to make calls rare, small enough to stay in a core's cache.
 const BUFFER: usize = 256 << 10;
 
-/// Bytes. Files with more data are cut into pieces of this size.
+/// Bytes. Files that are cut are cut into pieces of this size.
 const PIECE: u64 = 32 << 20;
 
 /// Making a file costs about as much as moving so many bytes.
@@ -170,7 +170,7 @@ impl<'a> Copier<'a> {
             for (number, leaf) in directory.leaves.iter().enumerate() {
                 if self.task.mode.is_archive() && leaf.is_further_name() {
                     self.links.push((index, number));
-                } else if let Some(pieces) = self.pieces(leaf) {
+                } else if let Some(pieces) = self.pieces(leaf, total) {
                     self.cut.push((index, number));
                     for (offset, len) in pieces {
                         plan.add(len, Step::Piece(index, number, offset, len));
@@ -183,15 +183,17 @@ impl<'a> Copier<'a> {
         self.units = plan.units;
     }
 
-    /// The pieces of a file that is worth cutting.
-    fn pieces(&self, leaf: &Leaf) -> Option<Vec<(u64, u64)>> {
+    /// The pieces of a file that is worth cutting: one thread would be busy with it when all others have ended. Others are
+    /// faster as a whole, since those who write into one file wait for its lock.
+    fn pieces(&self, leaf: &Leaf, total: u64) -> Option<Vec<(u64, u64)>> {
         let Content::File { size, .. } = &leaf.content else {
             return None;
         };
         let clones = matches!(self.task.variant.method, Method::Clone(from) if *size >= from);
         let data = leaf.data();
         let sum: u64 = data.iter().map(|(_, len)| len).sum();
-        if clones || sum <= PIECE || self.task.variant.threads == 1 {
+        let fair = (total / self.task.variant.threads as u64).max(PIECE);
+        if clones || sum <= fair || self.task.variant.threads == 1 {
             return None;
         }
         let cut = |(start, len): (u64, u64)| {
