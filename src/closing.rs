@@ -6,29 +6,17 @@
 //! files in memory are copied in 0.93 of the time (2 workers; 16 files at a time 0.95).
 //!
 //! Only what has nothing to say at its end may wait: a source, which was only read; and a copy on a filesystem that reports
-//! every failure when it is written ([`is_silent`]). They wait no longer than the worker is at the files of a directory, or
+//! every failure when it is written ([`crate::local`]). They wait no longer than the worker is at the files of a directory, or
 //! waits for another one that is at some of them ([`together`]); what is closed anywhere else is closed at once.
 
 use std::cell::RefCell;
 use std::marker::PhantomData;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use crate::sys;
 
 /// How many files wait at most: with more, nothing is gained.
 const MOST: usize = 32;
-
-/// The types (statfs(2)) of filesystems whose files do nothing when a descriptor is closed (they have no `flush` in the
-/// kernel's `file_operations`), so that it cannot fail.
-const SILENT: [u64; 7] = [
-    0xef53,      // ext2, ext3, ext4
-    0x5846_5342, // xfs
-    0x9123_683e, // btrfs
-    0xca45_1a4e, // bcachefs
-    0xf2f5_2010, // f2fs
-    0x0102_1994, // tmpfs
-    0x8584_58f6, // ramfs
-];
 
 thread_local! {
     /// The files that wait, and how many may; `None` where nothing is to wait.
@@ -38,11 +26,6 @@ thread_local! {
 struct Waiting {
     files: Vec<OwnedFd>,
     most: usize,
-}
-
-/// Whether closing a file of the filesystem that `fd` is on cannot fail. One that is not known can.
-pub(crate) fn is_silent(fd: impl AsFd) -> bool {
-    sys::filesystem_type(fd).is_ok_and(|kind| SILENT.contains(&kind))
 }
 
 /// How many files a worker may let wait that may have `share` files open.
@@ -162,15 +145,5 @@ mod tests {
             assert_eq!(numbers.map(is_open), [false, true, false]);
             drop(between);
         });
-    }
-
-    #[test]
-    fn a_filesystem_in_memory_is_silent_and_one_of_which_nothing_is_known_is_not() {
-        assert!(!is_silent(File::open("/proc/self").unwrap()));
-        if let Ok(memory) = File::open("/dev/shm")
-            && sys::filesystem_type(&memory) == Ok(0x0102_1994)
-        {
-            assert!(is_silent(memory));
-        }
     }
 }

@@ -21,7 +21,12 @@
 //! # Large files
 //!
 //! From [`PARALLEL_FROM`] up a file is copied in chunks that idle workers steal. Chunks are independent ranges: they share
-//! no position, and none waits for another.
+//! no position, and none waits for another. They are begun in the file's order, which is how disks like to read and filesystems
+//! to allocate.
+//!
+//! On the filesystems of one machine, chunks are read and written: only one worker at a time can write to a file (its lock in
+//! the kernel), but others can read what they write next, while `copy_file_range` has the lock for both. In memory, two
+//! workers so take 0.8 of the time that they take inside the kernel, and 0.85 of one worker's; more cannot gain more.
 //!
 //! That a file is complete is told by the end of rayon's `try_reduce`, and by nothing else: it returns once every chunk that was
 //! begun has ended, on whatever worker, and what they did happened before that. Chunks share no state but the two flags of the
@@ -32,7 +37,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
@@ -41,6 +46,7 @@ use crate::error::Operation;
 use crate::gate;
 use crate::limit::Limiter;
 use crate::live::Shown;
+use crate::local::is_local;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
 use crate::report::{Counters, Method};
@@ -394,6 +400,10 @@ impl Transfer<'_> {
 
     /// Copies ranges, in chunks by several workers if they are large.
     fn copy_ranges(&self, ranges: &[Range<u64>], how: &mut How) -> Result<End, Failure> {
+        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
+        self.shown.set_size(bytes);
+        let is_large = bytes >= PARALLEL_FROM;
+        let by_kernel = self.may_use_kernel() && !(is_large && is_local(self.dest));
         let in_kernel = AtomicBool::new(false);
         let copy = |source: BorrowedFd, dest: BorrowedFd, range: Range<u64>| {
             let transfer = Transfer {
@@ -401,7 +411,14 @@ impl Transfer<'_> {
                 dest,
                 ..*self
             };
-            transfer.copy_range(range, &in_kernel)
+            let mut offset = range.start;
+            if by_kernel && self.ladder.kernel.load(Ordering::Relaxed) {
+                offset += transfer.copy_range_in_kernel(&range)?;
+                if offset > range.start {
+                    in_kernel.store(true, Ordering::Relaxed);
+                }
+            }
+            transfer.copy_range(offset..range.end)
         };
         let serial = || {
             ranges.iter().try_fold(End::AsExpected, |end, range| {
@@ -410,29 +427,32 @@ impl Transfer<'_> {
         };
         let parallel = || {
             let chunks: Vec<Range<u64>> = ranges.iter().flat_map(chunks).collect();
+            // Whoever begins one takes the first that is left, and not its own.
+            let begun = AtomicUsize::new(0);
             chunks
-                .into_par_iter()
-                .map_init(self.reopen, |own, chunk| {
-                    gate::work(|| match own {
-                        Ok(None) => copy(self.source, self.dest, chunk),
-                        Ok(Some(Ends { source, dest })) => {
-                            copy(source.as_fd(), dest.as_fd(), chunk)
+                .par_iter()
+                .map_init(self.reopen, |own, _| {
+                    gate::work(|| {
+                        let chunk = chunks[begun.fetch_add(1, Ordering::Relaxed)].clone();
+                        match own {
+                            Ok(None) => copy(self.source, self.dest, chunk),
+                            Ok(Some(Ends { source, dest })) => {
+                                copy(source.as_fd(), dest.as_fd(), chunk)
+                            }
+                            Err(failure) => Err(*failure),
                         }
-                        Err(failure) => Err(*failure),
                     })
                 })
                 .try_reduce(|| End::AsExpected, |a, b| Ok(a.and(b)))
         };
-        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        self.shown.set_size(bytes);
-        let end = if bytes < PARALLEL_FROM {
-            serial()
-        } else {
+        let end = if is_large {
             in_parallel(self.max_nested, parallel, serial)
+        } else {
+            serial()
         };
         if in_kernel.into_inner() {
             how.offload = Tried::Yes;
-        } else if self.may_use_kernel() && bytes > 0 {
+        } else if by_kernel && bytes > 0 {
             how.offload = Tried::Unsupported;
         }
         end
@@ -444,15 +464,9 @@ impl Transfer<'_> {
         self.sparse == Sparse::Auto && self.reflink != Reflink::Never && self.written.is_none()
     }
 
-    /// Copies one range: inside the kernel for as long as that goes, then by reading and writing.
-    fn copy_range(&self, range: Range<u64>, in_kernel: &AtomicBool) -> Result<End, Failure> {
+    /// Copies one range by reading and writing.
+    fn copy_range(&self, range: Range<u64>) -> Result<End, Failure> {
         let mut offset = range.start;
-        if self.may_use_kernel() && self.ladder.kernel.load(Ordering::Relaxed) {
-            offset += self.copy_range_in_kernel(&range)?;
-            if offset > range.start {
-                in_kernel.store(true, Ordering::Relaxed);
-            }
-        }
         let mut piece = Piece::begin(self.written, offset);
         while offset < range.end {
             self.go_on()?;

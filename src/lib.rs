@@ -169,6 +169,7 @@
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
+//! | `local.rs` | which filesystems are this machine's own |
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `prune.rs` | what the destination has and the source does not |
 //! | `links.rs` | hard links; several names at the destination for one file |
@@ -262,6 +263,7 @@ pub mod json;
 mod limit;
 mod links;
 mod live;
+mod local;
 mod make;
 mod meta;
 mod nest;

@@ -38,6 +38,7 @@ use crate::filter::{self, Ignored};
 use crate::gate;
 use crate::handles::Pair;
 use crate::live::Unlisted;
+use crate::local::is_local;
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
 use crate::options::{Atomic, Backup, Delete, Follow};
@@ -361,7 +362,7 @@ impl DirTask {
             },
             closes_silently: match above {
                 Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,
-                _ => closing::is_silent(&made.fd),
+                _ => is_local(&made.fd),
             },
             ignored: Ignored::enter(cx, place, source.as_fd()),
         };

@@ -1,0 +1,39 @@
+//! Filesystems of this machine: what is written to a file goes to this machine's memory, and from there to a device.
+
+use std::os::fd::AsFd;
+
+use crate::sys;
+
+/// Their types (statfs(2)).
+const LOCAL: [u64; 7] = [
+    0xef53,      // ext2, ext3, ext4
+    0x5846_5342, // xfs
+    0x9123_683e, // btrfs
+    0xca45_1a4e, // bcachefs
+    0xf2f5_2010, // f2fs
+    0x0102_1994, // tmpfs
+    0x8584_58f6, // ramfs
+];
+
+/// Whether `fd` is on one of them. Then two things are known. Closing a descriptor does nothing to its file (they have no `flush`
+/// in the kernel's `file_operations`), so it cannot fail. And `copy_file_range` between files that cannot share blocks reads
+/// and writes, as its caller could, where others hand the work to a server. Of a filesystem that is not known neither is.
+pub(crate) fn is_local(fd: impl AsFd) -> bool {
+    sys::filesystem_type(fd).is_ok_and(|kind| LOCAL.contains(&kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+
+    #[test]
+    fn a_filesystem_in_memory_is_local_and_one_of_which_nothing_is_known_is_not() {
+        assert!(!is_local(File::open("/proc/self").unwrap()));
+        if let Ok(memory) = File::open("/dev/shm")
+            && sys::filesystem_type(&memory) == Ok(0x0102_1994)
+        {
+            assert!(is_local(memory));
+        }
+    }
+}
