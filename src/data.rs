@@ -7,7 +7,7 @@
 //! 1. **Reflink** (`FICLONE`): the copy shares the source's blocks. Takes the same time for any size. btrfs, xfs, bcachefs,
 //!    NFS 4.2 and others, within one filesystem.
 //! 2. **Kernel** (`copy_file_range`): no byte crosses into the process. Costs more than reading and writing for small
-//!    files and less for large ones, see [`KERNEL_FROM`].
+//!    files, see [`KERNEL_FROM`], and for those that several workers copy, see below; less for all between.
 //! 3. **Read and write** through a buffer of the worker's own.
 //!
 //! What a pair of filesystems has refused for good (`EOPNOTSUPP`, `EXDEV`, …) is remembered in [`Ladder`], so that a tree
@@ -57,8 +57,9 @@ use crate::verify::{Piece, Written};
 /// in a core's second-level cache between the read and the write.
 const BUFFER: usize = 256 << 10;
 
-/// Files from this size on are copied inside the kernel. Below, copy_file_range gains nothing on ext4, and on xfs it loses a
-/// quarter to looking for blocks to share; above, one pass over the bytes beats two (by 4 % on a source tree on tmpfs).
+/// Files from this size on are copied inside the kernel, up to those that are cut into chunks. Below, copy_file_range gains
+/// nothing on ext4, and on xfs it loses a quarter to looking for blocks to share; above, one pass over the bytes beats two (by
+/// 4 % on a source tree on tmpfs).
 const KERNEL_FROM: u64 = 4 << 10;
 
 /// Files below this size are not looked at once more after they were copied: one call takes them whole, in some microseconds.
@@ -427,7 +428,7 @@ impl Transfer<'_> {
         };
         let parallel = || {
             let chunks: Vec<Range<u64>> = ranges.iter().flat_map(chunks).collect();
-            // Whoever begins one takes the first that is left, and not its own.
+            // Whoever begins one takes the first that is left, and not its own: there are as many to take as to begin.
             let begun = AtomicUsize::new(0);
             chunks
                 .par_iter()
