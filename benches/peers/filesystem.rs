@@ -23,6 +23,8 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, unshare};
 use tempfile::TempDir;
@@ -55,6 +57,9 @@ const XFS_LOG: u64 = 512;
 
 /// No image of xfs is smaller than that ("Filesystem must be larger than 300MB").
 const SMALLEST_XFS: u64 = 320 * MIB;
+
+/// Far more than tearing down removed files takes.
+const LONGEST_REMOVAL: Duration = Duration::from_secs(60);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -209,7 +214,7 @@ impl Filesystem {
         rustix::fs::syncfs(File::open(&self.root)?)?;
         if let Some(device) = &self.device {
             let root = self.root.to_string_lossy();
-            command("mount", &["-o", "remount,ro", &root])?;
+            become_read_only(&root)?;
             command("mount", &["-o", "remount,rw", &root])?;
             if self.kind == Kind::Ext4 {
                 command("blockdev", &["--flushbufs", &device.path])?;
@@ -255,6 +260,17 @@ impl Drop for Filesystem {
             // It goes when the last user does.
             eprintln!("peers: {error}");
             let _ = command("umount", &["--lazy", &self.root.to_string_lossy()]);
+        }
+    }
+}
+
+/// btrfs is busy ("mount point is busy") until the last removed file is torn down, which takes seconds for one of gigabytes.
+fn become_read_only(root: &str) -> io::Result<()> {
+    let deadline = Instant::now() + LONGEST_REMOVAL;
+    loop {
+        match command("mount", &["-o", "remount,ro", root]) {
+            Err(_) if Instant::now() < deadline => thread::sleep(Duration::from_millis(100)),
+            outcome => return outcome.map(drop),
         }
     }
 }

@@ -272,7 +272,8 @@ impl RealTree {
         let (path, mut command) = match self {
             Self::Directory(path) => {
                 let mut cp = Command::new("cp");
-                cp.args(["-a", "--"]).arg(path).arg(root);
+                // -H: what is named may be a link to it.
+                cp.args(["-aH", "--"]).arg(path).arg(root);
                 (path, cp)
             }
             Self::Archive(path) => {
