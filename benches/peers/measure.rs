@@ -347,7 +347,16 @@ impl Run<'_> {
 
     /// Removes the copy, whole or not, and waits until that is done with.
     fn remove_copy(&mut self) -> io::Result<()> {
-        match remove(&self.stage.filesystem.copy()) {
+        let copy = self.stage.filesystem.copy();
+        // What a peer has made may also be a link, to a directory that is not ours.
+        let removed = fs::symlink_metadata(&copy).and_then(|copied| {
+            if copied.is_dir() {
+                remove(&copy)
+            } else {
+                fs::remove_file(&copy)
+            }
+        });
+        match removed {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => {}
         }
