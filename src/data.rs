@@ -41,7 +41,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
 
-use crate::context::Canceller;
+use crate::cancel::Canceller;
 use crate::error::Operation;
 use crate::gate;
 use crate::limit::Limiter;

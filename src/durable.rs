@@ -19,8 +19,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
-use crate::context::lock;
 use crate::error::{Error, Operation};
+use crate::lock::lock;
 use crate::path::split;
 use crate::plan::Root;
 use crate::sys;

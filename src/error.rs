@@ -321,7 +321,7 @@ pub(crate) fn unless_panic<T>(
     path: impl FnOnce() -> PathBuf,
     work: impl FnOnce() -> Result<T, Error>,
 ) -> Result<T, Error> {
-    // What a copy's workers share is valid between any two statements, see `context::lock`.
+    // What a copy's workers share is valid between any two statements, see `lock.rs`.
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| {
         // Dropping it may panic again.
         mem::forget(payload);

@@ -4,11 +4,12 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backup::simple_name;
-use crate::context::{Context, Made};
+use crate::context::Context;
 use crate::data::is_same_data;
 use crate::decide::{DestFacts, Seen, SourceFacts, compares_content};
 use crate::dir::{Names, Place};
 use crate::error::{Error, Operation};
+use crate::operands::Made;
 use crate::options::{Backup, Delete, Follow};
 use crate::path::split;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -80,8 +81,9 @@ fn look_at_dest(cx: &Context, place: Place<'_>, source: &SourceFacts, seen: Seen
     let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
     DestFacts {
         seen,
-        made_here: place.dir.facts().is_none() && cx.has_made(|| as_operand(place, id)),
-        new_link: seen.itself.kind == Kind::Symlink && cx.has_made(|| Some(Made::Link(id))),
+        made_here: place.dir.facts().is_none() && cx.operands.has_made(|| Made::operand(place, id)),
+        new_link: seen.itself.kind == Kind::Symlink
+            && cx.operands.has_made(|| Some(Made::Link(id))),
         is_source_name: source.seen.itself.id == id && is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",
@@ -121,11 +123,6 @@ fn has_same_content(
     }
     let same = is_same_data(one.as_fd(), other.as_fd(), source.size, cx.canceller());
     same.map_err(|errno| place.source_error(Operation::Read, errno))
-}
-
-/// How an operand's copy is remembered.
-pub(crate) fn as_operand(place: Place<'_>, id: FileId) -> Option<Made> {
-    place.dest_entry().map(|entry| Made::Operand(id, entry))
 }
 
 /// Whether the two names are one directory entry.

@@ -17,7 +17,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use crate::backup::Saved;
-use crate::context::{Context, Event, Interest, Question, What};
+use crate::context::Context;
 use crate::data::How;
 use crate::decide::{
     Decision, FilePlan, Reason, Seen, Why, decide, has_data, has_other_attributes, looks_through,
@@ -27,6 +27,7 @@ use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::links::{Claim, Left, Name};
+use crate::observer::{Event, Interest, Question, What};
 use crate::options::{Follow, Make};
 use crate::prune::remove_instead;
 use crate::report::Count;
@@ -566,7 +567,7 @@ impl Entry {
         ended: &mut Vec<Arc<Dir>>,
     ) -> Result<Option<How>, Error> {
         // A link that is followed is a name of the file that no count has, and a name may be met twice.
-        let names = if cx.options.follow == Follow::Never && !cx.names_repeat {
+        let names = if cx.options.follow == Follow::Never && !cx.operands.names_repeat {
             self.stat.nlink
         } else {
             u64::MAX

@@ -20,9 +20,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::context::lock;
 use crate::dir::Dir;
 use crate::error::{Error, Operation};
+use crate::lock::lock;
 use crate::sys::{self, FileId, SourceFlags};
 
 /// A source and a destination directory, open.

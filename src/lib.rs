@@ -156,7 +156,8 @@
 //! | `gate.rs` | how many of its workers work at a time |
 //! | `controller.rs` | how many should: a pure function from observations to a number |
 //! | `tuner.rs` | the observations, and what is made of the number (`-j auto`) |
-//! | `tree.rs` | the recursion: operands, directories, who finishes what; the only user of jwalk |
+//! | `tree.rs` | the recursion: operands, directories, who finishes what |
+//! | `list.rs` | what a directory holds, and which of it is copied; the only user of jwalk |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
@@ -164,7 +165,7 @@
 //! | `filter.rs` | which entries are left out; the only user of the crate ignore |
 //! | `facts.rs` | what has to be known about it |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
-//! | `make.rs` | making it, by its kind |
+//! | `make.rs`, `make_dir.rs` | making it, by its kind; a directory |
 //! | `closing.rs` | closing files, many in one call |
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
 //! | `backup.rs` | destinations that are kept under another name |
@@ -176,12 +177,15 @@
 //! | `limit.rs` | how fast data may move (`--bwlimit`), and how much others come first (`--background`) |
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device |
-//! | `context.rs` | what the workers of one copy share; [`Observer`] |
+//! | `context.rs` | what the workers of one copy share |
+//! | `operands.rs` | how operands may get into each other's way |
+//! | `observer.rs`, `cancel.rs` | what a copy tells and asks, what stops it: [`Observer`], [`Canceller`] |
 //! | `nest.rs` | a bound on how deep waiting nests on a stack |
 //! | `report.rs` | counters, [`Stats`], [`Report`] as text; the only user of humansize |
 //! | `json.rs` | the report as JSON, and its schema |
 //! | `live.rs` | what a copy is doing at this moment: [`Progress`], [`Snapshot`] |
 //! | `error.rs`, `quote.rs` | [`Error`] in `cp`'s words, file names as `cp` quotes them |
+//! | `lock.rs` | locks, whoever panicked |
 //! | `path.rs` | paths as bytes: last component, joining |
 //! | `sys.rs` | every system call, and the only `unsafe` |
 //!
@@ -236,7 +240,7 @@
 //! | the ladder of a pair of filesystems | once or twice a file, only read | borrowed from the directory, which has it from its parent (`dir.rs`) |
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |
 //! | what is pending in a directory | twice a subdirectory, and for names that are left | one atomic count a directory (`dir.rs`) |
-//! | the operands' directories | once a directory, only read | a sieve before the locks (`context.rs`) |
+//! | the operands' directories | once a directory, only read | a sieve before the locks (`operands.rs`) |
 //! | keys of directories, rayon's count of tasks | once or twice a directory | one atomic addition, some 100 ns if all fight for it |
 //! | rayon's queues | when a worker has run out of work | stealing: 0.2 % of the samples, and 0.8 % for their memory's epochs |
 //! | rayon's injector | once a copy | |
@@ -247,6 +251,7 @@
 #![warn(missing_docs)]
 
 mod backup;
+mod cancel;
 mod closing;
 mod context;
 mod controller;
@@ -263,11 +268,16 @@ mod handles;
 pub mod json;
 mod limit;
 mod links;
+mod list;
 mod live;
 mod local;
+mod lock;
 mod make;
+mod make_dir;
 mod meta;
 mod nest;
+mod observer;
+mod operands;
 mod options;
 mod parents;
 mod path;
@@ -282,13 +292,14 @@ mod tree;
 mod tuner;
 mod verify;
 
-pub use context::{Canceller, Done, Event, Interest, Observer, Question, What};
+pub use cancel::Canceller;
 pub use data::{Holes, How, Tried};
 pub use decide::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
 pub use limit::background;
 pub use live::{LargeFile, Progress, Snapshot};
+pub use observer::{Done, Event, Interest, Observer, Question, What};
 pub use options::{
     Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };

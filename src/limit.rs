@@ -21,8 +21,9 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::context::{Canceller, lock};
+use crate::cancel::Canceller;
 use crate::gate;
+use crate::lock::lock;
 use crate::sys;
 
 /// How much of the past may be made up for. Together with a piece it is a tenth of a second, which no graph shows; under

@@ -31,8 +31,8 @@ use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 
-use crate::context::lock;
 use crate::dir::Dir;
+use crate::lock::lock;
 use crate::sys::{FileId, Kind};
 
 /// A name that outlives the task that met it.

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use crate::context::lock;
+use crate::lock::lock;
 use crate::report::{Counters, Stats};
 
 /// Files from this size on are told while they are copied. It is what one call to the kernel moves at most: a smaller file

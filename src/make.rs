@@ -7,16 +7,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::closing;
-use crate::context::{Context, Made, What};
+use crate::context::Context;
 use crate::data::{self, Ends, Failure, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Operation};
-use crate::facts::as_operand;
 use crate::file::{Entry, remove_dest};
 use crate::handles::Tables;
 use crate::live::Shown;
 use crate::meta::{Attributes, Has, Subject};
+use crate::observer::What;
+use crate::operands::Made;
 use crate::options::{Atomic, Effort, Overwrite, Preserve};
 use crate::path::split;
 use crate::report::Count;
@@ -550,13 +551,13 @@ impl Entry {
         let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
         let was_made = || {
             let there = self.dest_file();
-            there.is_some_and(|there| cx.has_made(|| as_operand(place, there.id)))
+            there.is_some_and(|there| cx.operands.has_made(|| Made::operand(place, there.id)))
         };
         // What takes the place of an operand's copy is one still.
         if place.dir.facts().is_none() || was_made() {
-            cx.remember(|| as_operand(place, look()?.id));
+            cx.operands.remember(|| Made::operand(place, look()?.id));
         }
-        cx.remember(|| {
+        cx.operands.remember(|| {
             let made = look().filter(|made| made.kind == Kind::Symlink)?;
             Some(Made::Link(made.id))
         });

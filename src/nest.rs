@@ -15,6 +15,16 @@ thread_local! {
     static NESTED: Cell<u32> = const { Cell::new(0) };
 }
 
+/// How deep a worker that may have `share` files open may nest its waits: each level may hold a file's and a
+/// directory's two descriptors.
+///
+/// A level needs some 2 KiB of stack, a few times that where rayon splits a wide directory: 32 levels are far below what
+/// [`crate::Pool`] gives its workers, and no worker that deep lacks company.
+pub(crate) fn most_nested(share: usize) -> u32 {
+    // Cannot fail to convert after the clamp.
+    u32::try_from((share / 8).clamp(1, 32)).unwrap_or(1)
+}
+
 /// Takes back one level when its wait ends, in a panic too.
 struct Level;
 

@@ -9,10 +9,11 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::context::{Context, Event};
+use crate::context::Context;
 use crate::data::Failure;
 use crate::error::{Error, Operation};
 use crate::meta::{Attributes, Has, Subject};
+use crate::observer::Event;
 use crate::options::{Effort, Preserve};
 use crate::path::{join, strip_slashes};
 use crate::plan::Root;

@@ -8,23 +8,24 @@
 //! Into a directory a source goes by its last component, without slashes at its end; one that ends in `.` or `..` (or is
 //! `/`) is the directory's own contents and merges with the target. After this, nobody asks again where something goes.
 
-use std::collections::HashMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsStr;
 use std::fmt;
 use std::num::NonZero;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use crate::backup::backup_name;
-use crate::context::{Canceller, Context, Meeting, Observer, Silent};
+use crate::cancel::Canceller;
+use crate::context::Context;
 use crate::data;
 use crate::error::{Error, Operation};
 use crate::gate::Gate;
 use crate::handles::Tables;
 use crate::live::Progress;
-use crate::options::{Backup, Delete, Follow, Options};
+use crate::observer::{Observer, Silent};
+use crate::operands::{Meeting, may_prune};
+use crate::options::{Backup, Delete, Options};
 use crate::path::{join, split, strip_slashes};
 use crate::pool::{BuildError, Closed, Controls, Job, Pool, PoolBuilder, Task};
 use crate::report::{Counters, Report};
@@ -186,94 +187,6 @@ impl Plan {
     pub fn roots(&self) -> &[Root] {
         &self.roots
     }
-
-    /// How the operands may get into each other's way.
-    fn meeting(&self) -> Meeting {
-        if self.roots.len() < 2 {
-            return Meeting::Never;
-        }
-        let mut resolver = Resolver::default();
-        let mut sources = Vec::new();
-        // Both ends of all, links followed as the copy follows them.
-        let mut ends = Vec::new();
-        for root in &self.roots {
-            // What cannot be found will not be copied.
-            sources.extend(resolver.resolve(&root.source, false));
-            ends.extend(resolver.resolve(&root.source, self.options.follow != Follow::Never));
-            ends.extend(resolver.resolve(&root.dest, false));
-        }
-        if any_overlap(sources) {
-            return Meeting::Twice;
-        }
-        let may_meet = |root: &Root| root.within.is_some() || has_other_names(&root.dest);
-        if any_overlap(ends) || self.roots.iter().any(may_meet) {
-            Meeting::Possible
-        } else {
-            Meeting::Never
-        }
-    }
-}
-
-/// Refuses destinations in which deleting would take away what belongs to this copy.
-fn may_prune(roots: &[Root]) -> Result<(), Error> {
-    let mut resolver = Resolver::default();
-    let mut dests = Vec::new();
-    for root in roots {
-        let Some(dest) = resolver.resolve(&root.dest, true) else {
-            continue;
-        };
-        for other in roots {
-            let source = resolver.resolve(&other.source, true);
-            if source.is_some_and(|source| source != dest && source.starts_with(&dest)) {
-                let error = Error::new(Operation::SourceInDest, &root.dest);
-                return Err(error.with_other(&other.source));
-            }
-        }
-        dests.push((dest, &root.dest));
-    }
-    dests.sort_unstable();
-    match dests.windows(2).find(|two| two[1].0.starts_with(&two[0].0)) {
-        Some(two) => Err(Error::new(Operation::SharedDest, two[0].1)),
-        None => Ok(()),
-    }
-}
-
-/// Whether one path is another, or is inside it.
-fn any_overlap(mut paths: Vec<PathBuf>) -> bool {
-    // What is inside a directory comes right behind it.
-    paths.sort_unstable();
-    paths.windows(2).any(|two| two[1].starts_with(&two[0]))
-}
-
-/// Whether a destination is a link, or has other names: then it may be another operand's source or destination.
-fn has_other_names(dest: &Path) -> bool {
-    let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), false);
-    stat.is_ok_and(|stat| stat.kind != Kind::Dir && (stat.nlink > 1 || stat.kind == Kind::Symlink))
-}
-
-/// Finds where paths lead. Operands usually share their directory, which is looked for once.
-#[derive(Default)]
-struct Resolver {
-    dirs: HashMap<OsString, Option<PathBuf>>,
-}
-
-impl Resolver {
-    /// The path without links, but for one at its end if that is not followed; `None` if it leads nowhere.
-    fn resolve(&mut self, path: &Path, follow: bool) -> Option<PathBuf> {
-        let (dir, name) = split(path.as_os_str());
-        let leads_on = match name.as_bytes() {
-            b"" | b"." | b".." => true,
-            _ => follow && path.is_symlink(),
-        };
-        if leads_on {
-            return path.canonicalize().ok();
-        }
-        if !self.dirs.contains_key(dir) {
-            let resolved = Path::new(dir).canonicalize().ok();
-            self.dirs.insert(dir.to_owned(), resolved);
-        }
-        Some(self.dirs.get(dir)?.as_ref()?.join(name))
-    }
 }
 
 impl Plan {
@@ -352,7 +265,7 @@ impl Plan {
     }
 
     fn copy(self, tables: Tables) -> Report {
-        let meeting = self.meeting();
+        let meeting = Meeting::of(&self.roots, self.options.follow);
         let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
         let is_durable = self.options.durable;
         let mut cx = Context::new(

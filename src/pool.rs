@@ -75,7 +75,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::context::Canceller;
+use crate::cancel::Canceller;
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
 use crate::limit;

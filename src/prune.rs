@@ -18,12 +18,13 @@ use std::vec;
 
 use rayon::prelude::*;
 
-use crate::context::{Context, Event};
+use crate::context::Context;
 use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
 use crate::filter;
 use crate::gate;
 use crate::nest::in_parallel;
+use crate::observer::Event;
 use crate::options::Delete;
 use crate::path::join;
 use crate::staged::is_staged_name;
@@ -225,7 +226,7 @@ impl Removal<'_> {
         if id.dev != dev {
             return Err(Errno::XDEV);
         }
-        if self.cx.is_known_dir(id) {
+        if self.cx.operands.is_known(id) {
             return Err(Errno::BUSY);
         }
         let level = Level {

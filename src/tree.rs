@@ -17,35 +17,37 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::vec;
 
 use rayon::Scope;
 use rayon::prelude::*;
 
 use crate::closing;
-use crate::context::{Context, Event, OperandDir, What, lock};
+use crate::context::Context;
 use crate::data::Failure;
-use crate::decide::{FilePlan, Why, decide_dir};
 use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
 use crate::error::{Error, Operation, unless_panic};
-use crate::facts::{Facts, gather};
 use crate::file;
-use crate::filter::{self, Ignored};
+use crate::filter::Ignored;
 use crate::gate;
 use crate::handles::Pair;
+use crate::list::{Listed, list};
 use crate::live::Unlisted;
 use crate::local::is_local;
+use crate::make_dir::{MadeDir, Merging, make_dest, merging};
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
-use crate::options::{Atomic, Backup, Delete, Follow};
+use crate::observer::What;
+use crate::operands::OperandDir;
+use crate::options::{Atomic, Backup, Follow};
 use crate::parents::Parents;
 use crate::path::split;
 use crate::plan::{Root, TargetDir};
-use crate::prune::{prune, remove_instead};
+use crate::prune::prune;
 use crate::report::Count;
 use crate::staged::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -183,6 +185,17 @@ struct DirTask {
 }
 
 impl DirTask {
+    /// The task for a subdirectory of `dir`, which has one thing more pending.
+    fn of(listed: Listed, dir: &Arc<Dir>) -> Self {
+        dir.add_pending();
+        Self {
+            parent: Arc::clone(dir),
+            source: listed.name,
+            dest: None,
+            follow: listed.follow,
+        }
+    }
+
     /// Starts an operand's copy.
     fn start<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         if cx.options.ask {
@@ -210,10 +223,10 @@ impl DirTask {
     fn is_done(&self, cx: &Context, place: Place<'_>, id: FileId) -> Result<bool, Error> {
         let is_operand = place.dir.facts().is_none();
         let (of, source, dest) = operand(place, id);
-        let known = cx.operand_dir(id);
+        let known = cx.operands.dir(id);
         let is_its_copy =
             |known: &OperandDir| known.entry.is_some() && place.source_entry() == known.entry;
-        if cx.is_copied_dir(id, of) || known.as_ref().is_some_and(is_its_copy) {
+        if cx.operands.is_copy(id, of) || known.as_ref().is_some_and(is_its_copy) {
             return Err(Error::new(Operation::IntoItself, dest).with_other(source));
         }
         let Some(known) = known else {
@@ -235,7 +248,7 @@ impl DirTask {
 
     /// Makes the destination; `None` if there is nothing to do.
     fn make(&self, cx: &Context, place: Place<'_>, stat: &Stat) -> Result<Option<MadeDir>, Error> {
-        if cx.is_known_dir(stat.id) {
+        if cx.operands.is_known(stat.id) {
             // What is wrong with the destination is said first.
             let merging = merging(cx, place, stat, self.follow)?;
             if merging == Merging::No || self.is_done(cx, place, stat.id)? {
@@ -249,7 +262,8 @@ impl DirTask {
         if let Some(made) = &made
             && place.dir.facts().is_none()
         {
-            cx.add_operand_dir(stat.id, made.stat.id, made.fresh, place);
+            cx.operands
+                .add_dir(stat.id, made.stat.id, made.fresh, place);
         }
         Ok(made)
     }
@@ -458,7 +472,7 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
                 Ok(Some(entered)) if entered.dir.is_fresh() => entered.spawn(cx, scope),
                 Ok(Some(Entered { dir, pair, listed })) => {
                     let mut entries = if listed {
-                        let listed = about(&dir, || Ok(list_known(cx, &dir, &pair)));
+                        let listed = about(&dir, || Ok(list(cx, &dir, &pair)));
                         listed.unwrap_or_else(|error| {
                             cx.error(error);
                             Vec::new()
@@ -479,7 +493,7 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
             return;
         };
         match entries.next() {
-            Some(listed) if listed.kind == Kind::Dir => next = Some(listed.into_task(dir)),
+            Some(listed) if listed.kind == Kind::Dir => next = Some(DirTask::of(listed, dir)),
             Some(listed) => match cx.handles.open(dir) {
                 Ok(pair) => copy_file(cx, dir, &pair, &listed),
                 Err(error) => cx.error(error),
@@ -493,202 +507,13 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
     }
 }
 
-/// A destination directory, made or found.
-struct MadeDir {
-    fd: OwnedFd,
-    stat: Stat,
-    fresh: bool,
-    /// The mode that it can have only when its entries are there.
-    private_until: Option<u32>,
-}
-
-/// Makes the destination, or opens the one that is there. While it is worked in, a new one is its owner's to read, write
-/// and search, whatever the source's mode; and if ownership or an ACL is to come, nobody else's to enter. `None` if the
-/// destination is the source itself, and that is all right.
-fn make_dest(
-    cx: &Context,
-    place: Place<'_>,
-    source: &Stat,
-    follow: bool,
-) -> Result<Option<MadeDir>, Error> {
-    let (dir, name) = (place.pair.dest(), place.names.dest);
-    let preserve = &cx.options.preserve;
-    let umask = cx.process.umask.unwrap_or(0o022);
-    let mut wanted = source.mode & 0o1777;
-    if preserve.default_mode {
-        wanted |= 0o777;
-    }
-    // The umask forbids others to write in a new directory even where a default ACL takes its place.
-    wanted &= !(umask & 0o022);
-    let private = preserve.ownership || preserve.mode;
-    let at_first = if private { 0o700 } else { wanted | 0o700 };
-    let make = || {
-        if !cx.options.dry_run {
-            return sys::make_dir(dir, name, at_first);
-        }
-        match sys::stat_at(dir, name, false) {
-            Err(Errno::NOENT) => Ok(()),
-            _ => Err(Errno::EXIST),
-        }
-    };
-    // In a directory that was there its subdirectories mostly were, too.
-    let mut made = if place.dir.facts().is_none_or(|facts| facts.fresh) {
-        make()
-    } else {
-        Err(Errno::EXIST)
-    };
-    if made == Err(Errno::EXIST) {
-        match merging(cx, place, source, follow)? {
-            Merging::No => return Ok(None),
-            Merging::Yes => {}
-            Merging::Free => {
-                make().map_err(|errno| place.dest_error(Operation::CreateDir, errno))?;
-                made = Ok(());
-            }
-            Merging::Instead => {
-                remove_instead(cx, place, Kind::File)?;
-                made = if cx.options.dry_run { Ok(()) } else { make() };
-            }
-        }
-    }
-    let fresh = match made {
-        Ok(()) => true,
-        Err(Errno::EXIST) => false,
-        Err(errno) => {
-            // cp looks first.
-            let looked = sys::stat_at(dir, name, false);
-            return Err(match looked.err().unwrap_or(Errno::NOENT) {
-                Errno::NOENT => place.dest_error(Operation::CreateDir, errno),
-                Errno::LOOP if cx.options.force => place.dest_error(Operation::CreateDir, errno),
-                errno => Error::new(Operation::Stat, place.dest_path()).with_errno(errno),
-            });
-        }
-    };
-    let error = |errno| place.dest_error(Operation::CreateDir, errno);
-    if fresh && cx.options.dry_run {
-        return rehearsed(cx, place).map(Some);
-    }
-    if fresh {
-        announce(cx, place);
-    }
-    let through = cx.options.keep_directory_symlink && !fresh;
-    let fd = match sys::open_dest_dir(dir, name, through) {
-        // A umask may forbid the owner, too.
-        Err(Errno::ACCESS) if fresh => {
-            sys::set_mode_at(dir, name, 0o700).map_err(error)?;
-            sys::open_dest_dir(dir, name, false).map_err(error)?
-        }
-        // What has the name is a link to nothing, or to itself, with a slash behind.
-        Err(Errno::NOENT | Errno::LOOP) if !fresh => return Err(error(Errno::EXIST)),
-        opened => opened.map_err(error)?,
-    };
-    let stat = sys::fstat(&fd).map_err(error)?;
-    if fresh && stat.mode & 0o700 != 0o700 {
-        sys::set_mode(&fd, stat.mode | 0o700).map_err(error)?;
-    }
-    if fresh && cx.process.superuser && stat.uid != cx.process.uid {
-        // Who may write the parent has put a directory of their own in its place, and would see what is coming. A
-        // filesystem that knows no owners refuses.
-        let _ = sys::set_owner(&fd, Some(cx.process.uid), Some(cx.process.gid));
-        let _ = sys::set_mode(&fd, at_first & !umask | 0o700);
-    }
-    let missing = 0o700 & (!wanted | umask);
-    let private_until = if !fresh {
-        None
-    } else if preserve.default_mode {
-        Some((0o777 & !umask) | (stat.mode & 0o7000) | (wanted & 0o1000))
-    } else if private {
-        Some(wanted & !umask)
-    } else if missing != 0 {
-        // Group's and others' bits are as the kernel made them, from the umask or a default ACL.
-        Some(stat.mode & !missing)
-    } else {
-        None
-    };
-    Ok(Some(MadeDir {
-        fd,
-        stat,
-        fresh,
-        private_until,
-    }))
-}
-
-/// What is done about a directory whose destination's name may be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Merging {
-    /// Nothing: it is its own destination.
-    No,
-    /// What is there is taken for the copy.
-    Yes,
-    /// Nothing is there.
-    Free,
-    /// What is there is no directory, and is removed.
-    Instead,
-}
-
-/// How a directory goes together with what has its destination's name.
-fn merging(cx: &Context, place: Place<'_>, stat: &Stat, follow: bool) -> Result<Merging, Error> {
-    let Facts { source, dest } = gather(cx, place, *stat, follow)?;
-    match decide_dir(&cx.options, &source, &dest) {
-        FilePlan::Refuse(operation) => Err(place.refused(operation)),
-        FilePlan::Unreachable(errno) => Err(place.unreachable(errno)),
-        FilePlan::Skip(_) => Ok(Merging::No),
-        FilePlan::Replace => Ok(Merging::Instead),
-        FilePlan::Create => Ok(Merging::Free),
-        _ => Ok(Merging::Yes),
-    }
-}
-
-/// Stands for a directory that would be made.
-fn rehearsed(cx: &Context, place: Place<'_>) -> Result<MadeDir, Error> {
-    announce(cx, place);
-    let nowhere = sys::open_nowhere().and_then(|fd| sys::fstat(&fd).map(|stat| (fd, stat)));
-    let (fd, stat) = nowhere.map_err(|errno| place.dest_error(Operation::CreateDir, errno))?;
-    Ok(MadeDir {
-        fd,
-        stat,
-        fresh: true,
-        private_until: None,
-    })
-}
-
-fn announce(cx: &Context, place: Place<'_>) {
-    cx.tell(|| Event::Copying {
-        source: place.source_path(),
-        dest: place.dest_path(),
-        backup: None,
-        why: Why::New,
-    });
-}
-
-/// A name that is to be copied, and what it is.
-struct Listed {
-    name: OsString,
-    kind: Kind,
-    /// A symbolic link that was followed to find its kind.
-    follow: bool,
-}
-
-impl Listed {
-    /// The task for a subdirectory of `dir`, which has one thing more pending.
-    fn into_task(self, dir: &Arc<Dir>) -> DirTask {
-        dir.add_pending();
-        DirTask {
-            parent: Arc::clone(dir),
-            source: self.name,
-            dest: None,
-            follow: self.follow,
-        }
-    }
-}
-
 /// Copies what is in a directory: spawns its subdirectories, then works on its files.
 fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &Arc<Pair>) {
-    let (dirs, mut files): (Vec<Listed>, Vec<Listed>) = list_known(cx, dir, pair)
+    let (dirs, mut files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair)
         .into_iter()
         .partition(|listed| listed.kind == Kind::Dir);
     for listed in dirs {
-        listed.into_task(dir).spawn(cx, scope);
+        DirTask::of(listed, dir).spawn(cx, scope);
     }
     if backups_may_collide(cx, dir, &files) {
         sort_by_inode(pair, &mut files);
@@ -757,77 +582,6 @@ fn sort_by_inode(pair: &Pair, entries: &mut [Listed]) {
         stat.map_or(0, |stat| stat.id.ino)
     };
     entries.sort_by_cached_key(inode);
-}
-
-/// Lists a directory and finds out what each name is.
-fn list_known(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
-    let listing = list(pair);
-    if let Some(errno) = listing.failed {
-        let path = dir.source_path("".as_ref());
-        cx.error(Error::new(Operation::List, path).with_errno(errno));
-    }
-    let filter = filter::Names::of(&cx.options.filter, dir);
-    let is_left_out = |name: &OsStr, kind| {
-        let filter = filter.as_ref();
-        let drops = filter.is_some_and(|filter| filter.drop(name, kind == Kind::Dir));
-        if drops {
-            cx.leave_out(|| dir.source_path(name));
-        }
-        drops
-    };
-    let prunes =
-        cx.options.delete != Delete::Nothing && !dir.is_fresh() && listing.failed.is_none();
-    let mut kept = Vec::new();
-    if prunes && cx.options.delete == Delete::Extraneous {
-        kept.extend(listing.names.iter().map(|(name, _)| name.clone()));
-    }
-    let mut known = Vec::with_capacity(listing.names.len());
-    for (name, kind) in listing.names {
-        if kind != Kind::Unknown && is_left_out(&name, kind) {
-            continue;
-        }
-        let looked = look(cx, dir, pair, name, kind);
-        known.extend(looked.filter(|it| it.kind == kind || !is_left_out(&it.name, it.kind)));
-    }
-    if prunes {
-        if cx.options.delete == Delete::ExtraneousAndExcluded {
-            kept.extend(known.iter().map(|listed: &Listed| listed.name.clone()));
-        }
-        dir.keep_names(kept);
-    }
-    let dirs = known.iter().filter(|listed| listed.kind == Kind::Dir);
-    cx.counters.found(known.len() as u64, dirs.count() as u64);
-    cx.counters.underway.end_unlisted();
-    known
-}
-
-/// Finds out what a listed name is, where the listing does not say or says that it is a link to be followed.
-fn look(cx: &Context, dir: &Dir, pair: &Pair, name: OsString, kind: Kind) -> Option<Listed> {
-    let follow = cx.options.follow == Follow::Always;
-    let known = match kind {
-        Kind::Unknown => false,
-        Kind::Symlink => !follow,
-        _ => true,
-    };
-    if known {
-        return Some(Listed {
-            name,
-            kind,
-            follow: false,
-        });
-    }
-    match sys::stat_at(pair.source(), &name, follow) {
-        Ok(stat) => Some(Listed {
-            name,
-            kind: stat.kind,
-            follow,
-        }),
-        Err(errno) => {
-            let path = dir.source_path(&name);
-            cx.error(Error::new(Operation::Stat, path).with_errno(errno));
-            None
-        }
-    }
 }
 
 /// One thing less is pending in a directory. Whoever ends the last one finishes it, and so on upwards.
@@ -904,96 +658,4 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
     });
     cx.handles.close(dir);
     done
-}
-
-/// What a directory holds, as far as it could be read.
-struct Listing {
-    names: Vec<(OsString, Kind)>,
-    failed: Option<Errno>,
-}
-
-/// Lists an open source directory; the only user of jwalk.
-///
-/// jwalk takes a path, and two lead to exactly the directory that is open, however long or changed its own path is:
-/// 1. `.`, once the directory is the working directory of this thread, if it has one of its own;
-/// 2. the descriptor's link in /proc; the dot at its end makes the last component a directory instead of a link.
-///
-/// Where neither works (no /proc in a chroot, a directory that may be read but not searched) the descriptor itself is read,
-/// which is also where an error comes from: jwalk keeps a failed `read_dir` to itself, in its root entry.
-fn list(pair: &Pair) -> Listing {
-    let source = pair.source();
-    let listed = if sys::enter(source) {
-        list_path(Path::new("."))
-    } else {
-        let path = format!("/proc/thread-self/fd/{}/.", source.as_raw_fd());
-        list_path(Path::new(&path))
-    };
-    listed.unwrap_or_else(|| match sys::read_dir(source) {
-        Ok(names) => Listing {
-            names,
-            failed: None,
-        },
-        Err(errno) => Listing {
-            names: Vec::new(),
-            failed: Some(errno),
-        },
-    })
-}
-
-/// Lists by jwalk; `None` if it could not, or not all.
-///
-/// The depth and the parallelism are set in that order: jwalk's parallel mode keeps a core busy waiting, and the
-/// parallelism is ours already. The names are taken where jwalk has just read them, before it makes more of them.
-fn list_path(path: &Path) -> Option<Listing> {
-    let read = Arc::new(Mutex::new(None));
-    let sink = Arc::clone(&read);
-    let walk = jwalk::WalkDir::new(path)
-        .skip_hidden(false)
-        .max_depth(1)
-        .parallelism(jwalk::Parallelism::Serial)
-        .process_read_dir(move |depth, _, _, entries| {
-            // The first call is about the directory itself.
-            if depth.is_some() {
-                *lock(&sink) = take_names(entries);
-            }
-        });
-    walk.into_iter().for_each(drop);
-    let names = lock(&read).take()?;
-    Some(Listing {
-        names,
-        failed: None,
-    })
-}
-
-/// The names and kinds; `None` if one could not be read.
-fn take_names(
-    entries: &mut Vec<jwalk::Result<jwalk::DirEntry<((), ())>>>,
-) -> Option<Vec<(OsString, Kind)>> {
-    let mut names = Vec::with_capacity(entries.len());
-    for entry in entries.drain(..) {
-        let entry = entry.ok()?;
-        names.push((entry.file_name, kind(entry.file_type)));
-    }
-    Some(names)
-}
-
-fn kind(file_type: std::fs::FileType) -> Kind {
-    use std::os::unix::fs::FileTypeExt;
-    if file_type.is_file() {
-        Kind::File
-    } else if file_type.is_dir() {
-        Kind::Dir
-    } else if file_type.is_symlink() {
-        Kind::Symlink
-    } else if file_type.is_fifo() {
-        Kind::Fifo
-    } else if file_type.is_socket() {
-        Kind::Socket
-    } else if file_type.is_char_device() {
-        Kind::CharDevice
-    } else if file_type.is_block_device() {
-        Kind::BlockDevice
-    } else {
-        Kind::Unknown
-    }
 }

@@ -24,9 +24,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::context::lock;
 use crate::controller::{Controller, Observation};
 use crate::gate::Gate;
+use crate::lock::lock;
 use crate::pool::Crew;
 use crate::report::{Busy, Counters, Stats};
 use crate::sys;

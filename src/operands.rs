@@ -1,0 +1,259 @@
+//! How the operands of one copy may get into each other's way: found out before it begins, and watched while it runs.
+//!
+//! `cp a b dir` is two copies, and usually they have nothing to do with each other. But one may be inside another, or have the
+//! same name at the destination, or be what another one's copy is written to. `cp` copies one after the other and refuses
+//! what would destroy what it has just made; so does this, where paths say that they may meet.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::dir::{Entry, Place};
+use crate::error::{Error, Operation};
+use crate::lock::lock;
+use crate::options::Follow;
+use crate::path::split;
+use crate::plan::Root;
+use crate::sys::{self, FileId, Kind};
+
+/// How operands may get into each other's way. Unless they never do, they are copied one after the other, as `cp` does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Meeting {
+    Never,
+    /// One may meet what another one's copy made or changes: two have the same destination, one merges with the directory that
+    /// the others go into, one's source is another's destination, or their leading directories are made.
+    Possible,
+    /// The same file may be copied twice: an operand is, or is inside, another one.
+    Twice,
+}
+
+impl Meeting {
+    /// How these may. `follow` says which symbolic links the copy follows.
+    pub(crate) fn of(roots: &[Root], follow: Follow) -> Self {
+        if roots.len() < 2 {
+            return Self::Never;
+        }
+        let mut resolver = Resolver::default();
+        let mut sources = Vec::new();
+        // Both ends of all, links followed as the copy follows them.
+        let mut ends = Vec::new();
+        for root in roots {
+            // What cannot be found will not be copied.
+            sources.extend(resolver.resolve(&root.source, false));
+            ends.extend(resolver.resolve(&root.source, follow != Follow::Never));
+            ends.extend(resolver.resolve(&root.dest, false));
+        }
+        if any_overlap(sources) {
+            return Self::Twice;
+        }
+        let may_meet = |root: &Root| root.within.is_some() || has_other_names(&root.dest);
+        if any_overlap(ends) || roots.iter().any(may_meet) {
+            Self::Possible
+        } else {
+            Self::Never
+        }
+    }
+}
+
+/// Refuses destinations in which deleting would take away what belongs to this copy.
+pub(crate) fn may_prune(roots: &[Root]) -> Result<(), Error> {
+    let mut resolver = Resolver::default();
+    let mut dests = Vec::new();
+    for root in roots {
+        let Some(dest) = resolver.resolve(&root.dest, true) else {
+            continue;
+        };
+        for other in roots {
+            let source = resolver.resolve(&other.source, true);
+            if source.is_some_and(|source| source != dest && source.starts_with(&dest)) {
+                let error = Error::new(Operation::SourceInDest, &root.dest);
+                return Err(error.with_other(&other.source));
+            }
+        }
+        dests.push((dest, &root.dest));
+    }
+    dests.sort_unstable();
+    match dests.windows(2).find(|two| two[1].0.starts_with(&two[0].0)) {
+        Some(two) => Err(Error::new(Operation::SharedDest, two[0].1)),
+        None => Ok(()),
+    }
+}
+
+/// Whether one path is another, or is inside it.
+fn any_overlap(mut paths: Vec<PathBuf>) -> bool {
+    // What is inside a directory comes right behind it.
+    paths.sort_unstable();
+    paths.windows(2).any(|two| two[1].starts_with(&two[0]))
+}
+
+/// Whether a destination is a link, or has other names: then it may be another operand's source or destination.
+fn has_other_names(dest: &Path) -> bool {
+    let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), false);
+    stat.is_ok_and(|stat| stat.kind != Kind::Dir && (stat.nlink > 1 || stat.kind == Kind::Symlink))
+}
+
+/// Finds where paths lead. Operands usually share their directory, which is looked for once.
+#[derive(Default)]
+struct Resolver {
+    dirs: HashMap<OsString, Option<PathBuf>>,
+}
+
+impl Resolver {
+    /// The path without links, but for one at its end if that is not followed; `None` if it leads nowhere.
+    fn resolve(&mut self, path: &Path, follow: bool) -> Option<PathBuf> {
+        let (dir, name) = split(path.as_os_str());
+        let leads_on = match name.as_bytes() {
+            b"" | b"." | b".." => true,
+            _ => follow && path.is_symlink(),
+        };
+        if leads_on {
+            return path.canonicalize().ok();
+        }
+        if !self.dirs.contains_key(dir) {
+            let resolved = Path::new(dir).canonicalize().ok();
+            self.dirs.insert(dir.to_owned(), resolved);
+        }
+        Some(self.dirs.get(dir)?.as_ref()?.join(name))
+    }
+}
+
+/// What the workers know of the operands that are copied together.
+pub(crate) struct Operands {
+    /// The same name may be met more than once: an operand is, or is inside, another one.
+    pub names_repeat: bool,
+    /// A sieve for the two maps below, which every directory is looked up in and hardly any is found.
+    known: Sieve,
+    /// The operands that are directories.
+    dirs: Mutex<HashMap<FileId, OperandDir>>,
+    /// Their copies.
+    copied: Mutex<HashMap<FileId, CopiedDir>>,
+    /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
+    made: Option<Mutex<HashSet<Made>>>,
+}
+
+/// A directory that is an operand: met again, it would be copied twice.
+#[derive(Clone)]
+pub(crate) struct OperandDir {
+    /// Its copy's place.
+    pub entry: Option<Entry>,
+    /// Its copy's path.
+    pub dest: PathBuf,
+}
+
+/// The copy of the operand `of`; this run made it, if it is `fresh`.
+struct CopiedDir {
+    of: FileId,
+    fresh: bool,
+}
+
+/// Something that was made, and must not be overwritten or written through.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Made {
+    /// The copy of an operand, under its own name.
+    Operand(FileId, Entry),
+    /// A symbolic link, anywhere.
+    Link(FileId),
+}
+
+impl Made {
+    /// How an operand's copy is remembered.
+    pub(crate) fn operand(place: Place<'_>, id: FileId) -> Option<Self> {
+        place.dest_entry().map(|entry| Self::Operand(id, entry))
+    }
+}
+
+impl Operands {
+    pub(crate) fn new(meeting: Meeting) -> Self {
+        Self {
+            names_repeat: meeting == Meeting::Twice,
+            known: Sieve::default(),
+            dirs: Mutex::default(),
+            copied: Mutex::default(),
+            made: (meeting != Meeting::Never).then(Mutex::default),
+        }
+    }
+
+    /// Remembers something that was made, if another operand may meet it.
+    pub(crate) fn remember(&self, what: impl FnOnce() -> Option<Made>) {
+        // What cannot be looked at any more is not there to be overwritten.
+        if let Some(made) = &self.made
+            && let Some(what) = what()
+        {
+            lock(made).insert(what);
+        }
+    }
+
+    /// Whether this run has made it.
+    pub(crate) fn has_made(&self, what: impl FnOnce() -> Option<Made>) -> bool {
+        let Some(made) = &self.made else {
+            return false;
+        };
+        what().is_some_and(|what| lock(made).contains(&what))
+    }
+
+    /// Remembers a directory that is an operand, and the one that is its copy; `fresh` if this run made that.
+    pub(crate) fn add_dir(&self, source: FileId, dest: FileId, fresh: bool, place: Place<'_>) {
+        let operand = OperandDir {
+            entry: place.dest_entry(),
+            dest: place.dest_path(),
+        };
+        self.known.add(source);
+        self.known.add(dest);
+        // The first one counts: a second one is already known.
+        lock(&self.dirs).entry(source).or_insert(operand);
+        let mut copied = lock(&self.copied);
+        let fresh = fresh || copied.get(&dest).is_some_and(|copied| copied.fresh);
+        copied.insert(dest, CopiedDir { of: source, fresh });
+    }
+
+    /// Whether a directory is an operand or the copy of one, and so cannot simply be copied.
+    pub(crate) fn is_known(&self, id: FileId) -> bool {
+        self.known.may_have(id)
+            && (lock(&self.dirs).contains_key(&id) || lock(&self.copied).contains_key(&id))
+    }
+
+    /// The operand that a directory is.
+    pub(crate) fn dir(&self, id: FileId) -> Option<OperandDir> {
+        lock(&self.dirs).get(&id).cloned()
+    }
+
+    /// Whether a directory, met while the operand `of` is copied, would be copied into itself. One that was there before
+    /// another operand was copied to it is a directory like any other.
+    pub(crate) fn is_copy(&self, id: FileId, of: FileId) -> bool {
+        let copied = lock(&self.copied);
+        copied
+            .get(&id)
+            .is_some_and(|copied| copied.fresh || copied.of == of)
+    }
+}
+
+/// A set of files that says of most others that they are not in it, without a lock: two that all workers take for each
+/// directory would be a queue on a machine with many processors, where a directory has few files.
+#[derive(Default)]
+struct Sieve([AtomicU64; 16]);
+
+impl Sieve {
+    fn bit(id: FileId) -> (usize, u64) {
+        // Inode numbers of one filesystem are close together, and so they are in here.
+        let bit = id.ino ^ (id.dev << 3);
+        // Cannot be cut: it is less than 16.
+        let word = usize::try_from(bit / 64 % 16).unwrap_or(0);
+        (word, 1 << (bit % 64))
+    }
+
+    /// Adds a file, before whatever else is kept about it.
+    fn add(&self, id: FileId) {
+        let (word, bit) = Self::bit(id);
+        // Whoever must find the file has learnt of it from whoever added it, or later from the maps' locks.
+        self.0[word].fetch_or(bit, Ordering::SeqCst);
+    }
+
+    /// False if the file was never added.
+    fn may_have(&self, id: FileId) -> bool {
+        let (word, bit) = Self::bit(id);
+        self.0[word].load(Ordering::SeqCst) & bit != 0
+    }
+}
