@@ -41,8 +41,8 @@ pub trait Observer: Send + Sync {
         let _ = done;
     }
 
-    /// Asked with [`crate::Options::ask`]: whether a destination may be replaced. The worker that asks waits for the answer; only
-    /// one asks at a time, in `cp`'s order. "No" unless the observer says otherwise.
+    /// Asked with [`crate::Options::ask`]: whether a destination may be replaced. The worker that asks waits for the answer;
+    /// only one asks at a time, in `cp`'s order. "No" unless the observer says otherwise.
     fn may_overwrite(&self, question: &Question) -> bool {
         let _ = question;
         false
