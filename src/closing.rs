@@ -3,7 +3,7 @@
 //! Of the system calls for a small file every fourth is a close(2), which has little to do but to be called. A worker with a
 //! descriptor table of its own gets the lowest number that is free, so the files that it opens one after the other get
 //! numbers one after the other, and one close_range(2) closes them all once it is done with some of them. 100,000 tiny
-//! files in memory are copied in 0.93 of the time (2 workers; 16 files at a time 0.95).
+//! files in memory are copied in 0.93 of the time by 2 workers, 0.98 where system calls are cheap.
 //!
 //! Only what has nothing to say at its end may wait: a source, which was only read; and a copy on a filesystem that reports
 //! every failure when it is written ([`crate::local`]). They wait no longer than the worker is at the files of a directory, or
@@ -136,13 +136,13 @@ mod tests {
     fn what_lies_between_them_stays_open() {
         alone(|| {
             let scope = together(8);
-            let files = [open(), open(), open()];
+            let files = [open(), open(), open(), open(), open()];
             let numbers = files.each_ref().map(AsRawFd::as_raw_fd);
-            let [first, between, last] = files;
-            close(first);
-            close(last);
+            let [first, second, between, fourth, last] = files;
+            // In any order.
+            [last, first, fourth, second].map(close);
             drop(scope);
-            assert_eq!(numbers.map(is_open), [false, true, false]);
+            assert_eq!(numbers.map(is_open), [false, false, true, false, false]);
             drop(between);
         });
     }

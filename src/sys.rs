@@ -322,25 +322,30 @@ pub(crate) fn close(file: OwnedFd) -> Result<()> {
     }
 }
 
-/// Closes files that nobody else uses; in one call where their numbers follow each other.
+/// Closes files that nobody else uses; those whose numbers follow each other in one call.
 pub(crate) fn close_all(files: &mut Vec<OwnedFd>) {
-    let numbers = || files.iter().map(AsRawFd::as_raw_fd);
-    let (Some(first), Some(last)) = (numbers().min(), numbers().max()) else {
-        return;
-    };
-    // No two have the same number: then these are all there are from the first to the last.
-    let are_all = usize::try_from(last - first).is_ok_and(|more| more + 1 == files.len());
-    if files.len() > 1 && are_all && close_range(first, last).is_ok() {
-        // They are closed.
-        files.drain(..).map(IntoRawFd::into_raw_fd).for_each(drop);
+    files.sort_unstable_by_key(AsRawFd::as_raw_fd);
+    let numbers: Vec<RawFd> = files.drain(..).map(IntoRawFd::into_raw_fd).collect();
+    for run in numbers.chunk_by(|one, next| one + 1 == *next) {
+        if let [first, .., last] = run
+            && close_range(*first, *last).is_ok()
+        {
+            continue;
+        }
+        for number in run {
+            // SAFETY: into_raw_fd gave up the only owner of the descriptor, so nobody uses or closes it after this call.
+            #[allow(unsafe_code)]
+            unsafe {
+                rustix::io::close(*number);
+            }
+        }
     }
-    files.clear();
 }
 
 /// close_range(2), which Linux has since 5.9 and a sandbox may forbid.
 fn close_range(first: RawFd, last: RawFd) -> Result<()> {
-    // SAFETY: every number in the range is one of the files that the caller owns and forgets if this succeeds; the call reads
-    // and writes no memory.
+    // SAFETY: every number in the range is a file that the caller owned and nobody owns now, and the call reads and writes no
+    // memory. If it fails, none is closed.
     #[allow(unsafe_code)]
     let done = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
     if done == 0 {
