@@ -140,7 +140,7 @@ mod tests {
             let numbers = files.each_ref().map(AsRawFd::as_raw_fd);
             let [first, second, between, fourth, last] = files;
             // In any order.
-            [last, first, fourth, second].map(close);
+            [last, first, fourth, second].into_iter().for_each(close);
             drop(scope);
             assert_eq!(numbers.map(is_open), [false, false, true, false, false]);
             drop(between);
