@@ -249,10 +249,11 @@ impl Context {
         self.observer.may_overwrite(question)
     }
 
-    /// The ladder for copies from one device to another.
-    pub(crate) fn ladder(&self, source_dev: u64, dest_dev: u64) -> Arc<Ladder> {
+    /// The ladder for copies from one device to another, on which `dest` is.
+    pub(crate) fn ladder(&self, source_dev: u64, dest_dev: u64, dest: impl AsFd) -> Arc<Ladder> {
         let mut ladders = lock(&self.ladders);
-        Arc::clone(ladders.entry((source_dev, dest_dev)).or_default())
+        let ladder = ladders.entry((source_dev, dest_dev));
+        Arc::clone(ladder.or_insert_with(|| Arc::new(Ladder::to(dest))))
     }
 
     /// Notes which filesystems the operands go to, on the thread that will call [`Context::make_durable`].

@@ -4,10 +4,13 @@ use std::os::fd::AsFd;
 
 use crate::sys;
 
-/// Their types (statfs(2)).
+/// A type (statfs(2)).
+const XFS: u64 = 0x5846_5342;
+
+/// The types of all.
 const LOCAL: [u64; 7] = [
-    0xef53,      // ext2, ext3, ext4
-    0x5846_5342, // xfs
+    0xef53, // ext2, ext3, ext4
+    XFS,
     0x9123_683e, // btrfs
     0xca45_1a4e, // bcachefs
     0xf2f5_2010, // f2fs
@@ -20,6 +23,11 @@ const LOCAL: [u64; 7] = [
 /// and writes, as its caller could, where others hand the work to a server. Of a filesystem that is not known neither is.
 pub(crate) fn is_local(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd).is_ok_and(|kind| LOCAL.contains(&kind))
+}
+
+/// Whether `fd` is on that one.
+pub(crate) fn is_xfs(fd: impl AsFd) -> bool {
+    sys::filesystem_type(fd) == Ok(XFS)
 }
 
 #[cfg(test)]

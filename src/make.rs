@@ -241,9 +241,9 @@ impl Entry {
     /// The rungs for an operand.
     fn ladder(&self, cx: &Context, dest: BorrowedFd<'_>) -> Arc<Ladder> {
         match sys::fstat(dest) {
-            Ok(dest) => cx.ladder(self.stat.id.dev, dest.id.dev),
+            Ok(stat) => cx.ladder(self.stat.id.dev, stat.id.dev, dest),
             // Unknown: try every rung.
-            Err(_) => Arc::default(),
+            Err(_) => Arc::new(Ladder::to(dest)),
         }
     }
 

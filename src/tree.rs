@@ -372,7 +372,7 @@ impl DirTask {
                 Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
                     Arc::clone(&above.ladder)
                 }
-                _ => cx.ladder(stat.id.dev, made.stat.id.dev),
+                _ => cx.ladder(stat.id.dev, made.stat.id.dev, &made.fd),
             },
             closes_silently: match above {
                 Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,

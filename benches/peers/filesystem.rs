@@ -39,6 +39,10 @@ const MIB: u64 = 1 << 20;
 /// A source and its copy, and a tenth to spare.
 const COPIES: f64 = 2.2;
 
+/// An image has room for so many further copies. On a filesystem that has not, copiers wait for what only a full one does:
+/// ext4 writes back what is being written once less than twice that is free (`ext4_nonda_switch` in the kernel's sources).
+const SPARE_COPIES: f64 = 2.0;
+
 /// Every name takes a block for its data's end, and an inode.
 const ENTRY_SIZE: u64 = 5 << 10;
 
@@ -71,6 +75,14 @@ pub enum Kind {
 
 impl Kind {
     pub const ALL: [Self; 4] = [Self::Tmpfs, Self::Ext4, Self::Xfs, Self::Btrfs];
+
+    /// The option that has an image in memory shrink when something is removed.
+    fn discard(self) -> &'static str {
+        match self {
+            Self::Btrfs => "discard=sync",
+            _ => "discard",
+        }
+    }
 
     pub fn name(self) -> &'static str {
         match self {
@@ -239,7 +251,12 @@ impl Filesystem {
     fn mount(&mut self) -> io::Result<()> {
         if let Some(device) = &self.device {
             let root = self.root.to_string_lossy();
-            command("mount", &["-t", self.kind.name(), &device.path, &root])?;
+            let options = match self.cache {
+                Cache::Warm => self.kind.discard(),
+                Cache::Cold => "defaults",
+            };
+            let words = ["-t", self.kind.name(), "-o", options, &device.path, &root];
+            command("mount", &words)?;
             self.is_mounted = true;
         }
         Ok(())
@@ -330,7 +347,11 @@ fn make_filesystem(kind: Kind, image: &str, size: u64, demand: Demand) -> io::Re
 
 /// Bytes that a filesystem for the demand and its copy is to have.
 fn size(kind: Kind, demand: Demand) -> u64 {
-    let data = (needed(demand) as f64 * COPIES) as u64 + OWN_SIZE;
+    let copies = match kind {
+        Kind::Tmpfs => COPIES,
+        _ => COPIES + SPARE_COPIES,
+    };
+    let data = (needed(demand) as f64 * copies) as u64 + OWN_SIZE;
     let log = if needed(demand) >= LARGE {
         JOURNAL * MIB
     } else {

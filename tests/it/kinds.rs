@@ -9,7 +9,7 @@ use std::thread;
 use rustix::fs::FileType;
 
 use crate::harness::{
-    Sandbox, allocated, assert_rsync_agrees, chmod, content, same_as_cp, set_mtime,
+    Disk, Format, Sandbox, allocated, assert_rsync_agrees, chmod, content, same_as_cp, set_mtime,
 };
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree, near};
 
@@ -54,6 +54,43 @@ fn files_around_the_size_that_is_copied_in_parallel_are_copied_whole() {
         &sandbox.path("written"),
         "--sparse=never",
     );
+}
+
+#[test]
+fn blocks_are_shared_where_that_is_faster_or_asked_for() {
+    needs!(Formats);
+    const SMALL: usize = 4 * KIB - 1;
+    const LARGER: usize = 4 * KIB;
+    // ext4 cannot share.
+    for (format, shared) in [
+        (Format::Ext4, 0),
+        (Format::Xfs, LARGER),
+        (Format::Btrfs, SMALL + LARGER),
+    ] {
+        let sandbox = Sandbox::in_memory();
+        let at = sandbox.dir("disk");
+        let disk = Disk::make(sandbox.path("image"), format, &at).expect("a disk");
+        let mount = disk.mount("").expect("mount");
+        sandbox.file("disk/source/empty", 0);
+        sandbox.file("disk/source/small", SMALL);
+        sandbox.file("disk/source/larger", LARGER);
+        let copy = |reflink: &str, operands: [&str; 2]| {
+            let args = [&["-a", "--report=json", reflink], &operands[..]].concat();
+            let report = sandbox.poolcp(args).ok().json();
+            report["bytes_by_method"]["reflink"].as_u64().unwrap() as usize
+        };
+        let tree = ["disk/source", "disk/copy"];
+        assert_eq!(copy("--reflink=auto", tree), shared, "{format:?}");
+        assert_same_tree(&sandbox.path(tree[0]), &sandbox.path(tree[1]), "-a");
+        let file = ["disk/source/small", "disk/file"];
+        let by_itself = copy("--reflink=auto", file);
+        assert_eq!(by_itself, shared.saturating_sub(LARGER), "{format:?}");
+        if format != Format::Ext4 {
+            let asked_for = copy("--reflink=always", ["disk/source", "disk/shared"]);
+            assert_eq!(asked_for, SMALL + LARGER, "{format:?}");
+        }
+        mount.unmount();
+    }
 }
 
 fn make_sparse_files(sandbox: &Sandbox) {
