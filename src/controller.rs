@@ -28,16 +28,23 @@
 //! ```text
 //!            ┌───────────── a reason to try another number ──────────────┐
 //!            │                                                           ▼
-//!   ┌─ Settled(n) ◄── verdict: worth it (m stays) or not (n again) ── Trial(n → m)
+//!   ┌─ Settled ◄── not worth it (n stays) ── Check(n) ◄── seems to be worth it ── Trial(n → m)
+//!   │     ▲ ▲                                 │     not worth it (n again)           │
+//!   │     │ └───── worth it (m stays) ────────┘                                      │
+//!   │     └──────────────────────────────────────────────────────────────────────────┘
 //!   └─ at once, where there is nothing to measure: up when all are blocked, down when most are queued
 //! ```
 //!
 //! A trial compares the throughput with m to that with n just before: up, it must gain [`GAIN`]; down, it may lose
 //! [`LOSS`]. It ends when the difference is clear against the noise (estimated from successive intervals), or after
-//! [`LONGEST_TRIAL`] intervals. Between the two thresholds n stays. A step is a doubling or a halving; after one has
-//! failed, half of one is tried.
+//! [`LONGEST_TRIAL`] intervals. Between the two thresholds n stays. A step is a doubling or a halving; after one has failed,
+//! half of one is tried.
 //!
-//! At the beginning, workers that are blocked for more than half of their time double after two intervals each, for as
+//! Work is not the same from one moment to the next. So a trial that is passed is checked: n is gone back to for as long, and
+//! m must be better than what was before and what is now. (Fewer, of more than there are processors, are kinder anyhow, and
+//! are not checked.)
+//!
+//! At the beginning, workers that are blocked for most of their time double after two intervals each, for as
 //! long as that does not clearly fail: a cold disk is noisy, and waiting for certainty would cost more than a few
 //! workers too many, which are found out afterwards. Each leap is measured against the best so far, so that small losses
 //! do not add up.
@@ -86,6 +93,9 @@ const SATURATED: f64 = 0.85;
 /// Above this share of its time on a processor, were nobody in the way, a worker does not wait for anything worth
 /// mentioning.
 const RUNNING: f64 = 0.85;
+
+/// Below this share, waiting is what most of the time goes to: the number may grow in leaps.
+const WAITING: f64 = 0.35;
 
 /// From this share on, all but nothing but waiting goes on: the number may grow without a measure of throughput.
 const BLOCKED: f64 = 0.8;
@@ -237,6 +247,23 @@ enum State {
         from: usize,
         before: Window,
     },
+    /// Back at the number before a trial that was passed.
+    Check {
+        way: Way,
+        /// The number that was tried, and what was seen with it.
+        to: usize,
+        tried: Window,
+        before: Window,
+    },
+}
+
+/// What a trial has shown.
+struct Verdict {
+    /// The throughput, relative to that before.
+    ratio: f64,
+    /// It is no matter of chance.
+    is_clear: bool,
+    is_passed: bool,
 }
 
 /// When a way may be tried again.
@@ -262,9 +289,7 @@ impl Patience {
     /// A trial of this length has failed: what takes long to find out is not to be asked often.
     fn failed(&mut self, now: Duration, trial: Duration) {
         self.until = now + self.pause.max(trial * 3);
-        if self.is_fine {
-            self.pause = (self.pause * 2).min(LONGEST_PAUSE);
-        }
+        self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         self.is_fine = !self.is_fine;
     }
 
@@ -358,6 +383,12 @@ impl Controller {
                 match self.state {
                     State::Settled => self.look_around(),
                     State::Trial { way, from, before } => self.judge(way, from, &before),
+                    State::Check {
+                        way,
+                        to,
+                        tried,
+                        before,
+                    } => self.check(way, to, &tried, &before),
                 }
             }
         }
@@ -377,7 +408,10 @@ impl Controller {
             State::Trial { way, from, before } if self.starved >= PATIENCE => {
                 self.give_up(way, from, &before);
             }
-            State::Trial { .. } => {}
+            State::Check { way, before, .. } if self.starved >= PATIENCE => {
+                self.give_up(way, self.limit, &before);
+            }
+            State::Trial { .. } | State::Check { .. } => {}
         }
     }
 
@@ -397,7 +431,8 @@ impl Controller {
             self.window = self.odd;
             self.state = State::Settled;
             self.tried = self.now;
-            self.is_ramp = true;
+            // Many may be blocked by each other.
+            self.is_ramp = self.limit <= self.cores;
             self.best = None;
             self.up.forget(self.now);
             self.down.forget(self.now);
@@ -439,13 +474,15 @@ impl Controller {
             self.go_to(ceil(others).max(self.cores).min(self.limit - 1));
             return;
         }
-        let is_free = window.running() < SATURATED * as_f64(self.cores) && effort < RUNNING;
+        // Fewer than the processors may be running all of the time because they are fewer.
+        let is_free = window.running() < SATURATED * as_f64(self.cores)
+            && (effort < RUNNING || self.limit < self.cores);
         let useful = self.most_useful();
         // A trial is no better than what it is compared with.
         let is_measured = window.is_measurable()
             && (self.noise <= window.intervals * BASE_ERROR.powi(2)
                 || window.intervals >= f64::from(LONGEST_BASE));
-        self.is_ramp &= effort < 0.5;
+        self.is_ramp &= effort < WAITING;
         if is_free && useful > self.limit && self.now >= self.up.until {
             if is_measured || (self.is_ramp && window.is_measurable()) {
                 let more = if self.up.is_fine {
@@ -461,15 +498,16 @@ impl Controller {
             }
         }
         if self.limit > 1 && self.now >= self.down.until && is_measured {
-            // Where all run, on no more than a few processors, or wait for others to leave them one, there is nothing that
-            // fewer could do better.
-            let may_help = window.queued() < 0.5 && (self.limit > 4 || effort < RUNNING);
+            let fewer = if self.down.is_fine {
+                self.limit * 3 / 4
+            } else {
+                self.limit.div_ceil(2)
+            };
+            // Where all wait for others to leave them a processor, or a few run more than fewer could run, there is nothing
+            // that these could do better. Many may be spinning.
+            let may_help =
+                window.queued() < 0.5 && (self.limit > 4 || window.running() < as_f64(fewer));
             if may_help {
-                let fewer = if self.down.is_fine {
-                    self.limit * 3 / 4
-                } else {
-                    self.limit.div_ceil(2)
-                };
                 self.try_out(Way::Down, fewer);
             }
         }
@@ -477,51 +515,90 @@ impl Controller {
 
     fn judge(&mut self, way: Way, from: usize, before: &Window) {
         let window = self.window;
-        let ratio = window.rate() / before.rate().max(1e-9);
+        let verdict = self.compare(way, &window, before.rate(), before.intervals);
+        let is_over = self.is_ramp || window.intervals >= f64::from(LONGEST_TRIAL);
+        if !(is_over || (verdict.is_clear && window.is_measurable())) {
+            return;
+        }
+        if !verdict.is_passed {
+            self.give_up(way, from, before);
+        } else if self.is_ramp || (way == Way::Down && from > self.cores) {
+            // Small losses must not add up: the next leap is measured against the best so far.
+            self.best = (self.is_ramp && verdict.ratio < 1.0).then_some((from, *before));
+            self.accept(way);
+        } else {
+            let to = self.limit;
+            self.go_to(from);
+            self.state = State::Check {
+                way,
+                to,
+                tried: window,
+                before: *before,
+            };
+        }
+    }
+
+    /// Whether the work was easier while another number was tried is seen when the first one is at work again.
+    fn check(&mut self, way: Way, to: usize, tried: &Window, before: &Window) {
+        let after = self.window;
+        if after.intervals < tried.intervals.min(before.intervals) || !after.is_measurable() {
+            return;
+        }
+        let base = f64::midpoint(before.rate(), after.rate());
+        let intervals = before.intervals + after.intervals;
+        if self.compare(way, tried, base, intervals).is_passed {
+            self.go_to(to);
+            self.window = *tried;
+            self.accept(way);
+        } else {
+            let from = self.limit;
+            self.give_up(way, from, &after);
+        }
+    }
+
+    /// Compares what was tried with the throughput of the number before, seen for so many intervals.
+    fn compare(&self, way: Way, tried: &Window, base: f64, intervals: f64) -> Verdict {
+        let ratio = tried.rate() / base.max(1e-9);
         let threshold = match way {
             Way::Up => 1.0 + GAIN,
             Way::Down => 1.0 - LOSS,
         };
         // The noise of both ends.
-        let error =
-            (self.noise / before.intervals + self.noise / window.intervals).sqrt() * ratio.max(0.5);
-        let is_clear = (ratio - threshold).abs() > 2.0 * error;
-        let is_over = self.is_ramp || window.intervals >= f64::from(LONGEST_TRIAL);
-        let is_decided = is_over || (is_clear && window.is_measurable());
-        if !is_decided {
-            return;
-        }
-        let trial = Duration::from_secs_f64(window.seconds);
+        let error = (self.noise / intervals + self.noise / tried.intervals).sqrt() * ratio.max(0.5);
         // In doubt, no: fewer threads are kinder, and the next trial comes.
         let doubt = match way {
             Way::Up if self.is_ramp => -error.min(HARM),
             Way::Up => 0.5 * error,
             Way::Down => 0.0,
         };
-        if ratio >= threshold + doubt {
-            self.state = State::Settled;
-            // Small losses must not add up: the next leap is measured against the best so far.
-            self.best = (self.is_ramp && ratio < 1.0).then_some((from, *before));
-            match way {
-                Way::Up => {
-                    self.up.forget(self.now);
-                    // Luck may have judged: soon enough, it is asked the other way round.
-                    self.down = Patience::new(PAUSE_DOWN);
-                    self.down.until += self.now;
-                }
-                Way::Down => {
-                    self.down.forget(self.now);
-                    self.up.failed(self.now, trial);
-                }
-            }
-            self.look_around();
-            return;
+        Verdict {
+            ratio,
+            is_clear: (ratio - threshold).abs() > 2.0 * error,
+            is_passed: ratio >= threshold + doubt,
         }
-        self.give_up(way, from, before);
     }
 
-    /// Back to the number before the trial.
-    fn give_up(&mut self, way: Way, from: usize, before: &Window) {
+    /// The number that was tried stays.
+    fn accept(&mut self, way: Way) {
+        self.state = State::Settled;
+        match way {
+            Way::Up => {
+                self.up.forget(self.now);
+                // Luck may have judged: soon enough, it is asked the other way round.
+                self.down = Patience::new(PAUSE_DOWN);
+                self.down.until += self.now;
+            }
+            Way::Down => {
+                self.down.forget(self.now);
+                let trial = Duration::from_secs_f64(self.window.seconds);
+                self.up.failed(self.now, trial);
+            }
+        }
+        self.look_around();
+    }
+
+    /// Back to the number before the trial, and what is known of it.
+    fn give_up(&mut self, way: Way, from: usize, known: &Window) {
         let trial = Duration::from_secs_f64(self.window.seconds);
         self.is_ramp = false;
         match way {
@@ -529,7 +606,7 @@ impl Controller {
             Way::Down => self.down.failed(self.now, trial),
         }
         self.go_to(from);
-        self.window = *before;
+        self.window = *known;
     }
 
     fn try_out(&mut self, way: Way, limit: usize) {
@@ -708,9 +785,20 @@ mod tests {
 
     /// Lets a controller work on a device whose throughput is disturbed, so much in each interval of 10 ms.
     fn run(device: &dyn Device, cores: usize, seconds: f64, noise: f64, seed: u64) -> Run {
+        let controller = Controller::new(cores, MOST);
+        go_on(controller, device, seconds, noise, seed)
+    }
+
+    /// The same for one that has a past.
+    fn go_on(
+        mut controller: Controller,
+        device: &dyn Device,
+        seconds: f64,
+        noise: f64,
+        seed: u64,
+    ) -> Run {
         let mut random = Random(0x9E37_79B9 + (seed << 32));
-        let mut controller = Controller::new(cores, MOST);
-        let (mut limit, mut at, mut pause) = (cores, 0.0, 0.01);
+        let (mut limit, mut at, mut pause) = (controller.limit, 0.0, 0.01);
         let mut points = Vec::new();
         while at < seconds {
             let full = device.serve(as_f64(limit), at);
@@ -935,6 +1023,59 @@ mod tests {
             astray: 15,
         };
         demand.check();
+    }
+
+    #[test]
+    fn one_worker_that_has_all_it_wants_is_joined_by_others_for_the_other_processors() {
+        let device = Processors {
+            cores: 2.0,
+            rate: 40_000.0,
+        };
+        for seed in 0..40 {
+            // As after a trial that was passed by luck.
+            let mut controller = Controller::new(2, MOST);
+            controller.go_to(1);
+            controller.is_ramp = false;
+            controller.up.failed(Duration::ZERO, Duration::ZERO);
+            let limits = go_on(controller, &device, 2.0, 0.15, seed).limits(0.5, 2.0);
+            assert_eq!(limits[limits.len() / 2], 2, "{limits:?}");
+        }
+    }
+
+    /// Work that is now easier, now harder, each for some turns of so many seconds.
+    struct Turns<D>(D, f64);
+
+    impl<D: Device> Device for Turns<D> {
+        fn serve(&self, workers: f64, at: f64) -> Observation {
+            let seen = self.0.serve(workers, at);
+            let turn = u64::try_from(ceil(at / self.1)).unwrap();
+            let is_easy = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 63 == 1;
+            let ease = if is_easy { 1.4 } else { 0.7 };
+            Observation {
+                work: seen.work * ease,
+                ..seen
+            }
+        }
+    }
+
+    #[test]
+    fn work_that_becomes_easier_during_a_trial_is_no_reason_for_more_workers() {
+        let lock = || Lock {
+            cores: 2.0,
+            cpu: 5e-5,
+            locked: 0.65,
+            friction: 0.15,
+            spins: false,
+        };
+        let (mut astray, mut all) = (0, 0);
+        for turn in [0.03, 0.05] {
+            for seed in 0..20 {
+                let limits = run(&Turns(lock(), turn), 2, 3.0, 0.1, seed).limits(0.5, 3.0);
+                astray += limits.iter().filter(|limit| **limit > 2).count();
+                all += limits.len();
+            }
+        }
+        assert!(astray * 10 < all, "{astray} of {all} intervals");
     }
 
     /// Shows what it does; `cargo test -- --ignored --nocapture plots`.
