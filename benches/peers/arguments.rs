@@ -14,6 +14,9 @@ const ROUNDS: usize = 5;
 /// The word that chooses the plot.
 pub const THREADS: &str = "threads";
 
+/// The word that has poolcp compared with itself.
+pub const AUTO: &str = "auto";
+
 pub const USAGE: &str = "\
 usage: cargo bench --bench peers -- [OPTION]... [WORD]...
 
@@ -22,6 +25,7 @@ Words choose cells; of several words of one kind any will do. Without words ever
   filesystems  tmpfs ext4 xfs btrfs
   caches       warm cold
   modes        r a again
+  auto         poolcp with 1 to 64 workers and with as many as it likes, instead of the others; with -r, if not said otherwise
   threads      the plot of time over threads instead, of tree on ext4 or the filesystem named
 
   --quick        an eighth of everything
@@ -113,7 +117,17 @@ impl Arguments {
     }
 
     pub fn wants_mode(&self, mode: Mode) -> bool {
-        self.wants(mode.name(), &Mode::ALL.map(Mode::name))
+        let names = Mode::ALL.map(Mode::name);
+        let any = |name: &&str| self.words.iter().any(|word| word == name);
+        if self.wants_auto() && !names.iter().any(any) {
+            return mode == Mode::Recursive;
+        }
+        self.wants(mode.name(), &names)
+    }
+
+    /// Whether it is poolcp's own choice of workers that is measured.
+    pub fn wants_auto(&self) -> bool {
+        self.words.iter().any(|word| word == AUTO)
     }
 
     /// Cells are wanted unless only the plot is.
@@ -138,7 +152,7 @@ impl Arguments {
             &Kind::ALL.map(Kind::name),
             &Cache::ALL.map(Cache::name),
             &Mode::ALL.map(Mode::name),
-            &[THREADS],
+            &[THREADS, AUTO],
         ]
         .concat();
         let words = self.words.iter().map(String::as_str);

@@ -43,6 +43,7 @@
 //! cargo bench --bench peers -- --continue                # all that is not in peers.json yet
 //! cargo bench --bench peers -- --hurry                   # who is far behind runs once
 //! cargo bench --bench peers -- --quick tmpfs             # smaller, for a look
+//! cargo bench --bench peers -- auto tree warm            # is -j auto as fast as the best -j?
 //! cargo bench --bench peers -- threads                   # the plot of time over threads, benches/threads.svg
 //! cargo bench --bench peers -- --test                    # does it all work? in seconds
 //! cargo bench --bench peers -- --help                    # all options
@@ -101,7 +102,7 @@ use workload::Workload;
 /// Where everything that was measured goes.
 const JSON: &str = "peers.json";
 
-/// Numbers of threads in the plot: up to where more can only do harm.
+/// Numbers of workers in the plot, and against which poolcp's own choice is measured: up to where more can only do harm.
 const PLOTTED: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
 
 fn main() -> ExitCode {
@@ -212,7 +213,12 @@ struct Bench {
 impl Bench {
     fn new(arguments: Arguments) -> io::Result<Self> {
         let abilities = Abilities::find(arguments::disk());
-        let (mut contestants, missing) = contestant::find(arguments.cores);
+        let (mut contestants, mut missing) = contestant::find(arguments.cores);
+        if arguments.wants_auto() {
+            contestants = PLOTTED.map(Some).map(contestant::poolcp).into();
+            contestants.push(contestant::poolcp(None));
+            missing.clear();
+        }
         contestants.retain(|contestant| arguments.includes(contestant.name()));
         let mut results = Results {
             date: machine::date(),
@@ -249,11 +255,19 @@ impl Bench {
             self.plot()?;
         }
         if !self.results.cells.is_empty() {
-            println!("{}", table::summary(&self.results));
+            println!("{}", self.summary());
         }
         let out = self.arguments.out.display();
         eprintln!("peers: the results are in {out}/peers.md and {out}/peers.json");
         self.judge()
+    }
+
+    fn summary(&self) -> String {
+        if self.arguments.wants_auto() {
+            table::auto(&self.results)
+        } else {
+            table::summary(&self.results)
+        }
     }
 
     /// Peers may fail. poolcp, cp and the limit may not: then either poolcp is broken or this bench is.
@@ -405,7 +419,7 @@ impl Bench {
         serde_json::to_writer_pretty(json, &self.results)?;
         let tables = self.results.cells.iter().map(table::cell);
         let tables: Vec<_> = tables.collect();
-        let (header, summary) = (table::header(&self.results), table::summary(&self.results));
+        let (header, summary) = (table::header(&self.results), self.summary());
         let text = [header, summary, tables.join("\n")].join("\n");
         fs::write(out.join("peers.md"), text)
     }

@@ -22,7 +22,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::arguments::Arguments;
-use crate::contestant::{Contestant, Mode, Variant};
+use crate::contestant::{AUTO, Contestant, Mode, Variant};
 use crate::filesystem::{self, Cache, Filesystem, Kind};
 use crate::limit::{self, Task};
 use crate::memory;
@@ -42,6 +42,9 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// Who takes so many times as long as the fastest tool is far behind, by more than chance.
 const FAR_BEHIND: f64 = 2.0;
+
+/// The same for poolcp with a number of workers, beside others of its kind.
+const BEHIND_ITSELF: f64 = 1.4;
 
 /// Draws the order of the rounds.
 const SEED: u64 = 0x706f_6f6c;
@@ -121,7 +124,12 @@ pub fn measure(
     let tools = candidates.iter().filter(|one| !one.entry.is_limit());
     let fastest = tools.filter_map(|one| one.quick).fold(f64::MAX, f64::min);
     let is_behind = |one: &Candidate<'_>| {
-        !one.entry.is_poolcp() && one.quick.is_some_and(|time| time > FAR_BEHIND * fastest)
+        let (is_judged, far) = if arguments.wants_auto() {
+            (one.contestant.name() == AUTO, BEHIND_ITSELF)
+        } else {
+            (one.entry.is_poolcp(), FAR_BEHIND)
+        };
+        !is_judged && one.quick.is_some_and(|time| time > far * fastest)
     };
     let watch = Watch::start();
     let mut random = SplitMix64::new(SEED);

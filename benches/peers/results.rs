@@ -174,7 +174,8 @@ impl Entry {
         self.failure.is_none() && self.faults.is_empty()
     }
 
-    fn median(&self) -> f64 {
+    /// Seconds.
+    pub fn median(&self) -> f64 {
         self.summary.map_or(f64::MAX, |summary| summary.median)
     }
 

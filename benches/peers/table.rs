@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use crate::contestant;
 use crate::results::{Cell, Entry, Results, Summary, geometric_mean};
 
 /// Where and what was measured.
@@ -150,6 +151,46 @@ pub fn summary(results: &Results) -> String {
         line(&mut text, format_args!("\nLeft out: {name}: {reason}"));
     }
     text
+}
+
+/// What poolcp's own choice of workers costs against the best fixed number, in each cell.
+pub fn auto(results: &Results) -> String {
+    let mut text = String::from(
+        "## As many workers as it likes\n\n\
+         Seconds are medians, with the least and the most; a ratio below 1 is faster than the best fixed number.\n\n\
+         | cell | best | s | auto s | ratio |\n\
+         |---|---|--:|--:|--:|\n",
+    );
+    for cell in &results.cells {
+        let measured = cell.entries.iter().filter(|entry| entry.summary.is_some());
+        let (auto, fixed): (Vec<_>, Vec<_>) =
+            measured.partition(|entry| entry.contestant == contestant::AUTO);
+        // The fastest comes first.
+        if let (Some(auto), Some(best)) = (auto.first(), fixed.first()) {
+            let number = best.contestant.split(' ').next_back().unwrap_or_default();
+            line(
+                &mut text,
+                format_args!(
+                    "| {} | {number} | {} | {} | {:.2} |",
+                    cell.name(),
+                    spread(best),
+                    spread(auto),
+                    auto.median() / best.median(),
+                ),
+            );
+        }
+    }
+    text
+}
+
+/// A median and where the rounds lie.
+fn spread(entry: &Entry) -> String {
+    let walls = || entry.rounds.iter().map(|usage| usage.wall);
+    let (least, most) = (
+        walls().fold(f64::MAX, f64::min),
+        walls().fold(0.0, f64::max),
+    );
+    format!("{:.3} ({least:.3}-{most:.3})", entry.median())
 }
 
 fn seconds(value: Option<f64>) -> String {
