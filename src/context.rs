@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use crate::ahead::Queue;
 use crate::cancel::Canceller;
 use crate::closing::most_waiting;
 use crate::data::Ladder;
@@ -27,6 +28,7 @@ use crate::options::Options;
 use crate::plan::Root;
 use crate::report::{Count, Counters, Report, Told};
 use crate::sys;
+use crate::tree::DirTask;
 
 /// The shared state of one copy.
 pub(crate) struct Context {
@@ -47,6 +49,8 @@ pub(crate) struct Context {
     /// The observer wants to hear what is done.
     keeps_log: bool,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
+    /// Directories that are made, and wait to be filled.
+    pub ahead: Queue<DirTask>,
     canceller: Canceller,
     /// Something could not be copied.
     is_incomplete: AtomicBool,
@@ -118,6 +122,7 @@ impl Context {
             observer,
             told: Mutex::default(),
             ladders: Mutex::default(),
+            ahead: Queue::default(),
             canceller,
             is_incomplete: AtomicBool::new(false),
             has_spared: AtomicBool::new(false),

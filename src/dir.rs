@@ -41,6 +41,8 @@ pub(crate) struct DirFacts {
     pub ladder: Arc<Ladder>,
     /// Closing a file in the destination cannot fail.
     pub closes_silently: bool,
+    /// The destination's subdirectories are better made long before they are filled.
+    pub fills_late: bool,
     /// What git ignores in it, if that is left out.
     pub ignored: Option<Arc<Ignored>>,
 }

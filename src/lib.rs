@@ -166,6 +166,7 @@
 //! | `facts.rs` | what has to be known about it |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
 //! | `make.rs`, `make_dir.rs` | making it, by its kind; a directory |
+//! | `ahead.rs` | directories that are made long before they are filled |
 //! | `closing.rs` | closing files, many in one call |
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
 //! | `backup.rs` | destinations that are kept under another name |
@@ -250,6 +251,7 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
+mod ahead;
 mod backup;
 mod cancel;
 mod closing;

@@ -4,14 +4,15 @@ use std::os::fd::AsFd;
 
 use crate::sys;
 
-/// A type (statfs(2)).
+/// Types (statfs(2)).
 const XFS: u64 = 0x5846_5342;
+const BTRFS: u64 = 0x9123_683e;
 
 /// The types of all.
 const LOCAL: [u64; 7] = [
     0xef53, // ext2, ext3, ext4
     XFS,
-    0x9123_683e, // btrfs
+    BTRFS,
     0xca45_1a4e, // bcachefs
     0xf2f5_2010, // f2fs
     0x0102_1994, // tmpfs
@@ -28,6 +29,11 @@ pub(crate) fn is_local(fd: impl AsFd) -> bool {
 /// Whether `fd` is on that one.
 pub(crate) fn is_xfs(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd) == Ok(XFS)
+}
+
+/// Whether `fd` is on that one.
+pub(crate) fn is_btrfs(fd: impl AsFd) -> bool {
+    sys::filesystem_type(fd) == Ok(BTRFS)
 }
 
 #[cfg(test)]

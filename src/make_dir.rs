@@ -9,7 +9,7 @@ use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::observer::Event;
 use crate::prune::remove_instead;
-use crate::sys::{self, Errno, Kind, Stat};
+use crate::sys::{self, Errno, FileId, Kind, Stat};
 
 /// A destination directory, made or found.
 pub(crate) struct MadeDir {
@@ -22,16 +22,21 @@ pub(crate) struct MadeDir {
 
 /// Makes the destination, or opens the one that is there. While it is worked in, a new one is its owner's to read, write
 /// and search, whatever the source's mode; and if ownership or an ACL is to come, nobody else's to enter. `None` if the
-/// destination is the source itself, and that is all right.
+/// destination is the source itself, and that is all right. `ahead` is what was made ahead.
 pub(crate) fn make_dest(
     cx: &Context,
     place: Place<'_>,
     source: &Stat,
     follow: bool,
+    ahead: Option<FileId>,
 ) -> Result<Option<MadeDir>, Error> {
     let modes = Modes::new(cx, source);
-    let Some(fresh) = take_name(cx, place, source, follow, modes.at_first)? else {
-        return Ok(None);
+    let fresh = match ahead {
+        Some(_) => true,
+        None => match take_name(cx, place, source, follow, modes.at_first)? {
+            Some(fresh) => fresh,
+            None => return Ok(None),
+        },
     };
     if fresh && cx.options.dry_run {
         return rehearsed(cx, place).map(Some);
@@ -42,6 +47,9 @@ pub(crate) fn make_dest(
     let error = |errno| place.dest_error(Operation::CreateDir, errno);
     let fd = open(cx, place, fresh).map_err(error)?;
     let stat = sys::fstat(&fd).map_err(error)?;
+    if ahead.is_some_and(|made| made != stat.id) {
+        return Err(Error::new(Operation::Moved, place.dest_path()));
+    }
     if fresh && stat.mode & 0o700 != 0o700 {
         sys::set_mode(&fd, stat.mode | 0o700).map_err(error)?;
     }
@@ -57,6 +65,11 @@ pub(crate) fn make_dest(
         stat,
         fresh,
     }))
+}
+
+/// The mode that the copy of `source` is made with.
+pub(crate) fn first_mode(cx: &Context, source: &Stat) -> u32 {
+    Modes::new(cx, source).at_first
 }
 
 /// The modes that a new directory gets.

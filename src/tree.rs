@@ -12,9 +12,10 @@
 //!
 //! So the stack does not grow with the depth of the tree, and the only waits are rayon's own, inside `par_iter`, with a
 //! bound on how deep they nest (`nest.rs`). A directory is made just before its files are, which keeps a filesystem's
-//! journal and allocation local; tasks are taken newest first by the worker that spawned them and oldest first by thieves,
+//! journal and allocation local (but for btrfs, see `ahead.rs`); tasks are taken newest first by the worker that spawned them and oldest first by thieves,
 //! so a worker goes depth first and thieves take whole branches. That keeps memory bounded by depth and width.
 
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
@@ -26,6 +27,7 @@ use std::vec;
 use rayon::Scope;
 use rayon::prelude::*;
 
+use crate::ahead;
 use crate::closing;
 use crate::context::Context;
 use crate::data::Failure;
@@ -37,7 +39,7 @@ use crate::gate;
 use crate::handles::Pair;
 use crate::list::{Listed, list};
 use crate::live::Unlisted;
-use crate::local::is_local;
+use crate::local::{is_btrfs, is_local};
 use crate::make_dir::{MadeDir, Merging, make_dest, merging};
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::in_parallel;
@@ -168,6 +170,7 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root, unlisted: Unlisted<'_>) 
                 source: names.source.to_owned(),
                 dest: Some(names.dest.to_owned()),
                 follow,
+                made: Cell::new(None),
             });
         }
     }
@@ -175,13 +178,15 @@ fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root, unlisted: Unlisted<'_>) 
 }
 
 /// A directory to be copied.
-struct DirTask {
+pub(crate) struct DirTask {
     parent: Arc<Dir>,
     source: OsString,
     /// `None`: the same.
     dest: Option<OsString>,
     /// Whether the name may be a symbolic link to a directory.
     follow: bool,
+    /// The destination, if it was made ahead and nobody has entered it yet.
+    made: Cell<Option<FileId>>,
 }
 
 impl DirTask {
@@ -193,6 +198,29 @@ impl DirTask {
             source: listed.name,
             dest: None,
             follow: listed.follow,
+            made: Cell::new(None),
+        }
+    }
+
+    /// Makes the destination ahead, if it can be.
+    fn make_ahead(&self, cx: &Context, parent: &Pair) {
+        self.made.set(ahead::make(cx, parent, &self.source));
+    }
+
+    /// Leaves a task to whichever worker takes it: after those that were made ahead before, if this one was.
+    fn leave<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
+        let waiting = match self.made.get() {
+            Some(_) => cx.ahead.push(self),
+            None => Err(self),
+        };
+        match waiting {
+            Ok(()) => scope.spawn(move |scope| {
+                // There is one for each that was pushed.
+                if let Some(task) = cx.ahead.pop() {
+                    task.run(cx, scope);
+                }
+            }),
+            Err(task) => task.spawn(cx, scope),
         }
     }
 
@@ -206,15 +234,17 @@ impl DirTask {
     }
 
     fn spawn<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
-        scope.spawn(move |scope| {
-            gate::work(|| match self.enter_unless_panic(cx) {
-                Ok(Some(entered)) => entered.copy(cx, scope),
-                Ok(None) => end(cx, self.parent),
-                Err(error) => {
-                    cx.error(error);
-                    end(cx, self.parent);
-                }
-            });
+        scope.spawn(move |scope| self.run(cx, scope));
+    }
+
+    fn run<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
+        gate::work(|| match self.enter_unless_panic(cx) {
+            Ok(Some(entered)) => entered.copy(cx, scope),
+            Ok(None) => end(cx, self.parent),
+            Err(error) => {
+                cx.error(error);
+                end(cx, self.parent);
+            }
         });
     }
 
@@ -258,7 +288,7 @@ impl DirTask {
         if cx.options.follow != Follow::Never && self.parent.is_below(stat.id) {
             return Err(Error::new(Operation::Cycle, place.source_path()));
         }
-        let made = make_dest(cx, place, stat, self.follow)?;
+        let made = make_dest(cx, place, stat, self.follow, self.made.take())?;
         if let Some(made) = &made
             && place.dir.facts().is_none()
         {
@@ -301,6 +331,11 @@ impl DirTask {
     fn enter_unless_panic(&self, cx: &Context) -> Result<Option<Entered>, Error> {
         let entered = unless_panic(|| self.parent.source_path(&self.source), || self.enter(cx));
         cx.counters.add(Count::Done, 1);
+        if let Some(made) = self.made.take()
+            && let Ok(parent) = cx.handles.open(&self.parent)
+        {
+            ahead::unmake(&parent, &self.source, made);
+        }
         if !matches!(&entered, Ok(Some(entered)) if entered.listed) {
             cx.counters.underway.end_unlisted();
         }
@@ -377,6 +412,10 @@ impl DirTask {
             closes_silently: match above {
                 Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,
                 _ => is_local(&made.fd),
+            },
+            fills_late: match above {
+                Some(above) if above.dest_id.dev == made.stat.id.dev => above.fills_late,
+                _ => is_btrfs(&made.fd),
             },
             ignored: Ignored::enter(cx, place, source.as_fd()),
         };
@@ -512,8 +551,15 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
     let (dirs, mut files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair)
         .into_iter()
         .partition(|listed| listed.kind == Kind::Dir);
-    for listed in dirs {
-        DirTask::of(listed, dir).spawn(cx, scope);
+    let dirs: Vec<_> = dirs
+        .into_iter()
+        .map(|listed| DirTask::of(listed, dir))
+        .collect();
+    if dir.facts().is_some_and(|facts| ahead::is_wanted(cx, facts)) {
+        dirs.iter().for_each(|task| task.make_ahead(cx, pair));
+    }
+    for task in dirs {
+        task.leave(cx, scope);
     }
     if backups_may_collide(cx, dir, &files) {
         sort_by_inode(pair, &mut files);

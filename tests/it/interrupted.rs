@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Sandbox, assert_rsync_agrees, content, poolcp, say, set_mtime, set_xattr};
+use crate::harness::{
+    Disk, Format, Sandbox, assert_rsync_agrees, content, poolcp, say, set_mtime, set_xattr,
+};
 
 const MIB: usize = 1 << 20;
 
@@ -153,6 +155,35 @@ fn a_signal_is_answered_with_a_report_and_its_exit_code() {
         }
     }
     panic!("no signal came in time");
+}
+
+#[test]
+fn directories_that_were_made_ahead_and_not_entered_are_removed() {
+    needs!(Formats);
+    let sandbox = Sandbox::in_memory();
+    let at = sandbox.dir("disk");
+    let disk = Disk::make(sandbox.path("image"), Format::Btrfs, &at).expect("a disk");
+    let mount = disk.mount("").expect("mount");
+    // The one worker is at this for a while before it enters the directories.
+    sandbox.file("disk/source/file", 8 << 20);
+    for name in ["a", "b", "c"] {
+        sandbox.file(format!("disk/source/{name}/file"), 10);
+    }
+    let slow = ["--reflink=never", "--bwlimit=1M"];
+    let args = [&["-a", "-j1"], &slow[..], &["disk/source", "disk/copy"]].concat();
+    let child = start(&sandbox, &args);
+    let begin = Instant::now();
+    let dirs = || ["a", "b", "c"].map(|name| sandbox.path("disk/copy").join(name));
+    while !dirs().iter().all(|dir| dir.exists()) {
+        assert!(begin.elapsed() < Duration::from_secs(20));
+        thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, Signal::INT);
+    let output = child.wait_with_output().expect("wait");
+    assert_eq!(output.status.code(), Some(130));
+    let left = fs::read_dir(sandbox.path("disk/copy")).expect("the copy");
+    assert_eq!(left.count(), 0);
+    mount.unmount();
 }
 
 #[test]

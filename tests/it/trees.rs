@@ -8,6 +8,7 @@ use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
@@ -17,10 +18,10 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
 use crate::harness::{
-    ACCESS_ACL, DEFAULT_ACL, NOBODY, Need, Run, Sandbox, acl_for, assert_rsync_agrees, chmod,
-    chown, is_root, set_mtime, set_xattr,
+    ACCESS_ACL, DEFAULT_ACL, Disk, Format, NOBODY, Need, Run, Sandbox, acl_for,
+    assert_rsync_agrees, chmod, chown, is_root, set_mtime, set_xattr,
 };
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, assert_same};
 
 /// Trees of each kind that are tried, unless `PROPTEST_CASES` says how many.
 const CASES: u32 = 40;
@@ -441,4 +442,61 @@ fn a_large_tree_with_everything_in_it_is_copied() {
 fn a_tree_of_a_hundred_thousand_entries_is_copied() {
     needs!(Rsync, Root);
     check_large(180_000);
+}
+
+/// The modes of all directories, by path.
+fn dir_modes(top: &Path) -> Vec<(PathBuf, u32)> {
+    let mut modes = vec![(PathBuf::new(), mode(top))];
+    let mut at = 0;
+    while let Some((dir, _)) = modes.get(at).cloned() {
+        for entry in fs::read_dir(top.join(&dir)).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                modes.push((dir.join(entry.file_name()), mode(&entry.path())));
+            }
+        }
+        at += 1;
+    }
+    modes.sort();
+    modes
+}
+
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o7777
+}
+
+#[test]
+fn directories_that_are_made_ahead_are_as_if_they_were_not() {
+    needs!(Formats);
+    let sandbox = Sandbox::in_memory();
+    let at = sandbox.dir("disk");
+    let disk = Disk::make(sandbox.path("image"), Format::Btrfs, &at).expect("a disk");
+    let mount = disk.mount("").expect("mount");
+    // More than wait at a time, so that some are filled in another order.
+    for number in 0..5000 {
+        sandbox.file(format!("disk/source/{number}/in/file"), number % 50);
+    }
+    for (number, mode) in [(7, 0o555), (8, 0o700), (9, 0o1777), (10, 0o2755), (11, 0)] {
+        chmod(&sandbox.path(format!("disk/source/{number}")), mode);
+        chmod(&sandbox.path(format!("disk/source/{number}/in")), mode);
+    }
+    let source = sandbox.path("disk/source");
+    sandbox.poolcp(["-a", "-j4", "disk/source", "disk/a"]).ok();
+    assert_same(
+        &Snapshot::of(&source),
+        &Snapshot::of(&sandbox.path("disk/a")),
+        "-a",
+    );
+    sandbox.poolcp(["-r", "-j4", "disk/source", "disk/r"]).ok();
+    sandbox.cp(["-r", "disk/source", "disk/cp"]).ok();
+    let modes = ["disk/r", "disk/cp"].map(|copy| dir_modes(&sandbox.path(copy)));
+    assert!(modes[0] == modes[1]);
+
+    // What may not be copied is not made, either.
+    let args = ["-r", "disk/source/1", "disk/source/1/copy"];
+    let message = "cannot copy a directory, 'disk/source/1', into itself, 'disk/source/1/copy'";
+    sandbox.poolcp(args).fails(&[message]);
+    assert!(sandbox.path("disk/source/1/copy/in/file").exists());
+    assert!(!sandbox.path("disk/source/1/copy/copy").exists());
+    mount.unmount();
 }
