@@ -9,7 +9,7 @@
 //! before it. Workers are then at work in different parts of the tree: 0.87 of the time (made ahead but filled newest first,
 //! as elsewhere, 0.94; filled in this order but made just before, 0.96). On xfs and tmpfs nothing comes of it.
 //!
-//! Nothing else changes by that. It is done where this run made the parent, so that nothing can be in the way; what cannot be
+//! It is done not too deep in a tree (directories above have to be open when one's turn comes, and may be closed by then), and where this run made the parent, so that nothing can be in the way; what cannot be
 //! made ahead is left to who enters the directory, who finds out why, and who makes sure that it is still the one that was
 //! made.
 
@@ -18,7 +18,7 @@ use std::ffi::OsStr;
 use std::sync::Mutex;
 
 use crate::context::Context;
-use crate::dir::DirFacts;
+use crate::dir::{Dir, DirFacts};
 use crate::handles::Pair;
 use crate::lock::lock;
 use crate::make_dir::first_mode;
@@ -28,6 +28,12 @@ use crate::sys::{self, FileId, Kind};
 /// So many directories wait at most: enough for workers to be far from each other, and some MiB of memory. What is more is
 /// filled newest first, so that a tree's size does not matter.
 const MOST: usize = 4096;
+
+/// Directories below this depth are not made ahead: who enters one would have to find the way down again.
+const DEEPEST: usize = 32;
+
+/// So many are made at a time before others can enter them.
+pub(crate) const BATCH: usize = 256;
 
 /// What waits to be done, in its order.
 pub(crate) struct Queue<T>(Mutex<VecDeque<T>>);
@@ -60,12 +66,19 @@ impl<T> Queue<T> {
 }
 
 /// Whether the subdirectories of a directory are made ahead.
-pub(crate) fn is_wanted(cx: &Context, facts: &DirFacts) -> bool {
-    facts.fresh && facts.fills_late && !cx.options.dry_run && cx.options.follow == Follow::Never
+pub(crate) fn is_wanted(cx: &Context, dir: &Dir) -> bool {
+    let fills_late = |facts: &DirFacts| facts.fresh && facts.fills_late;
+    dir.facts().is_some_and(fills_late)
+        && !cx.options.dry_run
+        && cx.options.follow == Follow::Never
+        && !dir.is_deeper_than(DEEPEST)
 }
 
 /// Makes the copy of a subdirectory. `None` if that is left to who enters it.
 pub(crate) fn make(cx: &Context, parent: &Pair, name: &OsStr) -> Option<FileId> {
+    if cx.is_cancelled() {
+        return None;
+    }
     let source = sys::stat_at(parent.source(), name, false).ok()?;
     // An operand, or the copy of one, may have to be refused.
     if source.kind != Kind::Dir || cx.operands.is_known(source.id) {

@@ -41,8 +41,8 @@
 //! half of one is tried.
 //!
 //! Work is not the same from one moment to the next. So a trial that is passed is checked: n is gone back to for as long, and
-//! m must be better than what was before and what is now. (Fewer, of more than there are processors, are kinder anyhow, and
-//! are not checked.)
+//! m must be better than what was before and what is now. (Leaps at the beginning are not checked, nor are fewer of more than
+//! twice as many as processors, which are kinder anyhow.)
 //!
 //! At the beginning, workers that are blocked for most of their time double after two intervals each, for as
 //! long as that does not clearly fail: a cold disk is noisy, and waiting for certainty would cost more than a few
@@ -74,8 +74,9 @@ const SHORT: Duration = Duration::from_millis(10);
 /// How often to look once nothing has been tried for a second.
 const LONG: Duration = Duration::from_millis(40);
 
-/// What a trial of more workers must gain: less is not worth keeping threads for.
-const GAIN: f64 = 0.06;
+/// What a trial of more workers must gain: less is not worth keeping threads for. (Two workers on ext4 wait for its journal for a
+/// tenth of their time; a third one gains a tenth.)
+const GAIN: f64 = 0.04;
 
 /// By how much noise may hide a failure while the number still grows in leaps.
 const HARM: f64 = 0.15;
@@ -87,12 +88,12 @@ const LOSS: f64 = 0.02;
 /// of work.
 const HUNGRY: f64 = 0.75;
 
-/// Above this share of the processors in use by the workers, more cannot run more.
-const SATURATED: f64 = 0.85;
+/// Above this share of the processors in use by the workers, more cannot run more that is worth mentioning.
+const SATURATED: f64 = 0.95;
 
 /// Above this share of its time on a processor, were nobody in the way, a worker does not wait for anything worth
 /// mentioning.
-const RUNNING: f64 = 0.85;
+const RUNNING: f64 = 0.95;
 
 /// Below this share, waiting is what most of the time goes to: the number may grow in leaps.
 const WAITING: f64 = 0.35;
@@ -522,7 +523,7 @@ impl Controller {
         }
         if !verdict.is_passed {
             self.give_up(way, from, before);
-        } else if self.is_ramp || (way == Way::Down && from > self.cores) {
+        } else if self.is_ramp || (way == Way::Down && from > 2 * self.cores) {
             // Small losses must not add up: the next leap is measured against the best so far.
             self.best = (self.is_ramp && verdict.ratio < 1.0).then_some((from, *before));
             self.accept(way);
@@ -541,12 +542,15 @@ impl Controller {
     /// Whether the work was easier while another number was tried is seen when the first one is at work again.
     fn check(&mut self, way: Way, to: usize, tried: &Window, before: &Window) {
         let after = self.window;
-        if after.intervals < tried.intervals.min(before.intervals) || !after.is_measurable() {
-            return;
+        if after.intervals < f64::from(LONGEST_TRIAL) {
+            let is_long_enough = after.intervals >= tried.intervals.min(before.intervals);
+            if !is_long_enough || !after.is_measurable() {
+                return;
+            }
         }
         let base = f64::midpoint(before.rate(), after.rate());
         let intervals = before.intervals + after.intervals;
-        if self.compare(way, tried, base, intervals).is_passed {
+        if after.is_measurable() && self.compare(way, tried, base, intervals).is_passed {
             self.go_to(to);
             self.window = *tried;
             self.accept(way);

@@ -29,7 +29,8 @@
 //! workers so take 0.8 of the time that they take inside the kernel, and 0.85 of one worker's; more cannot gain more.
 //!
 //! That a file is complete is told by the end of rayon's `try_reduce`, and by nothing else: it returns once every chunk that was
-//! begun has ended, on whatever worker, and what they did happened before that. Chunks share no state but the two flags of the
+//! begun has ended, on whatever worker, and what they did happened before that. Chunks share a count of those that were begun,
+//! from which each of them takes one number in one step: there are as many as numbers. Besides, they share the two flags of the
 //! ladder and the one that says whether the kernel was of use, which only ever change in one direction and only choose between
 //! ways that are all right: no order of their loads and stores makes a difference. The first failure keeps chunks from being
 //! begun, and the file from being committed. So there is no completion logic here that a model checker could go through.
@@ -68,8 +69,7 @@ const KERNEL_FROM: u64 = 4 << 10;
 /// every size: a source tree takes 1.25 times as long if files below 2 KiB are written.
 const SHARED_FROM_ON_XFS: u64 = 4 << 10;
 
-/// Files below this size are not looked at once more after they were copied: one call takes them whole, in some microseconds.
-/// Who writes a file in several steps can be met in between, but no look at its times would tell that. (Without that look, a
+/// Files below this size are not looked at once more after they were copied if one call has taken them whole. Who writes a file in several steps can be met in between, but no look at its times would tell that. (Without that look, a
 /// tree of tiny files in memory takes 0.97 of the time.)
 const GLIMPSE: u64 = 64 << 10;
 
@@ -285,7 +285,11 @@ impl Transfer<'_> {
         let (how, end) = self.copy()?;
         // A pipe or a device is not the same from one moment to the next.
         let is_stream = self.stat.kind != Kind::File;
-        if is_stream || (end == End::AsExpected && self.stat.size < GLIMPSE) {
+        let is_one_call = self.stat.size < GLIMPSE
+            && end == End::AsExpected
+            && how.holes != Holes::Seek
+            && self.limit.is_none();
+        if is_stream || is_one_call {
             return Ok((how, None));
         }
         let now = sys::fstat(self.source).map_err(failed(Operation::Read))?;

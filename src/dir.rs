@@ -219,6 +219,12 @@ impl Dir {
             .fold(first, |path, name| join(&path, name))
     }
 
+    /// Whether it is in so many directories and more.
+    pub(crate) fn is_deeper_than(&self, depth: usize) -> bool {
+        let above = std::iter::successors(Some(self), |dir| dir.parent.as_deref());
+        above.skip(1).nth(depth).is_some()
+    }
+
     /// Whether this directory or one that it is in has `id` as its source.
     pub(crate) fn is_below(&self, id: FileId) -> bool {
         let mut dir = Some(self);

@@ -242,6 +242,7 @@
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |
 //! | what is pending in a directory | twice a subdirectory, and for names that are left | one atomic count a directory (`dir.rs`) |
 //! | the operands' directories | once a directory, only read | a sieve before the locks (`operands.rs`) |
+//! | directories that are made and wait, on btrfs | twice a directory | a lock around a push or a pop (`ahead.rs`) |
 //! | keys of directories, rayon's count of tasks | once or twice a directory | one atomic addition, some 100 ns if all fight for it |
 //! | rayon's queues | when a worker has run out of work | stealing: 0.2 % of the samples, and 0.8 % for their memory's epochs |
 //! | rayon's injector | once a copy | |

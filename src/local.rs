@@ -26,12 +26,12 @@ pub(crate) fn is_local(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd).is_ok_and(|kind| LOCAL.contains(&kind))
 }
 
-/// Whether `fd` is on that one.
+/// Whether `fd` is on xfs.
 pub(crate) fn is_xfs(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd) == Ok(XFS)
 }
 
-/// Whether `fd` is on that one.
+/// Whether `fd` is on btrfs.
 pub(crate) fn is_btrfs(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd) == Ok(BTRFS)
 }

@@ -45,10 +45,22 @@ pub(crate) fn make_dest(
         announce(cx, place);
     }
     let error = |errno| place.dest_error(Operation::CreateDir, errno);
-    let fd = open(cx, place, fresh).map_err(error)?;
-    let stat = sys::fstat(&fd).map_err(error)?;
-    if ahead.is_some_and(|made| made != stat.id) {
-        return Err(Error::new(Operation::Moved, place.dest_path()));
+    let fd = match open(cx, place, fresh) {
+        // Somebody has removed what was empty for a while.
+        Err(Errno::NOENT) if ahead.is_some() => return make_dest(cx, place, source, follow, None),
+        opened => opened.map_err(error)?,
+    };
+    let mut stat = sys::fstat(&fd).map_err(error)?;
+    if let Some(made) = ahead {
+        if made != stat.id {
+            return Err(Error::new(Operation::Moved, place.dest_path()));
+        }
+        // The source has become more private since, or is another directory.
+        let excess = stat.mode & 0o777 & !modes.at_first;
+        if excess != 0 {
+            stat.mode &= !excess;
+            sys::set_mode(&fd, stat.mode).map_err(error)?;
+        }
     }
     if fresh && stat.mode & 0o700 != 0o700 {
         sys::set_mode(&fd, stat.mode | 0o700).map_err(error)?;

@@ -116,7 +116,7 @@ impl<'a> Staged<'a> {
     pub(crate) fn commit(self, is_silent: bool) -> Result<(), Failure> {
         let failed = |operation| move |errno| Failure { operation, errno };
         let close = |file| sys::close(file).map_err(failed(Operation::Close));
-        let Some(guard) = self.guard else {
+        let Some(mut guard) = self.guard else {
             return close(self.file);
         };
         if let Some((name, taken)) = self.takes {
@@ -131,6 +131,8 @@ impl<'a> Staged<'a> {
         } else {
             close(self.file)?;
         }
+        // What is forgotten is not freed.
+        guard.name = Cow::Borrowed(OsStr::new(""));
         std::mem::forget(guard);
         Ok(())
     }

@@ -551,15 +551,17 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
     let (dirs, mut files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair)
         .into_iter()
         .partition(|listed| listed.kind == Kind::Dir);
-    let dirs: Vec<_> = dirs
-        .into_iter()
-        .map(|listed| DirTask::of(listed, dir))
-        .collect();
-    if dir.facts().is_some_and(|facts| ahead::is_wanted(cx, facts)) {
-        dirs.iter().for_each(|task| task.make_ahead(cx, pair));
-    }
-    for task in dirs {
-        task.leave(cx, scope);
+    let is_ahead = ahead::is_wanted(cx, dir);
+    let mut dirs = dirs.into_iter().map(|listed| DirTask::of(listed, dir));
+    loop {
+        let batch: Vec<_> = dirs.by_ref().take(ahead::BATCH).collect();
+        if batch.is_empty() {
+            break;
+        }
+        if is_ahead {
+            batch.iter().for_each(|task| task.make_ahead(cx, pair));
+        }
+        batch.into_iter().for_each(|task| task.leave(cx, scope));
     }
     if backups_may_collide(cx, dir, &files) {
         sort_by_inode(pair, &mut files);
