@@ -64,13 +64,14 @@ const BUFFER: usize = 256 << 10;
 const KERNEL_FROM: u64 = 4 << 10;
 
 /// Files from this size on share their blocks on xfs, unless all are to. There, sharing is a series of transactions, which costs
-/// twice what it takes to write the one block of a file below, and shares no more than that: tiny files on one image take 0.81
+/// more than to write the one block of a file below, and shares no more than that: tiny files on one image take 0.81
 /// of the time with 2 workers, a source tree 0.95. Where data may lie beside its inode (btrfs) sharing is the faster way for
 /// every size: a source tree takes 1.25 times as long if files below 2 KiB are written.
 const SHARED_FROM_ON_XFS: u64 = 4 << 10;
 
-/// Files below this size are not looked at once more after they were copied if one call has taken them whole. Who writes a file in several steps can be met in between, but no look at its times would tell that. (Without that look, a
-/// tree of tiny files in memory takes 0.97 of the time.)
+/// Files below this size are not looked at once more after they were copied if one call has taken them whole. Who writes a file
+/// in several steps can be met in between, but no look at its times would tell that. (Without that look, a tree of tiny files in
+/// memory takes 0.97 of the time.)
 const GLIMPSE: u64 = 64 << 10;
 
 /// Files from this size on are copied in chunks by several workers.

@@ -12,8 +12,9 @@
 //!
 //! So the stack does not grow with the depth of the tree, and the only waits are rayon's own, inside `par_iter`, with a
 //! bound on how deep they nest (`nest.rs`). A directory is made just before its files are, which keeps a filesystem's
-//! journal and allocation local (but for btrfs, see `ahead.rs`); tasks are taken newest first by the worker that spawned them and oldest first by thieves,
-//! so a worker goes depth first and thieves take whole branches. That keeps memory bounded by depth and width.
+//! journal and allocation local (but for btrfs, see `ahead.rs`); tasks are taken newest first by the worker that spawned them
+//! and oldest first by thieves, so a worker goes depth first and thieves take whole branches. That keeps memory bounded by
+//! depth and width.
 
 use std::cell::Cell;
 use std::collections::HashSet;

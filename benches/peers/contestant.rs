@@ -361,15 +361,15 @@ pub fn find(cores: usize) -> (Vec<Contestant>, Vec<Missing>) {
     (found, missing)
 }
 
-/// poolcp with as many workers as it likes.
-pub const AUTO: &str = "poolcp";
+/// What poolcp is called that has as many workers as it likes.
+pub const POOLCP: &str = "poolcp";
 
 /// poolcp with so many workers, or as many as it likes.
 pub fn poolcp(workers: Option<usize>) -> Contestant {
     let built = || PathBuf::from(env!("CARGO_BIN_EXE_poolcp"));
     let program = env::var_os("POOLCP").map_or_else(built, PathBuf::from);
     Contestant::Tool {
-        name: workers.map_or_else(|| AUTO.to_owned(), |n| format!("{AUTO} -j{n}")),
+        name: workers.map_or_else(|| POOLCP.to_owned(), |n| format!("{POOLCP} -j{n}")),
         version: version(&program).unwrap_or_else(|| "unknown".to_owned()),
         program,
         kind: ToolKind::Poolcp(workers),

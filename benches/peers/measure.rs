@@ -22,7 +22,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::arguments::Arguments;
-use crate::contestant::{AUTO, Contestant, Mode, Variant};
+use crate::contestant::{Contestant, Mode, POOLCP, Variant};
 use crate::filesystem::{self, Cache, Filesystem, Kind};
 use crate::limit::{self, Task};
 use crate::memory;
@@ -125,7 +125,7 @@ pub fn measure(
     let fastest = tools.filter_map(|one| one.quick).fold(f64::MAX, f64::min);
     let is_behind = |one: &Candidate<'_>| {
         let (is_judged, far) = if arguments.wants_auto() {
-            (one.contestant.name() == AUTO, BEHIND_ITSELF)
+            (one.contestant.name() == POOLCP, BEHIND_ITSELF)
         } else {
             (one.entry.is_poolcp(), FAR_BEHIND)
         };

@@ -164,7 +164,7 @@ pub fn auto(results: &Results) -> String {
     for cell in &results.cells {
         let measured = cell.entries.iter().filter(|entry| entry.summary.is_some());
         let (auto, fixed): (Vec<_>, Vec<_>) =
-            measured.partition(|entry| entry.contestant == contestant::AUTO);
+            measured.partition(|entry| entry.contestant == contestant::POOLCP);
         // The fastest comes first.
         if let (Some(auto), Some(best)) = (auto.first(), fixed.first()) {
             let number = best.contestant.split(' ').next_back().unwrap_or_default();
