@@ -32,7 +32,7 @@
 use std::cell::OnceCell;
 use std::collections::VecDeque;
 use std::marker::PhantomData;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,8 @@ pub(crate) struct Gate {
 struct Signs {
     /// More permits are out than there may be.
     over: AtomicBool,
+    /// How many there may be.
+    limit: AtomicUsize,
 }
 
 /// A worker's own state, on its own cache lines: only when it is idle does anybody else write it.
@@ -90,7 +92,10 @@ impl Gate {
     /// A gate for at most `most` workers, of whom `limit` may work at a time.
     pub(crate) fn new(most: usize, limit: usize) -> Self {
         Self {
-            signs: Signs::default(),
+            signs: Signs {
+                limit: AtomicUsize::new(limit),
+                ..Signs::default()
+            },
             posts: (0..most).map(|_| Post::default()).collect(),
             permits: Mutex::new(Permits {
                 limit,
@@ -110,6 +115,7 @@ impl Gate {
     pub(crate) fn set_limit(&self, limit: usize) {
         let mut permits = self.lock();
         permits.limit = limit;
+        self.signs.limit.store(limit, Ordering::Relaxed);
         self.settle(&mut permits);
     }
 
@@ -335,6 +341,13 @@ pub(crate) fn step() {
             drop(Resting::start(place));
         }
     });
+}
+
+/// How many workers of this thread's pool may work at a time at present.
+pub(crate) fn permitted() -> usize {
+    let limit = |place: &Place| place.gate.signs.limit.load(Ordering::Relaxed);
+    let limit = PLACE.with(|place| place.get().map(limit));
+    limit.unwrap_or_else(rayon::current_num_threads)
 }
 
 /// Runs something that may wait for other workers, in the midst of leaf work or outside of it.
