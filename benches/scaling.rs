@@ -406,7 +406,7 @@ fn curve(study: &Study) -> Curve {
     Curve {
         name: study.workload.to_owned(),
         points: THREADS.iter().enumerate().map(point).collect(),
-        level: None,
+        levels: Vec::new(),
     }
 }
 

@@ -32,8 +32,7 @@ Words choose cells; of several words of one kind any will do. Without words ever
   --test         next to nothing, once, in seconds
   --rounds N     instead of 5
   --only A,B     only these contestants
-  --hurry        who takes over twice as long as the fastest when variants are chosen runs in the first round only,
-                 and the limit's best number of threads is looked for with one way of copying
+  --hurry        who is far behind when variants are chosen runs in the first round only, and fewer variants are tried
   --continue     go on from what peers.json has: a cell that is in it is not measured again
   --out DIR      where peers.md, peers.json and, but at full scale, threads.svg go, instead of the target directory
   --list         the names of the cells";

@@ -1,7 +1,8 @@
 //! Who takes part, how to find them, and how each is called so that it does its best.
 //!
 //! A contestant has one or more variants, command lines that a user who wants speed might choose between. The quick pass
-//! before the rounds runs them all, and the best one takes part; so nobody loses by a default that does not suit a cell.
+//! before the rounds runs them all (with `--hurry`, those that may help), and the best one takes part; so nobody loses by a
+//! default that does not suit a cell.
 
 use std::env;
 use std::path::{Path, PathBuf};

@@ -10,8 +10,8 @@
 //!
 //! How data moves ([`Method`]), whether directories are made ahead or by whoever needs them first, and the number of threads.
 //! Which is best depends on the cell, so a search outside the rounds finds out: all methods with both kinds of directories
-//! at one number of threads, then the two best of them (with `--hurry` the best) at all numbers. The two fastest runs of the search take
-//! part in the rounds, and the better of them is the cell's limit.
+//! at one number of threads, then the two best of them at all numbers ([`crate::measure`] says what `--hurry` leaves out). The
+//! two fastest runs of the search take part in the rounds, and the better of them is the cell's limit.
 //!
 //! # The clock
 //!

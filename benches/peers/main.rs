@@ -41,7 +41,7 @@
 //! cargo bench --bench peers -- tree tmpfs warm r         # one cell: a few minutes
 //! cargo bench --bench peers -- tree big warm             # all warm cells of two workloads
 //! cargo bench --bench peers -- --continue                # all that is not in peers.json yet
-//! cargo bench --bench peers -- --hurry                   # who is far behind runs once
+//! cargo bench --bench peers -- --hurry                   # who is far behind runs once (see [measure])
 //! cargo bench --bench peers -- --quick tmpfs             # smaller, for a look
 //! cargo bench --bench peers -- auto tree warm            # is -j auto as fast as the best -j?
 //! cargo bench --bench peers -- threads                   # the plot of time over threads, benches/threads.svg
@@ -225,6 +225,7 @@ impl Bench {
             machine: Machine::here(),
             scale: arguments.scale.name.to_owned(),
             rounds: arguments.rounds,
+            hurried: arguments.hurries,
             contestants: contestants.iter().map(Program::of).collect(),
             missing,
             left_out: Vec::new(),
@@ -355,7 +356,8 @@ impl Bench {
         };
         let (found, _) = contestant::find(self.arguments.cores);
         let mut contestants: Vec<_> = found.into_iter().filter(|one| one.name() == "cp").collect();
-        contestants.extend(PLOTTED.map(|threads| contestant::poolcp(Some(threads))));
+        contestants.extend(PLOTTED.map(Some).map(contestant::poolcp));
+        contestants.push(contestant::poolcp(None));
         let caches = Cache::ALL.into_iter().filter(|&cache| {
             self.arguments.wants_cache(cache) && (kind, cache) != (Kind::Tmpfs, Cache::Cold)
         });
@@ -439,11 +441,12 @@ fn curve(cache: Cache, cell: &Cell) -> Curve {
             .into_iter()
             .filter(|(_, times)| !times.is_empty())
             .collect(),
+        auto: times(contestant::POOLCP),
         cp: times("cp"),
     }
 }
 
-/// Medians, with bars from the fastest to the slowest round, and what `cp` takes.
+/// Medians, with bars from the fastest to the slowest round, and what poolcp takes by its own choice, and `cp`.
 fn line(curve: &Curve) -> plot::Curve {
     let spread = |times: &[f64]| Spread {
         low: times.iter().copied().fold(f64::MAX, f64::min),
@@ -451,11 +454,15 @@ fn line(curve: &Curve) -> plot::Curve {
         high: times.iter().copied().fold(0.0, f64::max),
     };
     let points = curve.points.iter();
+    let levels = [("-j auto", &curve.auto), ("cp", &curve.cp)];
+    let levels = levels.into_iter().filter(|(_, times)| !times.is_empty());
     plot::Curve {
         name: format!("poolcp, {}", curve.name),
         points: points
             .map(|(threads, times)| (*threads, spread(times)))
             .collect(),
-        level: (!curve.cp.is_empty()).then(|| (format!("cp, {}", curve.name), median(&curve.cp))),
+        levels: levels
+            .map(|(name, times)| (format!("{name}, {}", curve.name), median(times)))
+            .collect(),
     }
 }

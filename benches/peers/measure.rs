@@ -6,8 +6,13 @@
 //!    time, such as a disk's or a processor's mood, meets everybody alike; and nobody is always the one who runs behind a
 //!    certain other.
 //!
-//! A test has neither 1 nor 2, and one round. With `--hurry`, who was far behind in 2 takes part in the first round only: it
-//! is compared with the source there, and its one time counts as a median does; and the limit's search is shorter.
+//! A test has neither 1 nor 2, and one round. With `--hurry`
+//!
+//! - who was far behind in 2 takes part in the first round only: it is compared with the source there, and its one time counts
+//!   as a median does (but as no best number of workers);
+//! - a tool whose first variant is far behind is not asked for others, on warm caches and small files;
+//! - the limit is looked for with directories made ahead, then just in time with the best method, then with other numbers of
+//!   threads nearby.
 //!
 //! In the first round each copy is compared with the source. After every run the copy is removed and the
 //! filesystem settles, outside the clock; and before every run the machine gets ready as much memory as the copy needs
@@ -44,7 +49,7 @@ const GRACE: Duration = Duration::from_secs(30);
 const FAR_BEHIND: f64 = 2.0;
 
 /// The same for poolcp with a number of workers, beside others of its kind.
-const BEHIND_ITSELF: f64 = 1.4;
+const BEHIND_ITSELF: f64 = 1.3;
 
 /// Draws the order of the rounds.
 const SEED: u64 = 0x706f_6f6c;
@@ -108,6 +113,7 @@ pub fn measure(
         mode,
         arguments,
         patience: LONGEST_COPY,
+        fastest: f64::MAX,
     };
     run.remove_copy()?;
     run.stage.filesystem.settle()?;
@@ -121,8 +127,7 @@ pub fn measure(
     for contestant in contestants {
         candidates.extend(run.choose(contestant)?);
     }
-    let tools = candidates.iter().filter(|one| !one.entry.is_limit());
-    let fastest = tools.filter_map(|one| one.quick).fold(f64::MAX, f64::min);
+    let fastest = run.fastest;
     let is_behind = |one: &Candidate<'_>| {
         let (is_judged, far) = if arguments.wants_auto() {
             (one.contestant.name() == POOLCP, BEHIND_ITSELF)
@@ -159,6 +164,8 @@ struct Run<'a> {
     mode: Mode,
     arguments: &'a Arguments,
     patience: Duration,
+    /// Seconds of the fastest tool's quick pass so far.
+    fastest: f64,
 }
 
 impl Run<'_> {
@@ -196,8 +203,17 @@ impl Run<'_> {
             tried = self.search_limit(contestant)?;
             LIMITS
         } else {
-            let ways = self.lines(contestant);
-            self.try_ways(contestant, ways, &mut tried)?;
+            for way in self.lines(contestant) {
+                self.try_ways(contestant, vec![way], &mut tried)?;
+                // The fastest comes first, if one succeeded.
+                let Some((_, Ok(best))) = tried.first() else {
+                    continue;
+                };
+                self.fastest = self.fastest.min(*best);
+                if self.spares_variants() && *best > FAR_BEHIND * self.fastest {
+                    break;
+                }
+            }
             1
         };
         let name = contestant.name();
@@ -233,6 +249,15 @@ impl Run<'_> {
         candidates.collect()
     }
 
+    /// Whether a tool is far behind with any variant if it is with one: not where the variants are for just such cells.
+    fn spares_variants(&self) -> bool {
+        let is_special = matches!(
+            self.stage.workload,
+            Workload::Big | Workload::Huge | Workload::Sparse
+        );
+        self.arguments.hurries && self.stage.cache == Cache::Warm && !is_special
+    }
+
     fn limit_ways(&self) -> Vec<limit::Variant> {
         // It makes copies, and compares nothing.
         if self.mode == Mode::Again {
@@ -265,17 +290,26 @@ impl Run<'_> {
     ) -> io::Result<Vec<(Way, Result<f64, String>)>> {
         let mut tried = Vec::new();
         let wrap = |ways: Vec<limit::Variant>| ways.into_iter().map(Way::Limit).collect();
-        self.try_ways(contestant, wrap(self.limit_ways()), &mut tried)?;
+        let mut ways = self.limit_ways();
+        if self.arguments.hurries {
+            ways.retain(|way| way.ahead);
+        }
+        self.try_ways(contestant, wrap(ways), &mut tried)?;
+        if self.arguments.hurries {
+            let best = best_limits(&tried, 1);
+            let just_in_time = best.into_iter().map(|way| limit::Variant {
+                ahead: false,
+                ..way
+            });
+            self.try_ways(contestant, wrap(just_in_time.collect()), &mut tried)?;
+        }
         let searched = if self.arguments.hurries { 1 } else { LIMITS };
-        let best: Vec<Way> = tried
-            .iter()
-            .take(searched)
-            .map(|(way, _)| way.clone())
-            .collect();
-        for way in best {
-            if let Way::Limit(way) = way {
-                self.try_ways(contestant, wrap(limit::other_threads(way)), &mut tried)?;
+        for way in best_limits(&tried, searched) {
+            let mut others = limit::other_threads(way);
+            if self.arguments.hurries {
+                others.retain(|other| (way.threads / 4..=way.threads * 4).contains(&other.threads));
             }
+            self.try_ways(contestant, wrap(others), &mut tried)?;
         }
         Ok(tried)
     }
@@ -373,6 +407,15 @@ impl Run<'_> {
         }
         self.stage.filesystem.settle()
     }
+}
+
+/// The limit's fastest ways, so many.
+fn best_limits(tried: &[(Way, Result<f64, String>)], many: usize) -> Vec<limit::Variant> {
+    let ways = tried.iter().filter_map(|(way, _)| match way {
+        Way::Limit(variant) => Some(*variant),
+        Way::Line(_) => None,
+    });
+    ways.take(many).collect()
 }
 
 /// Removes a directory with all that is in it, several things at once: a cell has a hundred copies to remove.

@@ -28,8 +28,8 @@ pub struct Curve {
     pub name: String,
     /// Numbers of threads, the least first, and what was measured with so many.
     pub points: Vec<(usize, Spread)>,
-    /// Something to compare it with, that does not depend on the number of threads: its name and its number.
-    pub level: Option<(String, f64)>,
+    /// What to compare it with, that does not depend on the number of threads: names and numbers.
+    pub levels: Vec<(String, f64)>,
 }
 
 /// The middle of several measurements, and how far they go to both sides.
@@ -62,7 +62,7 @@ impl Chart {
     pub fn draw(&self) -> String {
         let curves = || self.panels.iter().flat_map(|panel| &panel.curves);
         let points = || curves().flat_map(|curve| &curve.points);
-        let levels = curves().filter_map(|curve| curve.level.as_ref());
+        let levels = curves().flat_map(|curve| &curve.levels);
         let numbers = points()
             .map(|(_, spread)| spread.high)
             .chain(levels.map(|(_, number)| *number));
@@ -203,7 +203,7 @@ impl Picture {
         if let Some((_, y)) = points.last() {
             self.names.push((*y, curve.name.clone(), colour.to_owned()));
         }
-        if let Some((name, number)) = &curve.level {
+        for (name, number) in &curve.levels {
             let y = self.y(*number);
             let style = format!("stroke=\"{colour}\" stroke-dasharray=\"5 4\"");
             self.line(self.left, y, self.right, y, &style);

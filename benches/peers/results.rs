@@ -18,6 +18,8 @@ pub struct Results {
     pub machine: Machine,
     pub scale: String,
     pub rounds: usize,
+    /// Who was far behind was not asked so often.
+    pub hurried: bool,
     pub contestants: Vec<Program>,
     pub missing: Vec<Missing>,
     /// Cells that could not be measured, and why.
@@ -59,6 +61,8 @@ pub struct Curve {
     pub name: String,
     /// Numbers of threads, with the seconds of each round.
     pub points: Vec<(usize, Vec<f64>)>,
+    /// Seconds that poolcp took in each round with as many as it liked.
+    pub auto: Vec<f64>,
     /// Seconds that `cp` took in each round, which has one thread always.
     pub cp: Vec<f64>,
 }
@@ -114,6 +118,7 @@ impl Results {
     fn goes_with(&self, other: &Self) -> bool {
         self.machine == other.machine
             && (&self.scale, self.rounds) == (&other.scale, other.rounds)
+            && self.hurried == other.hurried
             && self.contestants == other.contestants
     }
 
@@ -124,7 +129,8 @@ impl Results {
             file => serde_json::from_reader(BufReader::new(file?))?,
         };
         if !self.goes_with(&before) {
-            let what = "another machine, other contestants, another scale or other rounds";
+            let what =
+                "another machine, other contestants, another scale, other rounds or another hurry";
             let path = path.display();
             return Err(io::Error::other(format!(
                 "cannot go on from {path}: {what}"
