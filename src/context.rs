@@ -17,6 +17,7 @@ use crate::data::Ladder;
 use crate::dir::Place;
 use crate::durable::Filesystems;
 use crate::error::{Error, Operation};
+use crate::gate;
 use crate::handles::{Handles, Tables};
 use crate::limit::Limiter;
 use crate::links::{Links, Writers};
@@ -251,7 +252,8 @@ impl Context {
 
     /// Asks whether a destination may be replaced.
     pub(crate) fn may_overwrite(&self, question: &Question) -> bool {
-        self.observer.may_overwrite(question)
+        // Somebody has to think: others may work meanwhile.
+        gate::rest(|| self.observer.may_overwrite(question))
     }
 
     /// The ladder for copies from one device to another, on which `dest` is.

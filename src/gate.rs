@@ -13,8 +13,9 @@
 //!    from file to file without asking anybody. When a worker leaves a leaf its permit is *idle*, and may be taken
 //!    away.
 //! 2. A worker without a permit takes a free one, or an idle one, or waits in a queue, asleep. [`Gate::sweep`], which
-//!    the tuner calls every millisecond while somebody waits, gives the queue what has become idle since. So when those
-//!    who may work run out of other work, those who wait are next; nobody has to know that somebody has run out.
+//!    the tuner calls every millisecond while there are more workers than may work, gives the queue what has become idle
+//!    since. So when those who may work run out of other work, those who wait are next; nobody has to know that somebody
+//!    has run out.
 //! 3. When there are more permits out than there may be, idle ones are taken first, and workers give up others at their
 //!    next [`step`].
 //!
@@ -23,8 +24,8 @@
 //!
 //! # What it costs
 //!
-//! Between two files, one relaxed load of a flag that changes only with the number of permits, and so stays in all
-//! cores' caches. At the beginning and at the end of a batch, one uncontended atomic operation on the worker's own
+//! Between two files, one relaxed load of a flag that changes hardly more often than the number of permits, and so stays in
+//! all cores' caches. At the beginning and at the end of a batch, one uncontended atomic operation on the worker's own
 //! cache lines and one look at the clock (in the vDSO), for the time at work that the tuner wants to know: some 60 ns
 //! for each directory or part of one that a worker takes. Where the number of workers is fixed there is no gate, and all this is a
 //! look at a thread-local that is empty.
@@ -47,14 +48,15 @@ pub(crate) struct Gate {
     epoch: Instant,
 }
 
-/// What all workers read at every step: on cache lines of its own, next to nothing that changes often.
-#[derive(Debug, Default)]
+/// What all workers read, at every step or in every directory: on cache lines of its own, next to nothing that changes
+/// often.
+#[derive(Debug)]
 #[repr(align(128))]
 struct Signs {
     /// More permits are out than there may be.
     over: AtomicBool,
-    /// How many there may be.
-    limit: AtomicUsize,
+    /// How many workers could be of use, as far as is known.
+    useful: AtomicUsize,
 }
 
 /// A worker's own state, on its own cache lines: only when it is idle does anybody else write it.
@@ -93,8 +95,8 @@ impl Gate {
     pub(crate) fn new(most: usize, limit: usize) -> Self {
         Self {
             signs: Signs {
-                limit: AtomicUsize::new(limit),
-                ..Signs::default()
+                over: AtomicBool::new(false),
+                useful: AtomicUsize::new(most),
             },
             posts: (0..most).map(|_| Post::default()).collect(),
             permits: Mutex::new(Permits {
@@ -115,19 +117,22 @@ impl Gate {
     pub(crate) fn set_limit(&self, limit: usize) {
         let mut permits = self.lock();
         permits.limit = limit;
-        self.signs.limit.store(limit, Ordering::Relaxed);
         self.settle(&mut permits);
     }
 
-    /// Gives idle permits to those who wait. True if somebody still waits.
-    pub(crate) fn sweep(&self) -> bool {
-        let mut permits = self.lock();
-        self.settle(&mut permits);
-        !permits.queue.is_empty()
+    /// Says how many workers could be of use: work is divided among so many.
+    pub(crate) fn set_useful(&self, useful: usize) {
+        self.signs.useful.store(useful, Ordering::Relaxed);
+    }
+
+    /// Gives idle permits to those who wait.
+    pub(crate) fn sweep(&self) {
+        self.settle(&mut self.lock());
     }
 
     /// How many workers are held back.
-    pub(crate) fn held_back(&self) -> usize {
+    #[cfg(test)]
+    fn held_back(&self) -> usize {
         self.lock().queue.len()
     }
 
@@ -181,9 +186,11 @@ impl Gate {
                 post.called.notify_one();
             }
         }
-        self.signs
-            .over
-            .store(permits.out > permits.limit, Ordering::Relaxed);
+        let over = permits.out > permits.limit;
+        // Written only if it changes: all workers have it in their caches.
+        if self.signs.over.load(Ordering::Relaxed) != over {
+            self.signs.over.store(over, Ordering::Relaxed);
+        }
     }
 
     /// Takes the permit of a worker that does not use it. Only under the lock.
@@ -343,11 +350,11 @@ pub(crate) fn step() {
     });
 }
 
-/// How many workers of this thread's pool may work at a time at present.
-pub(crate) fn permitted() -> usize {
-    let limit = |place: &Place| place.gate.signs.limit.load(Ordering::Relaxed);
-    let limit = PLACE.with(|place| place.get().map(limit));
-    limit.unwrap_or_else(rayon::current_num_threads)
+/// How many workers of this thread's pool could be of use: all, until more is known.
+pub(crate) fn useful() -> usize {
+    let useful = |place: &Place| place.gate.signs.useful.load(Ordering::Relaxed);
+    let useful = PLACE.with(|place| place.get().map(useful));
+    useful.unwrap_or_else(rayon::current_num_threads)
 }
 
 /// Runs something that may wait for other workers, in the midst of leaf work or outside of it.
@@ -363,7 +370,6 @@ pub(crate) fn rest<T>(wait: impl FnOnce() -> T) -> T {
 mod tests {
     use super::*;
     use std::sync::Barrier;
-    use std::sync::atomic::AtomicUsize;
     use std::sync::mpsc;
     use std::thread;
 
@@ -432,7 +438,7 @@ mod tests {
         let barrier = Barrier::new(4);
         let inside = Inside::default();
         let after = AtomicUsize::new(0);
-        workers(&gate, 4, |index| {
+        workers(&gate, 4, |_| {
             work(|| {
                 // All four are at work.
                 if barrier.wait().is_leader() {
@@ -449,7 +455,6 @@ mod tests {
                 }
                 after.fetch_add(1, Ordering::SeqCst);
             });
-            assert!(index < 4);
         });
         assert_eq!(after.into_inner(), 4);
         assert_eq!(inside.most.into_inner(), 1);
@@ -491,8 +496,19 @@ mod tests {
     }
 
     #[test]
+    fn all_could_be_of_use_until_more_is_known() {
+        let gate = Arc::new(Gate::new(8, 2));
+        workers(&gate, 1, |_| {
+            assert_eq!(useful(), 8);
+            gate.set_useful(3);
+            assert_eq!(useful(), 3);
+        });
+    }
+
+    #[test]
     fn without_a_gate_nobody_is_held_back() {
         assert_eq!(work(|| rest(|| 7)), 7);
         step();
+        assert_eq!(useful(), rayon::current_num_threads());
     }
 }

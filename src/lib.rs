@@ -154,9 +154,10 @@
 //! | `plan.rs` | `cp`'s destination rules, applied once; starting a copy |
 //! | `pool.rs` | the pool and its jobs, over rayon |
 //! | `gate.rs` | how many of its workers work at a time |
-//! | `controller.rs` | how many should: a pure function from observations to a number |
+//! | `controller.rs` | how many should: a pure function from observations to a number; simulated devices to test it on |
 //! | `tuner.rs` | the observations, and what is made of the number (`-j auto`) |
-//! | `tree.rs` | the recursion: operands, directories, who finishes what |
+//! | `roots.rs` | the operands |
+//! | `tree.rs` | the recursion: directories, and who finishes what |
 //! | `list.rs` | what a directory holds, and which of it is copied; the only user of jwalk |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
 //! | `handles.rs` | each worker's open directories |
@@ -289,6 +290,7 @@ pub mod pool;
 mod prune;
 mod quote;
 pub mod report;
+mod roots;
 mod staged;
 mod sys;
 mod tree;

@@ -29,8 +29,8 @@ use crate::options::{Backup, Delete, Options};
 use crate::path::{join, split, strip_slashes};
 use crate::pool::{BuildError, Closed, Controls, Job, Pool, PoolBuilder, Task};
 use crate::report::{Counters, Report};
+use crate::roots::copy_roots;
 use crate::sys::{self, Errno, FileId, Kind};
-use crate::tree;
 use crate::tuner::Tuner;
 
 /// The most workers that a tuner may find, unless there are more processors: 128 hide a latency of 5 ms behind 25,000
@@ -281,7 +281,7 @@ impl Plan {
         if is_durable && !cx.options.dry_run {
             cx.watch_filesystems(&self.roots);
         }
-        tree::copy_roots(&cx, &self.roots, self.target, in_order);
+        copy_roots(&cx, &self.roots, self.target, in_order);
         cx.make_durable();
         cx.report()
     }

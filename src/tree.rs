@@ -1,4 +1,4 @@
-//! The recursion: operands, directories, and who finishes what.
+//! The recursion: directories, and who finishes what.
 //!
 //! A directory is one rayon task: open, list, make, spawn a task for each subdirectory, copy the files through `par_iter`.
 //! It does not wait for its subdirectories. Instead each directory counts what is pending in it, and whoever ends the last
@@ -17,7 +17,6 @@
 //! depth and width.
 
 use std::cell::Cell;
-use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
@@ -32,151 +31,24 @@ use crate::ahead;
 use crate::closing;
 use crate::context::Context;
 use crate::data::Failure;
-use crate::dir::{self, Dir, DirFacts, Entry, Names, Place};
+use crate::dir::{Dir, DirFacts, Names, Place};
 use crate::error::{Error, Operation, unless_panic};
 use crate::file;
 use crate::filter::Ignored;
 use crate::gate;
 use crate::handles::Pair;
 use crate::list::{Listed, list};
-use crate::live::Unlisted;
 use crate::local::{is_btrfs, is_local};
 use crate::make_dir::{MadeDir, Merging, make_dest, merging};
 use crate::meta::{self, Attributes, Has, Subject};
-use crate::nest::in_parallel;
+use crate::nest::{in_parallel, piece};
 use crate::observer::What;
 use crate::operands::OperandDir;
 use crate::options::{Atomic, Backup, Follow};
-use crate::parents::Parents;
-use crate::path::split;
-use crate::plan::{Root, TargetDir};
 use crate::prune::prune;
 use crate::report::Count;
 use crate::staged::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
-
-/// Copies the operands; one after the other if they may meet, or if questions are to come in their order.
-pub(crate) fn copy_roots(cx: &Context, roots: &[Root], target: Option<TargetDir>, in_order: bool) {
-    let top = Dir::operands(target);
-    cx.counters.found(roots.len() as u64, roots.len() as u64);
-    cx.counters.underway.end_unlisted();
-    if in_order {
-        let mut met = HashSet::new();
-        for root in roots {
-            copy_one(cx, &top, root, || is_repeated(cx, root, &mut met));
-        }
-        return;
-    }
-    let one = |root: &Root| copy_one(cx, &top, root, || false);
-    in_parallel(
-        cx.max_nested,
-        || roots.par_iter().for_each(one),
-        || roots.iter().for_each(one),
-    );
-}
-
-/// Copies one operand, with its leading directories if those are wanted.
-fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce() -> bool) {
-    let mut is_dir = false;
-    let unlisted = cx.counters.underway.unlisted();
-    let copied = unless_panic(
-        || root.source.clone(),
-        || {
-            let parents = gate::work(|| Parents::make(cx, root))?;
-            if !cx.is_cancelled()
-                && !is_repeated()
-                && let Some(task) = gate::work(|| copy_root(cx, top, root, unlisted))
-            {
-                is_dir = true;
-                rayon::scope(|scope| task.start(cx, scope));
-            }
-            gate::work(|| parents.dress(cx));
-            Ok(())
-        },
-    );
-    if let Err(error) = copied {
-        cx.error(error);
-    }
-    if !is_dir {
-        cx.counters.add(Count::Done, 1);
-    }
-}
-
-/// Whether a file is an operand for the second time, by the same name, which is worth a warning and no more. (A directory is
-/// found out when it is entered.)
-fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, Entry)>) -> bool {
-    let follow = cx.options.follow != Follow::Never;
-    // The second copy overwrites the first, and that is kept.
-    if cx.options.backup != Backup::No {
-        return false;
-    }
-    let Ok(stat) = sys::stat_at(sys::cwd(), root.source.as_os_str(), follow) else {
-        return false;
-    };
-    let entry = dir::entry(sys::cwd(), root.source.as_os_str());
-    let is_repeated =
-        stat.kind != Kind::Dir && entry.is_some_and(|entry| !met.insert((stat.id, entry)));
-    if is_repeated {
-        cx.warning(&Error::new(Operation::RepeatedFile, &root.source));
-    }
-    is_repeated
-}
-
-/// Copies one operand, unless it is a directory: that is returned as a task, which is to be listed.
-fn copy_root(cx: &Context, top: &Arc<Dir>, root: &Root, unlisted: Unlisted<'_>) -> Option<DirTask> {
-    let follow = cx.options.follow != Follow::Never;
-    let name = split(root.source.as_os_str()).1;
-    let own;
-    let (top, dest) = if top.target().is_some() && !name.is_empty() {
-        (top, split(root.dest.as_os_str()).1)
-    } else {
-        // The root's copy has no name of its own.
-        own = Dir::operands(None);
-        (&own, root.dest.as_os_str())
-    };
-    let pair = match cx.handles.open(top) {
-        Ok(pair) => pair,
-        Err(error) => {
-            cx.error(error);
-            return None;
-        }
-    };
-    let names = Names {
-        source: root.source.as_os_str(),
-        dest,
-    };
-    let place = Place {
-        dir: top,
-        pair: &pair,
-        names,
-    };
-    match sys::stat_at(sys::cwd(), names.source, follow) {
-        Err(errno) => cx.error(place.source_error(Operation::Stat, errno)),
-        Ok(stat) if stat.kind != Kind::Dir && cx.options.filter.drops_operand(name) => {
-            cx.leave_out(|| place.source_path());
-        }
-        Ok(stat) if stat.kind != Kind::Dir => {
-            // There is nothing in it to be found.
-            drop(unlisted);
-            end_all(cx, file::copy(cx, place, stat.kind, follow));
-        }
-        Ok(_) if !cx.options.recursive => {
-            cx.error(Error::new(Operation::OmitDirectory, place.source_path()));
-        }
-        Ok(_) => {
-            top.add_pending();
-            unlisted.keep();
-            return Some(DirTask {
-                parent: Arc::clone(top),
-                source: names.source.to_owned(),
-                dest: Some(names.dest.to_owned()),
-                follow,
-                made: Cell::new(None),
-            });
-        }
-    }
-    None
-}
 
 /// A directory to be copied.
 pub(crate) struct DirTask {
@@ -191,6 +63,18 @@ pub(crate) struct DirTask {
 }
 
 impl DirTask {
+    /// The task for an operand in `top`, which has one thing more pending.
+    pub(crate) fn of_root(top: &Arc<Dir>, names: Names<'_>, follow: bool) -> Self {
+        top.add_pending();
+        Self {
+            parent: Arc::clone(top),
+            source: names.source.to_owned(),
+            dest: Some(names.dest.to_owned()),
+            follow,
+            made: Cell::new(None),
+        }
+    }
+
     /// The task for a subdirectory of `dir`, which has one thing more pending.
     fn of(listed: Listed, dir: &Arc<Dir>) -> Self {
         dir.add_pending();
@@ -226,7 +110,7 @@ impl DirTask {
     }
 
     /// Starts an operand's copy.
-    fn start<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
+    pub(crate) fn start<'s>(self, cx: &'s Context, scope: &Scope<'s>) {
         if cx.options.ask {
             gate::work(|| walk(cx, scope, self));
         } else {
@@ -572,14 +456,14 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
         return;
     }
     let _scope = closing::together(cx.max_waiting);
-    let piece = piece(files.len());
+    let (least, most) = piece(files.len());
     in_parallel(
         cx.max_nested,
         || {
             files
                 .par_iter()
-                .with_min_len(piece)
-                .with_max_len(piece)
+                .with_min_len(least)
+                .with_max_len(most)
                 // A worker that takes some of the files opens the directory for itself.
                 .for_each_init(
                     || {
@@ -598,20 +482,6 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
                 .for_each(|listed| copy_file(cx, dir, pair, listed));
         },
     );
-}
-
-/// How many of a directory's files a worker takes at a time.
-///
-/// Few, because the kernel lets a file have one writer at a time: large ones are better copied by a worker each than one after
-/// the other by all of them. Single ones only where there are no more than enough for all who may work, because a
-/// piece costs some 150 ns (rayon's split, the gate, the directory's descriptors), which would be a fiftieth of what a small
-/// file takes.
-fn piece(files: usize) -> usize {
-    const PIECES_PER_WORKER: usize = 4;
-    const LARGEST: usize = 8;
-    // `usize::MAX` may work when the tuner has ended.
-    let pieces = gate::permitted().saturating_mul(PIECES_PER_WORKER);
-    (files / pieces).clamp(1, LARGEST)
 }
 
 fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
@@ -661,7 +531,7 @@ fn end(cx: &Context, mut dir: Arc<Dir>) {
     }
 }
 
-fn end_all(cx: &Context, dirs: Vec<Arc<Dir>>) {
+pub(crate) fn end_all(cx: &Context, dirs: Vec<Arc<Dir>>) {
     for dir in dirs {
         end(cx, dir);
     }

@@ -31,7 +31,7 @@ use crate::pool::Crew;
 use crate::report::{Busy, Counters, Stats};
 use crate::sys;
 
-/// While workers are held back, how often they are given what the others do not use any more: short against what
+/// While there are more workers than may work, how often they are given what the others do not use any more: short against what
 /// anybody notices at the end of a copy, long against the 5 µs that it takes.
 const SWEEP: Duration = Duration::from_millis(1);
 
@@ -135,7 +135,8 @@ impl Tuner {
         let most = self.gate.most();
         let mut controller = Controller::new(self.cores, most);
         let mut next = Duration::from_millis(10);
-        while !self.sleep(next) {
+        let mut is_crowded = false;
+        while !self.sleep(next, is_crowded) {
             let began = Instant::now();
             let Some(seen) = self.observe() else {
                 // Without a look at the workers there is nothing to go by.
@@ -144,28 +145,31 @@ impl Tuner {
             let cost = began.elapsed() * SHARE;
             let decision = controller.decide(&seen);
             self.gate.set_limit(decision.limit);
+            if let Some(useful) = decision.useful {
+                self.gate.set_useful(useful);
+            }
             if !self.crew.grow(decision.limit) {
                 controller.set_most(self.crew.started());
             }
+            is_crowded = self.crew.started() > decision.limit;
             next = decision.next.max(cost.min(RAREST));
         }
     }
 
-    /// Sleeps; true if the copy is over.
-    fn sleep(&self, duration: Duration) -> bool {
+    /// Sleeps; true if the copy is over. Where there are more workers than may work, one can come to wait at any time.
+    fn sleep(&self, duration: Duration, is_crowded: bool) -> bool {
         let end = Instant::now() + duration;
-        let mut waits = self.gate.held_back() > 0;
         let mut is_over = lock(&self.is_over);
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if *is_over || left.is_zero() {
                 return *is_over;
             }
-            let pause = if waits { left.min(SWEEP) } else { left };
+            let pause = if is_crowded { left.min(SWEEP) } else { left };
             let woken = self.ended.wait_timeout(is_over, pause);
             is_over = woken.unwrap_or_else(PoisonError::into_inner).0;
             // The gate's lock is held for a moment only, and nobody who has it wants this one.
-            waits = self.gate.sweep();
+            self.gate.sweep();
         }
     }
 
