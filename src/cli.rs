@@ -264,7 +264,7 @@ fn threads(text: &OsStr) -> Result<usize, Stop> {
     match text.to_str().map(str::parse) {
         Some(Ok(n)) if n <= MAX_THREADS => Ok(n),
         _ => Err(usage(format!(
-            "invalid number of threads: {} (0 to {MAX_THREADS}, or auto)",
+            "invalid number of threads: {} (1 to {MAX_THREADS}, or auto)",
             quote(text)
         ))),
     }
@@ -857,7 +857,7 @@ mod tests {
             ("-Q a b", "invalid option -- 'Q'"),
             (
                 "-j 1025 a b",
-                "invalid number of threads: '1025' (0 to 1024, or auto)",
+                "invalid number of threads: '1025' (1 to 1024, or auto)",
             ),
             (
                 "--reflink=always --sparse=never a b",

@@ -72,7 +72,7 @@
 //!
 //! # Errors
 //!
-//! There are three kinds, and none of them is a panic:
+//! There are three kinds, and none of them panics in the caller:
 //!
 //! 1. What makes a copy impossible is the `Err` of [`Plan::resolve`] (an [`Error`]), [`PoolBuilder::build`] and
 //!    [`Plan::start`] (a [`BuildError`]) or [`Pool::apply_async`] ([`Closed`]).
@@ -154,17 +154,18 @@
 //! | `plan.rs` | `cp`'s destination rules, applied once; starting a copy |
 //! | `pool.rs` | the pool and its jobs, over rayon |
 //! | `gate.rs` | how many of its workers work at a time |
-//! | `controller.rs` | how many should: a pure function from observations to a number; simulated devices to test it on |
+//! | `controller.rs` | how many should: a pure function from observations to a number |
+//! | `controller/simulation.rs` | simulated devices that it is tested on |
 //! | `tuner.rs` | the observations, and what is made of the number (`-j auto`) |
 //! | `roots.rs` | the operands |
 //! | `tree.rs` | the recursion: directories, and who finishes what |
 //! | `list.rs` | what a directory holds, and which of it is copied; the only user of jwalk |
+//! | `filter.rs` | which entries are left out; the only user of the crate ignore |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
 //! | `file.rs` | one entry that is not a directory, from the decision to the commit |
-//! | `filter.rs` | which entries are left out; the only user of the crate ignore |
-//! | `facts.rs` | what has to be known about it |
+//! | `facts.rs` | what has to be known about an entry |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
 //! | `make.rs`, `make_dir.rs` | making it, by its kind; a directory |
 //! | `ahead.rs` | directories that are made long before they are filled |
@@ -182,14 +183,14 @@
 //! | `context.rs` | what the workers of one copy share |
 //! | `operands.rs` | how operands may get into each other's way |
 //! | `observer.rs`, `cancel.rs` | what a copy tells and asks, what stops it: [`Observer`], [`Canceller`] |
-//! | `nest.rs` | a bound on how deep waiting nests on a stack |
-//! | `report.rs` | counters, [`Stats`], [`Report`] as text; the only user of humansize |
+//! | `nest.rs` | in what pieces work is shared out, and a bound on how deep waiting for it nests on a stack |
+//! | `report.rs` | counters, [`Stats`], [`Report`] as text |
 //! | `json.rs` | the report as JSON, and its schema |
 //! | `live.rs` | what a copy is doing at this moment: [`Progress`], [`Snapshot`] |
 //! | `error.rs`, `quote.rs` | [`Error`] in `cp`'s words, file names as `cp` quotes them |
 //! | `lock.rs` | locks, whoever panicked |
 //! | `path.rs` | paths as bytes: last component, joining |
-//! | `sys.rs` | every system call, and the only `unsafe` |
+//! | `sys.rs` | the system calls on what is copied, as safe functions; the only `unsafe` |
 //!
 //! The binary adds
 //!
@@ -222,7 +223,8 @@
 //!    being copied.
 //! 7. There is one decision path, and nothing is touched before it ends: `decide.rs`. A question that it asks for is answered by
 //!    the observer; the binary's main thread does that, and workers never read standard input.
-//! 8. Memory is bounded by the depth of the tree and its widest directory, open files by the number of workers.
+//! 8. Memory is bounded by the depth of the tree, its widest directory, and the inodes that have names outside of what is
+//!    copied (`links.rs`) or, where operands overlap, are symbolic links (`operands.rs`); open files by the number of workers.
 //!
 //! # What the workers share
 //!

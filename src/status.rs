@@ -144,8 +144,10 @@ fn facts(view: &View, setting: Setting) -> Vec<Fact> {
             Fact::new(3, format!("{busy} {workers} busy"), format!("{busy} busy"))
         }
         None => {
-            let workers = plural(setting.workers as u64, "worker");
-            let workers = format!("{} {workers}", setting.workers);
+            // A single file that is copied without a pool has one, whatever was asked for.
+            let number = setting.workers.max(1);
+            let workers = plural(number as u64, "worker");
+            let workers = format!("{number} {workers}");
             Fact::new(1, workers.clone(), workers)
         }
     });
@@ -379,7 +381,8 @@ mod tests {
         (view.found, view.done, view.is_found, view.errors) = (1, 1, true, 1_000_000);
         view.busy = None;
         let setting = Setting {
-            workers: 1,
+            // As with -j auto, for one file without a pool.
+            workers: 0,
             durable: true,
         };
         let told = line(&view, setting);

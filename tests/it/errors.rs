@@ -205,7 +205,7 @@ fn wrong_command_lines_are_refused_with_a_hint() {
         (&["-Q", "a", "b"], "invalid option -- 'Q'"),
         (
             &["-j", "many", "a", "b"],
-            "invalid number of threads: 'many' (0 to 1024, or auto)",
+            "invalid number of threads: 'many' (1 to 1024, or auto)",
         ),
         (&[], "missing file operand"),
         (&["a"], "missing destination file operand after 'a'"),

@@ -23,6 +23,8 @@
 //! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
 //! | `shells` | completions, in the shells that they are for, and the manual page |
+//! | `mirror` | `--delete`, `--update=changed` and `--dry-run`, beside rsync |
+//! | `selection` | which entries are left out, beside git |
 //! | `limits` | how fast data moves, and with what priority |
 //! | `surroundings` | limits, closed streams, no permission, what vanishes |
 //! | `report` | what is shown: the report as text and as JSON, `-v`, quiet as `cp` |
