@@ -167,6 +167,26 @@ fn workers_wait_at_the_same_time() {
 }
 
 #[test]
+fn one_directory_is_enough_for_as_many_workers_as_can_be_of_use() {
+    needs!(Fuse);
+    let manners = Manners {
+        delay: Duration::from_millis(5),
+        depth: 64,
+        ..Manners::default()
+    };
+    let strange = Strange::new(manners, |sandbox| {
+        for i in 0..120 {
+            sandbox.file(format!("below/source/{i}"), 100);
+        }
+    });
+    // Two begin, and the directory is divided before anybody knows that many more will be wanted.
+    strange.ok("-r strange/source copy");
+    let most = strange.filesystem.asked().take_most_waited_for();
+    assert!(most >= 32, "{most} operations at once");
+    assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
+}
+
+#[test]
 fn a_device_takes_no_more_than_its_depth() {
     needs!(Fuse);
     let manners = Manners {
