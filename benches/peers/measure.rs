@@ -15,7 +15,7 @@
 //!   threads nearby.
 //!
 //! In the first round each copy is compared with the source. After every run the copy is removed and the
-//! filesystem settles, outside the clock; and before every run the machine gets ready as much memory as the copy needs
+//! filesystem settles, outside the clock; and before every run on tmpfs the machine gets ready as much memory as the copy needs
 //! ([`memory::touch`]).
 
 use std::fs;
@@ -364,7 +364,7 @@ impl Run<'_> {
     }
 
     fn touch_memory(&self) {
-        if !self.arguments.is_test {
+        if !self.arguments.is_test && self.stage.kind == Kind::Tmpfs {
             memory::touch(filesystem::needed(self.stage.demand));
         }
     }

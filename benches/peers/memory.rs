@@ -9,6 +9,9 @@ use crate::machine;
 /// A virtual machine may give what lies free for seconds back to its host (the kernel's free page reporting, and balloons),
 /// and gets it again page fault by page fault, half a second a GiB and more. Whoever runs after a pause, or behind somebody
 /// who used little, would pay for that.
+///
+/// Not for ext4, and so not for others with images: with 2.5 GiB got ready, copies of 2 GiB took 0.4 or 1.3 s, by chance, and
+/// twice the system time in the second case; with none, 0.36 to 0.74 s.
 pub fn touch(bytes: u64) {
     let bytes = usize::try_from(bytes.min(machine::memory("MemFree"))).unwrap_or(0);
     let mut memory = Vec::new();
