@@ -36,8 +36,8 @@
 //! A trial compares the throughput with m to that with n just before: up, it must gain [`GAIN`]; down, it may lose
 //! [`LOSS`]. It ends when the difference is clear against the noise (estimated from successive intervals), or after
 //! [`LONGEST_TRIAL`] intervals. Between the two thresholds n stays. A step is a doubling or a halving; after one has failed,
-//! half of one is tried. Where workers are hardly ever blocked a step up is smaller, as few of them as can use what is left of
-//! the processors.
+//! half of one is tried. Where workers run for most of their time ([`BUSY`]) a step up is smaller, as few of them as can use
+//! what is left of the processors.
 //!
 //! In the first [`SHORT_RUN`] of a copy, which may be all of it, nothing is tried unless workers wait for most of their time, or
 //! are fewer than the processors: what a failed trial costs would not come back.
@@ -92,6 +92,9 @@ const SATURATED: f64 = 0.95;
 /// Above this share of its time on a processor, were nobody in the way, a worker does not wait for anything worth
 /// mentioning.
 const RUNNING: f64 = 0.95;
+
+/// Above this share, little is to be won by more workers, and little is to be risked for it.
+const BUSY: f64 = 0.65;
 
 /// Below this share, waiting is what most of the time goes to: the number may grow in leaps.
 const WAITING: f64 = 0.35;
@@ -461,8 +464,7 @@ impl Controller {
         ceil(ROOM * self.enough()).clamp(1, self.most)
     }
 
-    /// A few more workers than can use all processors if they take turns perfectly, and more than there are: where little is to
-    /// be won, little is risked.
+    /// A few more workers than can use all processors if they take turns perfectly, and more than there are.
     fn next_useful(&self) -> usize {
         ceil(TURNS * self.enough()).max(self.limit + 1)
     }
@@ -494,7 +496,12 @@ impl Controller {
                 } else {
                     self.limit * 2
                 };
-                self.try_out(Way::Up, more.min(useful).min(self.next_useful()));
+                let most = if effort >= BUSY {
+                    self.next_useful()
+                } else {
+                    useful
+                };
+                self.try_out(Way::Up, more.min(useful).min(most));
                 return;
             } else if window.blocked() >= BLOCKED {
                 self.go_to((self.limit * 4).min(useful));
