@@ -497,11 +497,11 @@ impl Controller {
                     self.limit * 2
                 };
                 let most = if effort >= BUSY {
-                    self.next_useful()
+                    self.next_useful().min(useful)
                 } else {
                     useful
                 };
-                self.try_out(Way::Up, more.min(useful).min(most));
+                self.try_out(Way::Up, more.min(most));
                 return;
             } else if window.blocked() >= BLOCKED {
                 self.go_to((self.limit * 4).min(useful));

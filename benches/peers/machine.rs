@@ -39,15 +39,6 @@ pub fn memory(name: &str) -> u64 {
     kib.unwrap_or(0) << 10
 }
 
-/// From how many bytes on that wait to be written the kernel begins to write; `None` if it does not say.
-pub fn writing_back_from() -> Option<u64> {
-    let text = fs::read_to_string("/proc/vmstat").ok()?;
-    let pages = text
-        .lines()
-        .find_map(|line| line.strip_prefix("nr_dirty_background_threshold "))?;
-    Some(pages.parse::<u64>().ok()? * rustix::param::page_size() as u64)
-}
-
 /// The first value that has this name.
 fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.starts_with(name))?;

@@ -434,7 +434,7 @@ impl Bench {
 
 /// Where the kernel begins to write in the midst of some copies, it is chance who shares the processors with it.
 fn warn_of_writing_back(copied: u64) {
-    if let Some(least) = machine::writing_back_from()
+    if let Some(least) = memory::writing_back_from()
         && copied > least
     {
         let (copied, least) = (copied >> 20, least >> 20);

@@ -1,5 +1,6 @@
-//! Memory that is ready when the clock starts.
+//! Memory: that it is ready when the clock starts, and when what is in it is written back.
 
+use std::fs;
 use std::hint::black_box;
 
 use crate::machine;
@@ -19,4 +20,13 @@ pub fn touch(bytes: u64) {
         memory.resize(bytes, 1_u8);
     }
     drop(black_box(memory));
+}
+
+/// From how many bytes on that wait to be written the kernel begins to write; `None` if it does not say.
+pub fn writing_back_from() -> Option<u64> {
+    let text = fs::read_to_string("/proc/vmstat").ok()?;
+    let pages = text
+        .lines()
+        .find_map(|line| line.strip_prefix("nr_dirty_background_threshold "))?;
+    Some(pages.parse::<u64>().ok()? * rustix::param::page_size() as u64)
 }
