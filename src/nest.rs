@@ -9,6 +9,8 @@
 
 use std::cell::Cell;
 
+use rayon::prelude::*;
+
 use crate::gate;
 
 thread_local! {
@@ -49,16 +51,18 @@ pub(crate) fn in_parallel<T>(
     gate::rest(parallel)
 }
 
-/// In what pieces the workers of a `par_iter` take so many entries of a directory: how many a piece has at least and at most.
+/// Entries of a directory for all workers, who take a few at a time.
 ///
 /// Few, because the kernel lets a file have one writer at a time: large ones are better copied by a worker each than one after
 /// the other by all of them, and what waits in a piece, others cannot take. But no single ones where there are enough for all
 /// who could be of use: a piece costs some 150 ns (rayon's split, the gate, the directory's descriptors), a hundredth of
 /// what a small file takes.
-pub(crate) fn piece(entries: usize) -> (usize, usize) {
-    divide(entries, gate::useful())
+pub(crate) fn in_pieces<T: Sync>(entries: &[T]) -> impl IndexedParallelIterator<Item = &T> {
+    let (least, most) = divide(entries.len(), gate::useful());
+    entries.par_iter().with_min_len(least).with_max_len(most)
 }
 
+/// How many entries a piece has, at least and at most.
 fn divide(entries: usize, workers: usize) -> (usize, usize) {
     const PIECES_PER_WORKER: usize = 2;
     const MOST: usize = 4;

@@ -23,7 +23,7 @@ use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
 use crate::filter;
 use crate::gate;
-use crate::nest::{in_parallel, piece};
+use crate::nest::{in_parallel, in_pieces};
 use crate::observer::Event;
 use crate::options::Delete;
 use crate::path::join;
@@ -65,9 +65,7 @@ pub(crate) fn prune(cx: &Context, dir: &Arc<Dir>, dest: BorrowedFd<'_>) {
         || {
             // A worker that takes some of them opens the directory for itself.
             let open = || (gate::start_work(), cx.handles.open(dir));
-            let (least, most) = piece(extraneous.len());
-            let entries = extraneous.par_iter().with_min_len(least).with_max_len(most);
-            entries.for_each_init(open, |(_, opened), entry| match opened {
+            in_pieces(&extraneous).for_each_init(open, |(_, opened), entry| match opened {
                 Ok(pair) => one(pair.dest(), entry),
                 Err(error) => cx.fail_to_delete(error.clone()),
             });

@@ -41,7 +41,7 @@ use crate::list::{Listed, list};
 use crate::local::{is_btrfs, is_local};
 use crate::make_dir::{MadeDir, Merging, make_dest, merging};
 use crate::meta::{self, Attributes, Has, Subject};
-use crate::nest::{in_parallel, piece};
+use crate::nest::{in_parallel, in_pieces};
 use crate::observer::What;
 use crate::operands::OperandDir;
 use crate::options::{Atomic, Backup, Follow};
@@ -456,14 +456,10 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
         return;
     }
     let _scope = closing::together(cx.max_waiting);
-    let (least, most) = piece(files.len());
     in_parallel(
         cx.max_nested,
         || {
-            files
-                .par_iter()
-                .with_min_len(least)
-                .with_max_len(most)
+            in_pieces(&files)
                 // A worker that takes some of the files opens the directory for itself.
                 .for_each_init(
                     || {

@@ -31,8 +31,8 @@ use crate::pool::Crew;
 use crate::report::{Busy, Counters, Stats};
 use crate::sys;
 
-/// While there are more workers than may work, how often they are given what the others do not use any more: short against what
-/// anybody notices at the end of a copy, long against the 5 µs that it takes.
+/// While there are more workers than may work, how often they are given what the others do not use any more: short against
+/// what anybody notices at the end of a copy, long against the 5 µs that it takes.
 const SWEEP: Duration = Duration::from_millis(1);
 
 /// Looking at the workers may take this part of the time of one processor, unless that made it rarer than [`RAREST`].

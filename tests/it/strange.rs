@@ -139,15 +139,19 @@ fn a_tree_is_copied_from_to_and_on_a_fuse_filesystem() {
     }
 }
 
+/// Each operation takes so many milliseconds, of so many at a time.
+fn late(milliseconds: u64, depth: usize) -> Manners {
+    Manners {
+        delay: Duration::from_millis(milliseconds),
+        depth,
+        ..Manners::default()
+    }
+}
+
 #[test]
 fn workers_wait_at_the_same_time() {
     needs!(Fuse);
-    let manners = Manners {
-        delay: Duration::from_millis(5),
-        depth: 64,
-        ..Manners::default()
-    };
-    let strange = Strange::new(manners, |sandbox| {
+    let strange = Strange::new(late(5, 64), |sandbox| {
         for i in 0..64 {
             sandbox.file(format!("below/source/{}/{i}", i % 16), 100);
         }
@@ -169,12 +173,7 @@ fn workers_wait_at_the_same_time() {
 #[test]
 fn one_directory_is_enough_for_as_many_workers_as_can_be_of_use() {
     needs!(Fuse);
-    let manners = Manners {
-        delay: Duration::from_millis(5),
-        depth: 64,
-        ..Manners::default()
-    };
-    let strange = Strange::new(manners, |sandbox| {
+    let strange = Strange::new(late(5, 64), |sandbox| {
         for i in 0..120 {
             sandbox.file(format!("below/source/{i}"), 100);
         }
@@ -189,12 +188,7 @@ fn one_directory_is_enough_for_as_many_workers_as_can_be_of_use() {
 #[test]
 fn a_device_takes_no_more_than_its_depth() {
     needs!(Fuse);
-    let manners = Manners {
-        delay: Duration::from_millis(1),
-        depth: 3,
-        ..Manners::default()
-    };
-    let strange = Strange::new(manners, |sandbox| {
+    let strange = Strange::new(late(1, 3), |sandbox| {
         for i in 0..64 {
             sandbox.file(format!("below/source/{}/{i}", i % 8), 100);
         }
