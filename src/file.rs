@@ -489,6 +489,9 @@ impl Entry {
             | FilePlan::Backup => {}
         }
         sweep_once(place.dir, place.pair.dest());
+        if plan == FilePlan::Replace {
+            self.open_first(cx, place)?;
+        }
         let saved = if plan == FilePlan::Replace && self.is_linked(cx) {
             None
         } else {
@@ -500,6 +503,20 @@ impl Entry {
             restore(cx, place, saved);
         }
         done
+    }
+
+    /// A directory that is in the way is more than a file could bring back: it stays if the file cannot be read.
+    fn open_first(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let is_tree = self.dest_itself().is_some_and(|it| it.kind == Kind::Dir);
+        let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
+        if is_tree && is_file && !cx.options.dry_run {
+            let opened = Self::open(cx, place, self.stat.kind, self.followed)?;
+            if opened.stat.id != self.stat.id {
+                return Err(Error::new(Operation::Replaced, place.source_path()));
+            }
+            (self.stat, self.file) = (opened.stat, opened.file);
+        }
+        Ok(())
     }
 
     fn make_and_tell(

@@ -230,6 +230,8 @@ impl Ignored {
                 (Arc::clone(above), inner)
             }
             None => {
+                // What the standard library looks for is in the thread's working directory.
+                sys::enter(sys::cwd());
                 let operand = path.canonicalize().unwrap_or_else(|_| path.clone());
                 (Arc::new(Self::around(cx, operand)), PathBuf::new())
             }

@@ -62,6 +62,17 @@ pub(crate) enum Tables {
     PerWorker,
 }
 
+impl Tables {
+    /// What workers that run nothing but copies can have.
+    pub(crate) fn best() -> Self {
+        if sys::may_unshare() {
+            Self::PerWorker
+        } else {
+            Self::Shared
+        }
+    }
+}
+
 /// The directories that one worker has open, the last used one at the end. Only that worker ever takes the lock, so it costs
 /// nothing; it is there because the compiler cannot know.
 #[derive(Default)]

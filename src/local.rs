@@ -7,6 +7,7 @@ use crate::sys;
 /// Types (statfs(2)).
 const XFS: u64 = 0x5846_5342;
 const BTRFS: u64 = 0x9123_683e;
+const OVERLAY: u64 = 0x794c_7630;
 
 /// The types of all.
 const LOCAL: [u64; 7] = [
@@ -34,6 +35,13 @@ pub(crate) fn is_xfs(fd: impl AsFd) -> bool {
 /// Whether `fd` is on btrfs.
 pub(crate) fn is_btrfs(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd) == Ok(BTRFS)
+}
+
+/// Whether `fd` is on a filesystem that lies over others, as a container's does. There a file becomes another one, with the same
+/// content, when it is opened for writing for the first time, if it has several names
+/// (Documentation/filesystems/overlayfs.rst, "Non-standard behavior").
+pub(crate) fn is_overlay(fd: impl AsFd) -> bool {
+    sys::filesystem_type(fd) == Ok(OVERLAY)
 }
 
 #[cfg(test)]

@@ -119,7 +119,9 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         // Nothing is asked: a plan that asks needs a pool.
         thread::scope(|scope| {
             let watch = &watch;
-            scope.spawn(move || watch.until_end(asked, |_| ()));
+            let thread = thread::Builder::new();
+            // Refused, nobody watches.
+            let _ = thread.spawn_scoped(scope, move || watch.until_end(asked, |_| ()));
             plan.run()
         })
     } else {
@@ -140,10 +142,11 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
             |file| cannot_write(file, &error),
         )
     })?;
-    match signals.exit_code() {
-        Some(code) => Err(ExitCode::from(code)),
-        None if report.is_success() && !terminal.has_declined() => written,
-        None => Err(ExitCode::FAILURE),
+    signals.end_process();
+    if report.is_success() && !terminal.has_declined() {
+        written
+    } else {
+        Err(ExitCode::FAILURE)
     }
 }
 
@@ -210,7 +213,8 @@ impl Watch<'_> {
     fn give_up(&self) -> ! {
         say(self.program, &"stopped while waiting for what did not come");
         self.terminal.flush_log();
-        process::exit(self.signals.exit_code().map_or(1, i32::from));
+        self.signals.end_process();
+        process::exit(1);
     }
 }
 

@@ -15,6 +15,7 @@ use crate::error::{Error, Operation};
 use crate::file::{Entry, remove_dest};
 use crate::handles::Tables;
 use crate::live::Shown;
+use crate::local::is_overlay;
 use crate::meta::{Attributes, Has, Subject};
 use crate::observer::What;
 use crate::operands::Made;
@@ -276,7 +277,14 @@ impl Entry {
         } else if !place.dir.is_fresh() && sys::stat_at(dir, name, false).is_ok() {
             Err(Errno::EXIST)
         } else {
-            Staged::beside(dir, name, Taken::No, mode)
+            Staged::beside(place, Taken::No, mode)
+        };
+        let made = match made {
+            // Where nothing can take another name, it is made under its own.
+            Err(Errno::PERM) if beside && cx.options.atomic == Atomic::Auto => {
+                Staged::create(dir, name, mode)
+            }
+            made => made,
         };
         match made {
             Ok(dest) => {
@@ -336,7 +344,8 @@ impl Entry {
             Ok(file) => file,
             // Gone since the decision.
             Err(Errno::NOENT) => return Ok(None),
-            Err(_) if cx.options.force => {
+            // A lease that nobody gives back is no reason to remove it.
+            Err(errno) if cx.options.force && errno != Errno::WOULDBLOCK => {
                 remove_dest(cx, place)?;
                 return Ok(None);
             }
@@ -348,7 +357,9 @@ impl Entry {
             return Err(place.refused(Operation::SameFile));
         }
         // Nor is anything emptied but what the decision was about.
-        if self.dest_file().is_some_and(|seen| seen.id != stat.id) {
+        if self.dest_file().is_some_and(|seen| {
+            seen.id != stat.id && !self.is_copied_up(place, &file, &stat, &seen)
+        }) {
             return Err(create_error(place, Errno::STALE));
         }
         if plan == FilePlan::Supersede {
@@ -375,6 +386,23 @@ impl Entry {
         Ok(Some(Staged::existing(file, stat.kind != Kind::File)))
     }
 
+    /// Whether the file that was `seen` is the one that is open now, which the filesystem has made of it in order to open it.
+    fn is_copied_up(&self, place: Place<'_>, file: &OwnedFd, now: &Stat, seen: &Stat) -> bool {
+        let facts = |stat: &Stat| {
+            (
+                stat.kind,
+                stat.mode,
+                stat.uid,
+                stat.gid,
+                stat.size,
+                stat.times.modified,
+            )
+        };
+        let flags = self.dest_flags();
+        let named = sys::stat_at(place.pair.dest(), place.names.dest, flags.follow);
+        is_overlay(file) && facts(now) == facts(seen) && named.is_ok_and(|named| named.id == now.id)
+    }
+
     /// Makes a file that is to take the place of one that is there, and has all that is known about that one but its data.
     ///
     /// # Errors
@@ -395,6 +423,7 @@ impl Entry {
             timestamps: false,
             links: false,
             xattrs: Effort::Required,
+            context: Effort::Required,
             ..Preserve::all()
         };
         let mut first = Ok(());
@@ -404,7 +433,7 @@ impl Entry {
         if attributes.change_with_data() {
             return Err(Errno::OPNOTSUPP);
         }
-        let dest = Staged::beside(place.pair.dest(), place.names.dest, Taken::Yes, 0o600)?;
+        let dest = Staged::beside(place, Taken::Yes, 0o600)?;
         let made = sys::fstat(&dest.file)?;
         let has = Has {
             owner: Some((made.uid, made.gid)),
@@ -418,7 +447,18 @@ impl Entry {
         let given = sys::fstat(&dest.file)?;
         let is_twin = (given.uid, given.gid, given.mode) == (stat.uid, stat.gid, stat.mode)
             && sys::inode_flags(&dest.file) == sys::inode_flags(file);
-        if is_twin { Ok(dest) } else { Err(Errno::PERM) }
+        if !is_twin {
+            return Err(Errno::PERM);
+        }
+        // It could have that file's attributes. It gets the source's at the end, and nobody who may not read that must be able
+        // to read it before.
+        if cx.options.preserve.mode {
+            if cx.options.preserve.ownership && (given.uid, given.gid) != (made.uid, made.gid) {
+                sys::set_owner(&dest.file, Some(made.uid), Some(made.gid))?;
+            }
+            sys::set_mode(&dest.file, 0o600)?;
+        }
+        Ok(dest)
     }
 
     /// The mode that a new file is made with, and what it has then.
@@ -442,8 +482,10 @@ impl Entry {
         // write: neither asks the superuser.
         let written_later = data::is_large(&self.stat) || preserve.xattrs != Effort::No;
         let read_only = wanted & 0o200 == 0 && written_later && !cx.process.superuser;
-        if read_only || (preserve.ownership && !right_owner) {
-            // Its group and others must not read it before it is theirs.
+        let is_public = !dir.is_fresh();
+        if read_only || (preserve.ownership && !right_owner) || (preserve.mode && is_public) {
+            // Its group and others must not read it before it is theirs, nor before its ACL says who is who. (In a directory
+            // that this run made, and that gets its mode at the end, nobody else can be.)
             has.private_until = Some(wanted & !cx.process.umask.unwrap_or(0o077));
             let private = wanted & 0o700;
             return (if read_only { private | 0o600 } else { private }, has);

@@ -123,7 +123,8 @@ impl Modes {
         if self.default {
             Some((0o777 & !self.umask) | (made.mode & 0o7000) | (self.wanted & 0o1000))
         } else if self.private {
-            Some(self.wanted & !self.umask)
+            // A directory inherits this one bit.
+            Some((self.wanted & !self.umask) | (made.mode & 0o2000))
         } else if missing != 0 {
             // Group's and others' bits are as the kernel made them, from the umask or a default ACL.
             Some(made.mode & !missing)

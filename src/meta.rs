@@ -219,12 +219,15 @@ impl Attributes {
         failed: &mut dyn FnMut(Failure),
     ) {
         let mut mode = self.stat.mode;
+        let mut private_until = has.private_until;
         if preserve.ownership && has.owner != Some((self.stat.uid, self.stat.gid)) {
             match self.give_owner(dest, process) {
                 Ok(true) => {}
                 Ok(false) => mode &= 0o777,
                 Err(errno) => {
-                    mode &= 0o777;
+                    // Who has the group's bits is unknown.
+                    mode &= 0o700;
+                    private_until = private_until.map(|mode| mode & 0o700);
                     failed(Failure {
                         operation: Operation::Ownership,
                         errno,
@@ -240,7 +243,7 @@ impl Attributes {
         let mode = if preserve.mode {
             Some(mode)
         } else {
-            has.private_until
+            private_until
         };
         if let Some(mode) = mode
             && self.stat.kind != Kind::Symlink

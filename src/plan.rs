@@ -218,17 +218,22 @@ impl Plan {
     ///
     /// The system does not give as many threads.
     pub fn start(self, threads: usize) -> Result<(Pool, Job<Report>), BuildError> {
-        let builder = Pool::builder().tables(Tables::PerWorker);
+        let tables = Tables::best();
+        let builder = Pool::builder().tables(tables);
         if threads == 0 {
-            return self.start_tuned(builder);
+            return self.start_tuned(builder, tables);
         }
         let pool = builder.threads(threads).build()?;
-        let job = start(&pool, self.controls(), move || self.copy(Tables::PerWorker));
+        let job = start(&pool, self.controls(), move || self.copy(tables));
         Ok((pool, job))
     }
 
     /// Starts the copy with as many workers as processors, and a tuner that finds out how many there should be.
-    fn start_tuned(self, builder: PoolBuilder) -> Result<(Pool, Job<Report>), BuildError> {
+    fn start_tuned(
+        self,
+        builder: PoolBuilder,
+        tables: Tables,
+    ) -> Result<(Pool, Job<Report>), BuildError> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let most = MOST_TUNED.max(cores);
         let gate = Arc::new(Gate::new(most, cores));
@@ -238,7 +243,7 @@ impl Plan {
         let own = Arc::clone(&tuner);
         let job = start(&pool, self.controls(), move || {
             let tuned = Tuned(own);
-            let mut report = self.copy(Tables::PerWorker);
+            let mut report = self.copy(tables);
             let busy = tuned.0.stop();
             report.workers = busy.most();
             report.busy = Some(busy);
@@ -355,7 +360,10 @@ fn exactly(
         return Err(Error::new(Operation::ParentsTarget, dest));
     }
     let mut dest = dest;
-    if sources.contains(&dest)
+    // Letter by letter, as cp does.
+    if sources
+        .iter()
+        .any(|source| source.as_os_str() == dest.as_os_str())
         && let Some(backup) = onto_itself(&dest, options)?
     {
         dest = backup;

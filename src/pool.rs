@@ -286,6 +286,8 @@ impl PoolBuilder {
                         crew.threads.0.push(handle);
                         Ok(())
                     }
+                    // A pool that finds out how many it should be begins with those that it gets.
+                    Err(_) if self.gate.is_some() && !crew.threads.0.is_empty() => Ok(()),
                     Err(cause) => {
                         let kind = cause.kind();
                         refusal = Some(cause);
@@ -334,7 +336,7 @@ impl PoolBuilder {
                 let _ = limit::background();
             }
             if tables == Tables::PerWorker {
-                // Refused (by a sandbox, say), the worker goes on with what it shares, which is only slower.
+                // Refused (to this thread alone: see [`Tables::best`]), the worker goes on with what it shares.
                 let _ = sys::unshare_thread();
             }
             if let Some(gate) = gate {

@@ -1,7 +1,7 @@
 //! Questions about files that would be replaced (`-i`), and where the answers come from.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader};
+use std::io::{self, BufRead, BufReader, Seek, SeekFrom};
 use std::os::fd::AsFd;
 
 use poolcp::{Canceller, Question, quote};
@@ -40,6 +40,17 @@ impl Answers {
         let mut line = Vec::new();
         let read = self.0.read_until(b'\n', &mut line);
         read.is_ok() && matches!(line.first(), Some(b'y' | b'Y'))
+    }
+}
+
+impl Drop for Answers {
+    /// Gives back what was read and not used, where that is possible: it is for the next command of a script.
+    fn drop(&mut self) {
+        let unused = i64::try_from(self.0.buffer().len()).unwrap_or(0);
+        if unused > 0 {
+            // Not from a pipe or a terminal.
+            let _ = self.0.get_ref().seek(SeekFrom::Current(-unused));
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! A directory is pruned when all of its entries are copied, and all of theirs: a file that was moved in the source has its
 //! new name before it loses its old one, unless that is met first. Nothing is removed
 //! - where the source's listing was not complete,
-//! - once anything could not be copied, or the copy was told to stop,
+//! - once anything could not be copied, or the copy was told to stop; but what is in the way is removed as long as there is
+//!   something to take its place,
 //! - that the filter protects, or that is on another filesystem, or that is the source of this copy.
 //!
 //! What is removed is reached from open directories and never through a symbolic link, however it is moved meanwhile. A tree
@@ -85,6 +86,7 @@ pub(crate) fn remove_instead(cx: &Context, place: Place<'_>, kind: Kind) -> Resu
     };
     match removal.remove(place.pair.dest(), place.names.dest, kind) {
         Removed::All => Ok(()),
+        Removed::NotAll if cx.is_cancelled() => Err(place.refused(Operation::Interrupted)),
         Removed::NotAll => Err(place.dest_error(Operation::Remove, Errno::NOTEMPTY)),
     }
 }
@@ -161,6 +163,9 @@ struct Level {
 
 impl Removal<'_> {
     fn remove(mut self, dir: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> Removed {
+        if self.is_over() {
+            return Removed::NotAll;
+        }
         match self.remove_tree(dir, name, kind) {
             Ok(removed) => removed,
             Err(errno) => self.fail(errno),
@@ -178,6 +183,9 @@ impl Removal<'_> {
             let (mut here, level) = self.enter(top, name, dev)?;
             let mut levels = vec![level];
             while let Some(level) = levels.last_mut() {
+                if self.is_over() {
+                    return Ok(Removed::NotAll);
+                }
                 let Some((name, kind)) = level.entries.next() else {
                     let Some(done) = levels.pop() else { break };
                     match levels.last_mut() {
@@ -216,6 +224,12 @@ impl Removal<'_> {
             }
         }
         Ok(self.unlink(top, name))
+    }
+
+    /// Whether nothing more may be removed.
+    fn is_over(&self) -> bool {
+        let spares = || !self.in_the_way && !self.cx.may_delete(|| self.path.clone());
+        self.cx.is_cancelled() || spares()
     }
 
     /// Opens and lists a directory.

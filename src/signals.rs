@@ -2,7 +2,7 @@
 //!
 //! | signal | |
 //! |---|---|
-//! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported; a second one ends the process at once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example. |
+//! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported, and the process ends as by the signal itself: a shell stops its script for Ctrl-C only then. A second one ends the process at once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example. |
 //! | SIGUSR1 | One line about how far the copy is, as dd(1) prints one: at any time, terminal or not, and by the name `cp`, too. By itself it would end the process, which nobody wants who sends it. |
 //! | SIGTSTP | The live view is taken away before the process stops. |
 //!
@@ -10,6 +10,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -46,7 +47,7 @@ impl Signals {
                 continue;
             }
             // In this order: it looks at the flag before it is set.
-            flag::register_conditional_shutdown(signal, 128 + signal, canceller.flag())?;
+            flag::register_conditional_default(signal, canceller.flag())?;
             // Cannot fail to convert: they are small.
             let number = signal.unsigned_abs() as usize;
             flag::register_usize(signal, Arc::clone(&signals.last), number)?;
@@ -61,11 +62,13 @@ impl Signals {
         Ok(signals)
     }
 
-    /// What a shell expects as the exit code of a process that a signal ended; `None` if none came.
-    pub fn exit_code(&self) -> Option<u8> {
-        match self.last.load(Ordering::Relaxed) {
-            0 => None,
-            signal => u8::try_from(128 + signal).ok(),
+    /// Ends the process as the signal would have that has stopped the copy; does nothing if none came.
+    pub fn end_process(&self) {
+        let signal = i32::try_from(self.last.load(Ordering::Relaxed)).unwrap_or(0);
+        if signal != 0 {
+            // Refused, the exit code is what a shell makes of it.
+            let _ = emulate_default_handler(signal);
+            process::exit(128 + signal);
         }
     }
 

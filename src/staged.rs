@@ -28,7 +28,7 @@ use crate::data::Failure;
 use crate::dir::{Dir, Place};
 use crate::error::Operation;
 use crate::path::split;
-use crate::sys::{self, Errno, Kind, Stat};
+use crate::sys::{self, Errno, FileId, Kind, Stat};
 
 /// What the names of staged files begin with; 16 hexadecimal digits, a dash and a number follow.
 const PREFIX: &str = ".poolcp-";
@@ -41,8 +41,16 @@ pub(crate) struct Staged<'a> {
     pub is_stream: bool,
     /// Removes the name of a new file; `None` if the file was there before.
     guard: Option<RemoveOnDrop<'a>>,
-    /// The name that a file beside it takes, and whether that may be taken.
-    takes: Option<(&'a OsStr, Taken)>,
+    /// Where a file goes that is beside its name.
+    takes: Option<Takes<'a>>,
+}
+
+/// The name that a staged file takes.
+struct Takes<'a> {
+    name: &'a OsStr,
+    taken: Taken,
+    /// The file itself: what has its first name at the end may be another.
+    id: FileId,
 }
 
 /// What a staged file finds under the name that it takes.
@@ -67,22 +75,23 @@ impl<'a> Staged<'a> {
         })
     }
 
-    /// Makes a file that will take the name `name`.
-    pub(crate) fn beside(
-        dir: BorrowedFd<'a>,
-        name: &'a OsStr,
-        taken: Taken,
-        mode: u32,
-    ) -> sys::Result<Self> {
-        let (file, temporary) = make_temporary(dir, name, |temporary| {
+    /// Makes a file that will take the destination's name.
+    pub(crate) fn beside(place: Place<'a>, taken: Taken, mode: u32) -> sys::Result<Self> {
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        let ((file, id), temporary) = make_temporary(place, |temporary| {
             let file = sys::create_file(dir, temporary, mode)?;
-            match sys::lock_file(&file) {
-                // Somebody took it for a dead run's, before it was locked.
-                Ok(()) if sys::fstat(&file)?.nlink == 0 => Err(Errno::EXIST),
-                Err(Errno::WOULDBLOCK) => Err(Errno::EXIST),
+            let is_locked = match sys::lock_file(&file) {
+                Ok(()) => true,
+                Err(Errno::WOULDBLOCK) => return Err(Errno::EXIST),
                 // A filesystem without locks has nobody who could sweep, either.
-                Ok(()) | Err(_) => Ok(file),
+                Err(_) => false,
+            };
+            let stat = sys::fstat(&file)?;
+            if is_locked && stat.nlink == 0 {
+                // Somebody took it for a dead run's, before it was locked.
+                return Err(Errno::EXIST);
             }
+            Ok((file, stat.id))
         })?;
         let guard = RemoveOnDrop {
             dir,
@@ -92,7 +101,7 @@ impl<'a> Staged<'a> {
             file,
             is_stream: false,
             guard: Some(guard),
-            takes: Some((name, taken)),
+            takes: Some(Takes { name, taken, id }),
         })
     }
 
@@ -119,11 +128,20 @@ impl<'a> Staged<'a> {
         let Some(mut guard) = self.guard else {
             return close(self.file);
         };
-        if let Some((name, taken)) = self.takes {
+        if let Some(Takes { name, taken, id }) = self.takes {
             // The lock goes with the last descriptor: it is held until the name is taken.
             let lock = sys::duplicate(&self.file).map_err(failed(Operation::Close))?;
             close(self.file)?;
-            sys::rename(guard.dir, &guard.name, name, taken == Taken::Yes)
+            let is_it = |stat: Stat| {
+                if stat.id == id {
+                    Ok(())
+                } else {
+                    Err(Errno::STALE)
+                }
+            };
+            sys::stat_at(guard.dir, &guard.name, false)
+                .and_then(is_it)
+                .and_then(|()| sys::rename(guard.dir, &guard.name, name, taken == Taken::Yes))
                 .map_err(failed(Operation::Commit))?;
             drop(lock);
         } else if is_silent {
@@ -157,7 +175,7 @@ pub(crate) fn replace(
     make: impl Fn(&OsStr) -> sys::Result<()>,
 ) -> sys::Result<()> {
     let (dir, name) = (place.pair.dest(), place.names.dest);
-    let ((), temporary) = make_temporary(dir, name, make)?;
+    let ((), temporary) = make_temporary(place, make)?;
     let renamed = sys::rename(dir, &temporary, name, true);
     // Two names of one file are left as they are by rename(2), and so is anything after an error.
     match sys::unlink(dir, &temporary) {
@@ -166,18 +184,33 @@ pub(crate) fn replace(
     }
 }
 
-/// Makes something under a name that is free, next to `name`, and returns that name with it. One name always leads to the same
-/// first try, so that a run that is repeated finds what it left.
+/// Makes something under a name that is free, next to the destination's, and returns that name with it. One name always leads to
+/// the same first try, so that a run that is repeated finds what it left. What has such a name in the source is going to have it
+/// here, too, and is no less to be copied than anything else: it has the name for itself.
 fn make_temporary<T>(
-    dir: BorrowedFd<'_>,
-    name: &OsStr,
+    place: Place<'_>,
     make: impl Fn(&OsStr) -> sys::Result<T>,
 ) -> sys::Result<(T, OsString)> {
+    let (dir, name) = (place.pair.dest(), place.names.dest);
     let (parent, base) = split(name);
+    let (source_parent, _) = split(place.names.source);
+    let is_copied = |name: &str| {
+        let name = Path::new(source_parent).join(name);
+        sys::stat_at(place.pair.source(), name.as_os_str(), false).is_ok()
+    };
+    if sys::is_append_only(dir, parent) {
+        // What is made there stays there, under its name.
+        return Err(Errno::PERM);
+    }
     let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(base);
     let mut number = 0_u64;
     loop {
-        let temporary = Path::new(parent).join(format!("{PREFIX}{hash:016x}-{number}"));
+        let temporary = format!("{PREFIX}{hash:016x}-{number}");
+        if is_copied(&temporary) {
+            number += 1;
+            continue;
+        }
+        let temporary = Path::new(parent).join(temporary);
         match make(temporary.as_os_str()) {
             Ok(made) => return Ok((made, temporary.into_os_string())),
             Err(Errno::EXIST) if sweep_one(dir, temporary.as_os_str()) => {}
@@ -233,8 +266,10 @@ fn sweep_file(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> bool {
     let Ok(file) = sys::open_for_lock(dir, name) else {
         return false;
     };
-    let is_it = sys::fstat(&file).is_ok_and(|now| now.id == stat.id);
-    is_it && sys::lock_file(file.as_fd()).is_ok() && sys::unlink(dir, name).is_ok()
+    // Until it is locked, somebody else may remove it and make another of that name.
+    let is_it = || sys::fstat(&file).is_ok_and(|now| now.id == stat.id);
+    let has_name = || sys::stat_at(dir, name, false).is_ok_and(|now| now.id == stat.id);
+    is_it() && sys::lock_file(file.as_fd()).is_ok() && has_name() && sys::unlink(dir, name).is_ok()
 }
 
 /// Far more than between the making of a link and its renaming.

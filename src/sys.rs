@@ -10,7 +10,8 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags,
@@ -191,13 +192,33 @@ pub(crate) struct SourceFlags {
     pub no_atime: bool,
 }
 
+/// How long a lease may keep us from a file: the kernel ends it after `/proc/sys/fs/lease-break-time`, 45 seconds by default.
+const LONGEST_LEASE: Duration = Duration::from_secs(60);
+
+/// Opens what was thought to be a regular file, and therefore without waiting. If another process has a lease on it (a file
+/// server, say), that is told to give it back, and open(2) fails with `EWOULDBLOCK` until it has: that is waited for.
+fn open_at_once(open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
+    let begun = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match open(OFlags::NONBLOCK) {
+            Err(Errno::WOULDBLOCK) if begun.elapsed() < LONGEST_LEASE => {
+                thread::sleep(pause);
+                pause = (pause * 2).min(Duration::from_millis(50));
+            }
+            opened => return opened,
+        }
+    }
+}
+
 /// Opens a source file for reading. A terminal does not become the process's own.
 pub(crate) fn open_source(dir: impl AsFd, name: &OsStr, flags: SourceFlags) -> Result<OwnedFd> {
-    let mut more = OFlags::NOCTTY;
-    if !flags.wait {
-        more |= OFlags::NONBLOCK;
+    let open = |more| open_for_reading(&dir, name, flags, OFlags::NOCTTY | more);
+    if flags.wait {
+        open(OFlags::empty())
+    } else {
+        open_at_once(open)
     }
-    open_for_reading(dir, name, flags, more)
 }
 
 /// Opens a source directory, for reading and as the place that its entries are reached from.
@@ -300,10 +321,12 @@ pub(crate) fn open_dest(dir: impl AsFd, name: &OsStr, flags: DestFlags) -> Resul
     if !flags.follow {
         oflags |= OFlags::NOFOLLOW;
     }
-    if !flags.wait {
-        oflags |= OFlags::NONBLOCK;
+    let open = |more| rustix::fs::openat(&dir, name, oflags | more, Mode::empty());
+    if flags.wait {
+        open(OFlags::empty())
+    } else {
+        open_at_once(open)
     }
-    rustix::fs::openat(dir, name, oflags, Mode::empty())
 }
 
 /// A descriptor that stands for what has a name now, a symbolic link itself included, and does nothing to it.
@@ -711,6 +734,13 @@ pub(crate) fn inode_flags(fd: impl AsFd) -> Option<u32> {
         .map(|flags| flags.bits())
 }
 
+/// Whether names can be added to a directory, and neither removed nor changed (`chattr +a`).
+pub(crate) fn is_append_only(dir: impl AsFd, name: &OsStr) -> bool {
+    use rustix::fs::{StatxAttributes, StatxFlags};
+    let looked = rustix::fs::statx(dir, name, AtFlags::empty(), StatxFlags::empty());
+    looked.is_ok_and(|stat| stat.stx_attributes.contains(StatxAttributes::APPEND))
+}
+
 /// Whether an open file has an extended attribute.
 pub(crate) fn has_xattr(fd: impl AsFd, attribute: &CStr) -> Result<bool> {
     let mut got = rustix::fs::fgetxattr(&fd, attribute, &mut [0_u8; 0]);
@@ -788,6 +818,16 @@ pub(crate) fn unshare_thread() -> Result<()> {
     let home: &'static OwnedFd = Box::leak(Box::new(home));
     HOME.set(Some(home.as_fd()));
     Ok(())
+}
+
+/// Whether [`unshare_thread`] is allowed, as far as can be known beforehand: a sandbox (a container's seccomp profile, say) may
+/// refuse the call whatever it is to do, and here it is to do nothing.
+pub(crate) fn may_unshare() -> bool {
+    // SAFETY: without flags nothing is changed.
+    #[allow(unsafe_code)]
+    unsafe {
+        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::empty()).is_ok()
+    }
 }
 
 /// Makes an open directory the thread's working directory, if the thread has one of its own. [`cwd`] stays what it was.

@@ -188,6 +188,10 @@ impl DirTask {
         let (dir, name) = (place.pair.source(), place.names.source);
         let stat = sys::stat_at(dir, name, self.follow)
             .map_err(|errno| place.source_error(Operation::Stat, errno))?;
+        if merging(cx, place, &stat, self.follow)? == Merging::Instead {
+            // What is in the way stays, where nothing comes in its place.
+            return Err(place.source_error(Operation::List, Errno::ACCESS));
+        }
         let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };

@@ -1540,6 +1540,21 @@ const SCRIPTS: &[&str] = &[
      cp -r -f b s/b d",
     "mkdir s s/dir
      cp -r -n s/dir s/. s",
+    "mkdir -p s/sub d; chmod 2775 d; chgrp 4321 d
+     cp -r --preserve=ownership s d",
+    "echo a >a; echo b >b; echo c >c; echo d >d; printf 'y\ny\n' >answers
+     { cp -i a b; cp -i c d; cat; } <answers",
+    "mkdir d; echo a >d/a
+     cp -bf d//a d/a",
+    "chmod 777 .; truncate -s 2M a
+     ulimit -u 1; setpriv --reuid=65534 --regid=65534 --clear-groups cp a b",
+    "echo a >a; mkdir s; echo b >s/b; chmod 640 a s/b; chmod 755 s; chown -R 12:1234 a s
+     setpriv --bounding-set=-chown cp -p a b; setpriv --bounding-set=-chown cp -a s d",
+    "mkdir d e; echo old >d/old; echo a >a; truncate -s 5M e/big; chattr +a d
+     cp e/big d; cp a d/old; cp -r e d; chattr -a d",
+    "mkdir L m; echo a >a
+     unshare -m sh -c 'mount -t tmpfs t L; mkdir L/l L/u L/w; echo old >L/l/g; ln L/l/g L/l/h; \
+     mount -t overlay -o lowerdir=L/l,upperdir=L/u,workdir=L/w o m; cp a m/g; cat m/g m/h >seen'",
     "mkdir b d; seq 100000 >b/a; ln -s d/b l; mkdir d/b; echo b >d/b/c
      cp -rH b l d",
 ];

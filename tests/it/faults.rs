@@ -22,6 +22,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -697,7 +698,7 @@ impl Stage {
         let trace = self.trace();
         let workers: BTreeSet<u32> = trace
             .iter()
-            .filter(|(_, call, _)| call == "unshare")
+            .filter(|(_, call, flags)| call == "unshare" && flags.starts_with("CLONE_F"))
             .map(|(thread, ..)| *thread)
             .collect();
         trace
@@ -1055,4 +1056,45 @@ fn descriptors_may_be_shared() {
     let copy = sandbox.poolcp(["-a", "-j4", "source", "copy"]);
     copy.traced(&["--inject", "unshare:error=EPERM"]).ok();
     assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "-a");
+}
+
+#[test]
+fn few_descriptors_may_be_shared_by_many() {
+    needs!(Strace);
+    let sandbox = Sandbox::in_memory();
+    for chain in 0..30 {
+        let mut path = format!("source/{chain}");
+        for depth in 0..30 {
+            path = format!("{path}/{depth}");
+            sandbox.file(format!("{path}/file"), 10);
+        }
+    }
+    for workers in ["-j32", "-jauto"] {
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        let copy = sandbox.poolcp(["-r", workers, "source", "copy"]);
+        let refused = ["--inject", "unshare:error=EPERM"];
+        copy.max_open_files(512).traced(&refused).ok();
+        let facts = |name| Snapshot::of(&sandbox.path(name)).without(&["mtime"]);
+        assert_same(&facts("source"), &facts("copy"), workers);
+    }
+}
+
+#[test]
+fn a_lease_is_waited_for() {
+    needs!(Strace);
+    let sandbox = Sandbox::in_memory();
+    let source = sandbox.file("source", 100_000);
+    let dest = sandbox.file("dest", 10);
+    // What the kernel says as long as another process has not given back its lease (fcntl(2)).
+    let leased = ["--inject", "openat:error=EAGAIN:when=1..5"];
+    for name in ["source", "dest"] {
+        for force in ["-f", "-v"] {
+            fs::write(&dest, "old").expect("write");
+            let inode = fs::metadata(&dest).expect("metadata").ino();
+            let copy = sandbox.poolcp([force, "--atomic=never", "source", "dest"]);
+            copy.traced(&[&["-P", name][..], &leased].concat()).ok();
+            assert!(fs::read(&source).expect("read") == fs::read(&dest).expect("read"));
+            assert_eq!(fs::metadata(&dest).expect("metadata").ino(), inode);
+        }
+    }
 }

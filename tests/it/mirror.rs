@@ -7,7 +7,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, OnceLock};
 
+use poolcp::{Canceller, Delete, Event, Interest, Observer, Options, Plan, Target};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -407,6 +409,66 @@ fn a_second_run_looks_at_each_file_twice_and_no_more() {
             source
                 .difference(&Snapshot::of(&sandbox.path("copy")))
                 .is_none()
+        );
+    }
+}
+
+#[test]
+fn what_cannot_be_read_takes_nobodys_place() {
+    needs!(Root, OrdinaryUser);
+    let sandbox = Sandbox::new();
+    chmod(&sandbox.file("source/file", 10), 0);
+    chmod(&sandbox.dir("source/dir"), 0);
+    sandbox.file("copy/file/in/the/way", 10);
+    sandbox.file("copy/dir", 10);
+    sandbox.give_to_ordinary_user();
+    let before = Snapshot::of(&sandbox.path("copy"));
+    let mirror = ["-rT", "--delete", "source", "copy"];
+    sandbox.poolcp(mirror).by_ordinary_user().fails(&[
+        "cannot open 'source/file' for reading: Permission denied",
+        "cannot access 'source/dir': Permission denied",
+    ]);
+    assert!(
+        before
+            .difference(&Snapshot::of(&sandbox.path("copy")))
+            .is_none()
+    );
+}
+
+#[test]
+fn nothing_more_is_removed_once_the_copy_is_stopped() {
+    struct Stop(OnceLock<Canceller>);
+    impl Observer for Stop {
+        fn interest(&self) -> Interest {
+            Interest::Entries
+        }
+        fn entry(&self, event: &Event) {
+            if matches!(event, Event::Deleted { .. }) {
+                self.0.get().expect("set before the start").cancel();
+            }
+        }
+    }
+    for extraneous in ["copy/dir/", "copy/"] {
+        let sandbox = Sandbox::new();
+        sandbox.file("source/file", 1);
+        for i in 0..500 {
+            sandbox.file(format!("{extraneous}{i}"), 1);
+        }
+        let mut options = Options::archive();
+        options.delete = Delete::Extraneous;
+        let stop = Arc::new(Stop(OnceLock::new()));
+        let target = Target::Exactly(sandbox.path("copy"));
+        let plan = Plan::resolve([sandbox.path("source")], target, options).expect("plan");
+        stop.0.set(plan.canceller()).expect("once");
+        let plan = plan.observer(stop);
+        let (pool, job) = plan.start(4).expect("start");
+        let report = job.join().expect("join");
+        pool.join();
+        assert!(report.cancelled);
+        assert!(
+            (1..=4).contains(&report.stats.deleted),
+            "{:?}",
+            report.stats
         );
     }
 }

@@ -269,3 +269,32 @@ fn what_git_ignores_is_left_out() {
         .collect();
     assert_eq!(copied("repository/lib"), of_lib);
 }
+
+#[test]
+fn the_repository_is_found_from_each_operand() {
+    let sandbox = Sandbox::new();
+    sandbox.dir("top/.git");
+    fs::write(sandbox.path("top/.gitignore"), "*.o\n").expect("write");
+    let dirs = ["a", "b", "c"];
+    for dir in dirs {
+        sandbox.file(format!("top/{dir}/sub/x.o"), 1);
+        sandbox.file(format!("top/{dir}/sub/x.c"), 1);
+    }
+    sandbox.dir("top/copy");
+    for (dir, workers) in dirs.iter().zip(["-j1", "-j2", "-j8"]) {
+        sandbox.dir(format!("top/{dir}/copy"));
+        let to = format!("{dir}/copy");
+        let copy = [
+            "-r",
+            "--gitignore",
+            workers,
+            "a/sub",
+            "b/sub/.",
+            "c/sub/.",
+            &to,
+        ];
+        sandbox.poolcp(copy).inside("top").ok();
+        let copied = files(&sandbox.path(format!("top/{to}")));
+        assert_eq!(copied, ["sub/x.c", "x.c"].map(str::to_owned).into());
+    }
+}

@@ -98,6 +98,12 @@ fn too_few_threads_are_told() {
         .poolcp(["-r", "-j2", "source", "copy"])
         .max_threads(8)
         .ok();
+    // Who leaves the number to the program gets a copy as long as there is one thread for it: the waiting one has the other.
+    for threads in 2..=4 {
+        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        let copy = sandbox.poolcp(["-r", "source", "copy"]);
+        copy.max_threads(threads).ok();
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -168,7 +169,7 @@ impl Session {
         kill_process(self.pid(), signal).expect("send a signal");
     }
 
-    /// Waits for its end, and returns the exit code and the screen.
+    /// Waits for its end, and returns the exit code, as a shell has it, and the screen.
     #[track_caller]
     fn end(&mut self) -> (Option<i32>, Vec<String>) {
         let begin = Instant::now();
@@ -181,7 +182,8 @@ impl Session {
         };
         // What was written last may still be on its way.
         thread::sleep(Duration::from_millis(100));
-        (status.code(), self.screen())
+        let by_signal = || status.signal().map(|signal| 128 + signal);
+        (status.code().or_else(by_signal), self.screen())
     }
 }
 
