@@ -97,7 +97,7 @@ const RUNNING: f64 = 0.95;
 const BUSY: f64 = 0.65;
 
 /// Below this share, waiting is what most of the time goes to: the number may grow in leaps.
-const WAITING: f64 = 0.35;
+const WAITING: f64 = 0.5;
 
 /// From this share on, all but nothing but waiting goes on: the number may grow without a measure of throughput.
 const BLOCKED: f64 = 0.8;

@@ -251,6 +251,14 @@ impl Bench {
             tamper::check_verification(self.scratch.path())?;
         }
         println!("{}", table::header(&self.results));
+        let _kept = if !self.arguments.is_test && memory::is_given_back() {
+            eprintln!(
+                "peers: keeping memory from being given back to the host; that takes a minute"
+            );
+            Some(memory::Kept::new()?)
+        } else {
+            None
+        };
         for group in cells(&self.arguments) {
             self.measure_group(&group)?;
         }

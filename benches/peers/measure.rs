@@ -15,8 +15,7 @@
 //!   threads nearby.
 //!
 //! In the first round each copy is compared with the source. After every run the copy is removed and the
-//! filesystem settles, outside the clock; and before every run on tmpfs the machine gets ready as much memory as the copy needs
-//! ([`memory::touch`]).
+//! filesystem settles, outside the clock.
 
 use std::fs;
 use std::io;
@@ -30,7 +29,6 @@ use crate::arguments::Arguments;
 use crate::contestant::{Contestant, Mode, POOLCP, Variant};
 use crate::filesystem::{self, Cache, Filesystem, Kind};
 use crate::limit::{self, Task};
-use crate::memory;
 use crate::random::SplitMix64;
 use crate::results::{Cell, Entry};
 use crate::runner::{self, Outcome, Usage};
@@ -343,7 +341,6 @@ impl Run<'_> {
         match way {
             Way::Line(variant) => {
                 filesystem.chill(drop_caches)?;
-                self.touch_memory();
                 contestant.warm_program();
                 runner::run(&variant.pipeline(&source, &copy), self.patience)
             }
@@ -357,15 +354,8 @@ impl Run<'_> {
                 };
                 let ready = limit::prepare(&task, LONGEST_COPY)?;
                 filesystem.chill(drop_caches)?;
-                self.touch_memory();
                 ready.go(self.patience)
             }
-        }
-    }
-
-    fn touch_memory(&self) {
-        if !self.arguments.is_test && self.stage.kind == Kind::Tmpfs {
-            memory::touch(filesystem::needed(self.stage.demand));
         }
     }
 
