@@ -69,8 +69,7 @@ pub(crate) struct Process {
     pub superuser: bool,
     pub uid: u32,
     pub gid: u32,
-    /// `None` where it cannot be known.
-    pub umask: Option<u32>,
+    pub umask: u32,
     /// What cannot be done through a descriptor can be done through its link in /proc.
     pub has_proc: bool,
 }
@@ -83,8 +82,8 @@ impl Process {
             superuser: sys::is_superuser(),
             uid,
             gid,
-            umask,
-            // That is where it comes from.
+            umask: umask.unwrap_or_else(sys::umask_by_setting),
+            // That is where it comes from, if anywhere.
             has_proc: umask.is_some(),
         }
     }

@@ -223,8 +223,9 @@
 //!    being copied.
 //! 7. There is one decision path, and nothing is touched before it ends: `decide.rs`. A question that it asks for is answered by
 //!    the observer; the binary's main thread does that, and workers never read standard input.
-//! 8. Memory is bounded by the depth of the tree, its widest directory, and the inodes that have names outside of what is
-//!    copied (`links.rs`) or, where operands overlap, are symbolic links (`operands.rs`); open files by the number of workers.
+//! 8. Memory is bounded by the depth of the tree, its widest directory, the parts with data that the sparse files under way
+//!    have (`data.rs`), and the inodes that have names outside of what is copied (`links.rs`) or, where operands overlap, are
+//!    symbolic links (`operands.rs`); open files by the number of workers.
 //!
 //! # What the workers share
 //!

@@ -486,14 +486,14 @@ impl Entry {
         if read_only || (preserve.ownership && !right_owner) || (preserve.mode && is_public) {
             // Its group and others must not read it before it is theirs, nor before its ACL says who is who. (In a directory
             // that this run made, and that gets its mode at the end, nobody else can be.)
-            has.private_until = Some(wanted & !cx.process.umask.unwrap_or(0o077));
+            has.private_until = Some(wanted & !cx.process.umask);
             let private = wanted & 0o700;
             return (if read_only { private | 0o600 } else { private }, has);
         }
         if !has.acl {
-            has.mode = cx.process.umask.map(|umask| wanted & !umask);
+            has.mode = Some(wanted & !cx.process.umask);
         } else if preserve.default_mode {
-            has.private_until = Some(wanted & !cx.process.umask.unwrap_or(0o022));
+            has.private_until = Some(wanted & !cx.process.umask);
         }
         (wanted, has)
     }

@@ -100,7 +100,7 @@ struct Modes {
 impl Modes {
     fn new(cx: &Context, source: &Stat) -> Self {
         let preserve = &cx.options.preserve;
-        let umask = cx.process.umask.unwrap_or(0o022);
+        let umask = cx.process.umask;
         let mut wanted = source.mode & 0o1777;
         if preserve.default_mode {
             wanted |= 0o777;

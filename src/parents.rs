@@ -187,8 +187,7 @@ fn make_missing(
     tell_made(cx, source, dest);
     let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), true)
         .map_err(|errno| error(Operation::ParentFacts, errno))?;
-    let umask = cx.process.umask.unwrap_or(0o022);
-    let mode_at_end = stat.mode | (omitted & !umask);
+    let mode_at_end = stat.mode | (omitted & !cx.process.umask);
     if stat.mode & 0o700 != 0o700 {
         sys::set_mode_at(sys::cwd(), dest.as_os_str(), stat.mode | 0o700)
             .map_err(|errno| error(Operation::SetPermissions, errno))?;

@@ -659,10 +659,11 @@ pub(crate) fn set_times_at(dir: impl AsFd, name: &OsStr, times: Times) -> Result
     rustix::fs::utimensat(dir, name, &timestamps(times), AtFlags::SYMLINK_NOFOLLOW)
 }
 
-/// The path by which the kernel offers a name in an open directory, for the calls that know paths only. It needs /proc.
+/// A path of a name in an open directory, for the calls that know paths only. It holds until this thread enters another
+/// directory; where the thread has no working directory of its own it needs /proc.
 fn path_of(dir: impl AsFd, name: &OsStr) -> OsString {
     let fd = dir.as_fd().as_raw_fd();
-    if fd == rustix::fs::CWD.as_raw_fd() || name.as_bytes().starts_with(b"/") {
+    if fd == rustix::fs::CWD.as_raw_fd() || name.as_bytes().starts_with(b"/") || enter(&dir) {
         return name.to_owned();
     }
     let mut path = format!("/proc/thread-self/fd/{fd}/").into_bytes();
@@ -907,6 +908,13 @@ pub(crate) fn umask() -> Option<u32> {
         .lines()
         .find_map(|line| line.strip_prefix("Umask:"))?;
     u32::from_str_radix(line.trim(), 8).ok()
+}
+
+/// The same where there is no /proc. For a moment what other threads make is theirs alone (umask(2)).
+pub(crate) fn umask_by_setting() -> u32 {
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    umask.as_raw_mode()
 }
 
 /// Raises the limit of open files as far as the administrator allows, and returns it.

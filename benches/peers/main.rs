@@ -62,7 +62,8 @@
 //! | `POOLCP_TREE` | a directory to use as `tree`; else Linux's sources from Debian's package linux-source-6.1, if it is there; else a tree like them is generated |
 //!
 //! Memory must hold sources, copies and, for warm cells of filesystems with images, both again: 18 GiB for `huge`. A cell
-//! that does not fit is left out. Let the machine be idle otherwise; who shares it measures the others.
+//! that does not fit is left out. Let the machine be idle otherwise; who shares it measures the others. On a virtual machine
+//! that gives free memory back to its host, all is fetched once at the beginning, and kept ([memory]).
 
 mod arguments;
 mod contestant;
@@ -351,7 +352,6 @@ impl Bench {
                 workload,
                 kind,
                 cache,
-                demand,
                 description,
                 list,
             })

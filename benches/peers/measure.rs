@@ -27,14 +27,14 @@ use rayon::prelude::*;
 
 use crate::arguments::Arguments;
 use crate::contestant::{Contestant, Mode, POOLCP, Variant};
-use crate::filesystem::{self, Cache, Filesystem, Kind};
+use crate::filesystem::{Cache, Filesystem, Kind};
 use crate::limit::{self, Task};
 use crate::random::SplitMix64;
 use crate::results::{Cell, Entry};
 use crate::runner::{self, Outcome, Usage};
 use crate::verify::{Differences, Verdict};
 use crate::watch::Watch;
-use crate::workload::{Demand, Workload};
+use crate::workload::Workload;
 
 /// For the first copy, of which nothing is known.
 const LONGEST_COPY: Duration = Duration::from_secs(900);
@@ -61,8 +61,6 @@ pub struct Stage {
     pub workload: Workload,
     pub kind: Kind,
     pub cache: Cache,
-    /// How much of a filesystem a copy takes.
-    pub demand: Demand,
     /// In words, what is copied.
     pub description: String,
     /// The limit's list of it.

@@ -15,7 +15,7 @@ use std::time::Duration;
 use poolcp::{Options, Plan, Pool, Target};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use crate::harness::{Sandbox, chmod, poolcp, say, set_xattr, without_proc};
+use crate::harness::{Sandbox, chmod, mode, poolcp, say, set_xattr, without_proc};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 /// Deep enough that no path reaches the end of it (PATH_MAX is 4096), and no recursion either.
@@ -243,6 +243,39 @@ fn special_files_and_attributes_are_kept_where_there_is_no_proc() {
         &sandbox.path("copy"),
         "-a without /proc",
     );
+    // The names on the command line, and what has no attributes to keep but the ACL that it might have.
+    chmod(&sandbox.fifo("fifo"), 0o664);
+    sandbox.symlink("link", "nowhere");
+    without_proc(sandbox.poolcp(["-a", "fifo", "link", "copy"])).ok();
+    without_proc(sandbox.poolcp(["-a", "fifo", "other"])).ok();
+    assert_eq!(
+        [
+            mode(&sandbox.path("copy/fifo")),
+            mode(&sandbox.path("other"))
+        ],
+        [0o664; 2]
+    );
+    for umask in [0o022, 0o077] {
+        for (options, name) in [
+            ("--no-preserve=mode", "plain"),
+            ("--preserve=ownership", "owned"),
+        ] {
+            let made = ["poolcp", "cp"].map(|program| {
+                let copy = format!("{program}-{name}-{umask}");
+                let args = ["-r", options, "source", copy.as_str()];
+                match program {
+                    "cp" => sandbox.cp(args).umask(umask).ok(),
+                    _ => without_proc(sandbox.poolcp(args)).umask(umask).ok(),
+                };
+                Snapshot::of(&sandbox.path(copy)).blurred()
+            });
+            assert_same(
+                &made[1],
+                &made[0],
+                &format!("{options} without /proc, umask {umask:03o}"),
+            );
+        }
+    }
 }
 
 #[test]
