@@ -230,9 +230,10 @@
 //! # What the workers share
 //!
 //! All of it, with how often it is touched and what that costs. Measured with 64 workers on 2 processors, on a tree of
-//! 30,582 files in 1,588 directories in memory (`perf record`, `perf stat -e syscalls:sys_enter_futex`): they take 0.71
-//! to 0.80 s of processor time where 2 workers take 0.60 to 0.72, with the start of 62 threads in it, and 0.01 to 0.03
-//! futex calls a file. poolcp's own code is 7.5 % of the samples, and nothing below that waits is more than 1 %.
+//! 31,595 files in 2,022 directories in memory (`perf record`, `perf stat -e syscalls:sys_enter_futex`), in 11 and 6 runs: they
+//! take 0.81 to 1.01 s of processor time (median 0.86) where 2 workers take 0.79 to 0.85 (0.81), with the start of 62 threads in
+//! it, and 0.01 to 0.02 futex calls a file; with `-j auto` it is 0.003. poolcp's own code is 5 % of the samples, and nothing
+//! below that waits is more than 0.2 %.
 //!
 //! | what | touched | how it is kept cheap |
 //! |---|---|---|
@@ -248,7 +249,7 @@
 //! | the operands' directories | once a directory, only read | a sieve before the locks (`operands.rs`) |
 //! | directories that are made and wait, on btrfs | twice a directory | a lock around a push or a pop (`ahead.rs`) |
 //! | keys of directories, rayon's count of tasks | once or twice a directory | one atomic addition, some 100 ns if all fight for it |
-//! | rayon's queues | when a worker has run out of work | stealing: 0.2 % of the samples, and 0.8 % for their memory's epochs |
+//! | rayon's queues | when a worker has run out of work | stealing: 0.1 % of the samples, and 0.1 % for their memory's epochs |
 //! | rayon's injector | once a copy | |
 //! | the observer, the list of errors | for what is told | a lock |
 //! | the limit, where there is one | 50 times a second or more, or once a small file | a lock around an addition (`limit.rs`) |

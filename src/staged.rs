@@ -41,16 +41,8 @@ pub(crate) struct Staged<'a> {
     pub is_stream: bool,
     /// Removes the name of a new file; `None` if the file was there before.
     guard: Option<RemoveOnDrop<'a>>,
-    /// Where a file goes that is beside its name.
-    takes: Option<Takes<'a>>,
-}
-
-/// The name that a staged file takes.
-struct Takes<'a> {
-    name: &'a OsStr,
-    taken: Taken,
-    /// The file itself: what has its first name at the end may be another.
-    id: FileId,
+    /// The name that a file beside it takes, and whether that may be taken.
+    takes: Option<(&'a OsStr, Taken)>,
 }
 
 /// What a staged file finds under the name that it takes.
@@ -70,7 +62,11 @@ impl<'a> Staged<'a> {
         Ok(Self {
             file,
             is_stream: false,
-            guard: Some(RemoveOnDrop { dir, name }),
+            guard: Some(RemoveOnDrop {
+                dir,
+                name,
+                id: None,
+            }),
             takes: None,
         })
     }
@@ -96,12 +92,13 @@ impl<'a> Staged<'a> {
         let guard = RemoveOnDrop {
             dir,
             name: Cow::Owned(temporary),
+            id: Some(id),
         };
         Ok(Self {
             file,
             is_stream: false,
             guard: Some(guard),
-            takes: Some(Takes { name, taken, id }),
+            takes: Some((name, taken)),
         })
     }
 
@@ -128,21 +125,16 @@ impl<'a> Staged<'a> {
         let Some(mut guard) = self.guard else {
             return close(self.file);
         };
-        if let Some(Takes { name, taken, id }) = self.takes {
+        if let Some((name, taken)) = self.takes {
             // The lock goes with the last descriptor: it is held until the name is taken.
             let lock = sys::duplicate(&self.file).map_err(failed(Operation::Close))?;
             close(self.file)?;
-            let is_it = |stat: Stat| {
-                if stat.id == id {
-                    Ok(())
-                } else {
-                    Err(Errno::STALE)
-                }
+            let renamed = if guard.has_name() {
+                sys::rename(guard.dir, &guard.name, name, taken == Taken::Yes)
+            } else {
+                Err(Errno::STALE)
             };
-            sys::stat_at(guard.dir, &guard.name, false)
-                .and_then(is_it)
-                .and_then(|()| sys::rename(guard.dir, &guard.name, name, taken == Taken::Yes))
-                .map_err(failed(Operation::Commit))?;
+            renamed.map_err(failed(Operation::Commit))?;
             drop(lock);
         } else if is_silent {
             closing::close(self.file);
@@ -160,12 +152,24 @@ impl<'a> Staged<'a> {
 struct RemoveOnDrop<'a> {
     dir: BorrowedFd<'a>,
     name: Cow<'a, OsStr>,
+    /// The file itself, where it has been looked at.
+    id: Option<FileId>,
+}
+
+impl RemoveOnDrop<'_> {
+    /// Whether the file has the name still: it may be another's, by accident or on purpose.
+    fn has_name(&self) -> bool {
+        let named = |id| sys::stat_at(self.dir, &self.name, false).is_ok_and(|stat| stat.id == id);
+        self.id.is_none_or(named)
+    }
 }
 
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        // The error that led here is reported already; that a part of the file stays behind adds nothing to it.
-        let _ = sys::unlink(self.dir, &self.name);
+        if self.has_name() {
+            // The error that led here is reported already; that a part of the file stays behind adds nothing to it.
+            let _ = sys::unlink(self.dir, &self.name);
+        }
     }
 }
 

@@ -362,6 +362,7 @@ fn a_name_that_is_staged_and_goes_to_another_file_meanwhile_is_no_copy() {
     let out = child.wait_with_output().expect("wait");
     assert_eq!(out.status.code(), Some(1));
     assert_eq!(fs::read(sandbox.path("copy")).expect("read"), old);
+    assert_eq!(fs::read(&staged).expect("it is not ours"), b"another's");
 }
 
 /// The first staged file in a directory.
