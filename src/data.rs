@@ -421,7 +421,11 @@ impl Transfer<'_> {
         let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
         self.shown.set_size(bytes);
         let is_large = bytes >= PARALLEL_FROM;
-        let by_kernel = self.may_use_kernel() && !(is_large && is_local(self.dest));
+        let by_kernel = self.may_use_kernel();
+        // Where the kernel reads and writes itself, it does it in fewer steps; but several at one file wait less for each other
+        // if they do it (medians of 5, 2 processors: 8 files of 256 MiB 0.48 by the kernel and 0.60 s, one of 4 GiB 1.69 and 1.52).
+        let only_alone = is_large && is_local(self.dest);
+        let at_work = AtomicUsize::new(0);
         let in_kernel = AtomicBool::new(false);
         let copy = |source: BorrowedFd, dest: BorrowedFd, range: Range<u64>| {
             let transfer = Transfer {
@@ -429,14 +433,18 @@ impl Transfer<'_> {
                 dest,
                 ..*self
             };
+            let is_alone = at_work.fetch_add(1, Ordering::Relaxed) == 0;
             let mut offset = range.start;
-            if by_kernel && self.ladder.kernel.load(Ordering::Relaxed) {
+            if by_kernel && (is_alone || !only_alone) && self.ladder.kernel.load(Ordering::Relaxed)
+            {
                 offset += transfer.copy_range_in_kernel(&range)?;
                 if offset > range.start {
                     in_kernel.store(true, Ordering::Relaxed);
                 }
             }
-            transfer.copy_range(offset..range.end)
+            let end = transfer.copy_range(offset..range.end);
+            at_work.fetch_sub(1, Ordering::Relaxed);
+            end
         };
         let serial = || {
             ranges.iter().try_fold(End::AsExpected, |end, range| {
