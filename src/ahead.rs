@@ -92,7 +92,7 @@ pub(crate) fn make(cx: &Context, parent: &Pair, name: &OsStr) -> Option<FileId> 
 
 /// Removes one that was made for nothing: the copy was stopped, or its source is gone.
 pub(crate) fn unmake(parent: &Pair, name: &OsStr, id: FileId) {
-    if sys::stat_at(parent.dest(), name, false).is_ok_and(|there| there.id == id) {
+    if sys::leads_to(parent.dest(), name, id) {
         // Who has put something into it meanwhile keeps it.
         let _ = sys::remove_dir(parent.dest(), name);
     }

@@ -356,6 +356,40 @@ pub(crate) fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
     }
 }
 
+/// Opens a source that has data, and looks at it: at the descriptor, so that nothing can come in between.
+fn open(
+    cx: &Context,
+    place: Place<'_>,
+    kind: Kind,
+    follow: bool,
+) -> Result<(OwnedFd, Stat), Error> {
+    let no_atime = place
+        .dir
+        .facts()
+        .map_or(cx.process.superuser, |facts| facts.no_atime);
+    let flags = SourceFlags {
+        follow,
+        wait: kind != Kind::File,
+        no_atime,
+    };
+    let (dir, name) = (place.pair.source(), place.names.source);
+    let file = sys::open_source(dir, name, flags).map_err(|errno| {
+        // In a directory that may not be searched, looking would have failed already.
+        let is_hidden = errno == Errno::ACCESS && sys::stat_at(dir, name, follow).is_err();
+        let operation = if is_hidden {
+            Operation::Stat
+        } else {
+            Operation::Open
+        };
+        place.source_error(operation, errno)
+    })?;
+    let stat = sys::fstat(&file).map_err(|errno| place.source_error(Operation::Stat, errno))?;
+    if stat.kind != kind {
+        return Err(Error::new(Operation::Replaced, place.source_path()));
+    }
+    Ok((file, stat))
+}
+
 /// A source that has been looked at and may be open.
 pub(crate) struct Entry {
     pub stat: Stat,
@@ -370,36 +404,8 @@ pub(crate) struct Entry {
 
 impl Entry {
     /// Opens a file whose data is to be copied, and takes its facts from the descriptor.
-    pub(crate) fn open(
-        cx: &Context,
-        place: Place<'_>,
-        kind: Kind,
-        follow: bool,
-    ) -> Result<Self, Error> {
-        let no_atime = place
-            .dir
-            .facts()
-            .map_or(cx.process.superuser, |facts| facts.no_atime);
-        let flags = SourceFlags {
-            follow,
-            wait: kind != Kind::File,
-            no_atime,
-        };
-        let (dir, name) = (place.pair.source(), place.names.source);
-        let file = sys::open_source(dir, name, flags).map_err(|errno| {
-            // In a directory that may not be searched, looking would have failed already.
-            let is_hidden = errno == Errno::ACCESS && sys::stat_at(dir, name, follow).is_err();
-            let operation = if is_hidden {
-                Operation::Stat
-            } else {
-                Operation::Open
-            };
-            place.source_error(operation, errno)
-        })?;
-        let stat = sys::fstat(&file).map_err(|errno| place.source_error(Operation::Stat, errno))?;
-        if stat.kind != kind {
-            return Err(Error::new(Operation::Replaced, place.source_path()));
-        }
+    fn open(cx: &Context, place: Place<'_>, kind: Kind, follow: bool) -> Result<Self, Error> {
+        let (file, stat) = open(cx, place, kind, follow)?;
         Ok(Self {
             stat,
             file: Some(file),
@@ -510,13 +516,22 @@ impl Entry {
         let is_tree = self.dest_itself().is_some_and(|it| it.kind == Kind::Dir);
         let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
         if is_tree && is_file && !cx.options.dry_run {
-            let opened = Self::open(cx, place, self.stat.kind, self.followed)?;
-            if opened.stat.id != self.stat.id {
-                return Err(Error::new(Operation::Replaced, place.source_path()));
-            }
-            (self.stat, self.file) = (opened.stat, opened.file);
+            self.file = Some(self.take_file(cx, place)?);
         }
         Ok(())
+    }
+
+    /// The source, open: the very file that was looked at, with the facts that it has now.
+    pub(crate) fn take_file(&mut self, cx: &Context, place: Place<'_>) -> Result<OwnedFd, Error> {
+        if let Some(file) = self.file.take() {
+            return Ok(file);
+        }
+        let (file, stat) = open(cx, place, self.stat.kind, self.followed)?;
+        if stat.id != self.stat.id {
+            return Err(Error::new(Operation::Replaced, place.source_path()));
+        }
+        self.stat = stat;
+        Ok(file)
     }
 
     fn make_and_tell(

@@ -241,7 +241,7 @@
 //! | the counters | 4 times a file | a slot for each worker (`report.rs`) |
 //! | directories that are not listed yet | twice a directory | one atomic addition |
 //! | the large files under way | twice a file of 16 MiB and more; at each piece of one | a lock; an atomic addition to the file's own count (`live.rs`) |
-//! | which chunk of a large file is next | once a chunk of 16 MiB | one atomic addition (`data.rs`) |
+//! | which chunk of a large file is next, and how many workers are at it | three times a chunk of 16 MiB | atomic additions (`data.rs`) |
 //! | the gate | once a file, only read; twice a batch, the worker's own cache lines | `gate.rs`; nothing where the number of workers is fixed |
 //! | the ladder of a pair of filesystems | once or twice a file, only read | borrowed from the directory, which has it from its parent (`dir.rs`) |
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |

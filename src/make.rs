@@ -39,20 +39,7 @@ impl Entry {
         place: Place<'_>,
         plan: FilePlan,
     ) -> Result<Option<How>, Error> {
-        let source = match self.file.take() {
-            Some(file) => file,
-            None => {
-                let opened = Self::open(cx, place, self.stat.kind, self.followed)?;
-                if opened.stat.id != self.stat.id {
-                    return Err(Error::new(Operation::Replaced, place.source_path()));
-                }
-                self.stat = opened.stat;
-                opened.file.ok_or_else(|| {
-                    // Not reachable: a successful open has a file.
-                    place.source_error(Operation::Open, Errno::BADF)
-                })?
-            }
-        };
+        let source = self.take_file(cx, place)?;
         let (dest, has) = self.open_dest(cx, place, plan)?;
         // Borrowed where it can be: all workers would count references to one ladder otherwise, at every file.
         let own;
@@ -630,7 +617,7 @@ impl Entry {
             ..Has::default()
         };
         let source = if is_file {
-            Self::open(cx, place, self.stat.kind, self.followed)?.file
+            Some(self.take_file(cx, place)?)
         } else {
             None
         };

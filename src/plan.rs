@@ -27,7 +27,7 @@ use crate::observer::{Observer, Silent};
 use crate::operands::{Meeting, may_prune};
 use crate::options::{Backup, Delete, Options};
 use crate::path::{join, split, strip_slashes};
-use crate::pool::{BuildError, Closed, Controls, Job, Pool, PoolBuilder, Task};
+use crate::pool::{BuildError, Closed, Controls, Job, Pool, Task};
 use crate::report::{Counters, Report};
 use crate::roots::copy_roots;
 use crate::sys::{self, Errno, FileId, Kind};
@@ -219,25 +219,21 @@ impl Plan {
     /// The system does not give as many threads.
     pub fn start(self, threads: usize) -> Result<(Pool, Job<Report>), BuildError> {
         let tables = Tables::best();
-        let builder = Pool::builder().tables(tables);
         if threads == 0 {
-            return self.start_tuned(builder, tables);
+            return self.start_tuned(tables);
         }
-        let pool = builder.threads(threads).build()?;
+        let pool = Pool::builder().tables(tables).threads(threads).build()?;
         let job = start(&pool, self.controls(), move || self.copy(tables));
         Ok((pool, job))
     }
 
     /// Starts the copy with as many workers as processors, and a tuner that finds out how many there should be.
-    fn start_tuned(
-        self,
-        builder: PoolBuilder,
-        tables: Tables,
-    ) -> Result<(Pool, Job<Report>), BuildError> {
+    fn start_tuned(self, tables: Tables) -> Result<(Pool, Job<Report>), BuildError> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let most = MOST_TUNED.max(cores);
         let gate = Arc::new(Gate::new(most, cores));
-        let pool = builder.threads(cores).gate(Arc::clone(&gate)).build()?;
+        let builder = Pool::builder().tables(tables).threads(cores);
+        let pool = builder.gate(Arc::clone(&gate)).build()?;
         let crew = Arc::clone(pool.crew());
         let tuner = Arc::new(Tuner::new(crew, gate, Arc::clone(&self.counters), cores));
         let own = Arc::clone(&tuner);

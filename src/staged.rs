@@ -159,8 +159,8 @@ struct RemoveOnDrop<'a> {
 impl RemoveOnDrop<'_> {
     /// Whether the file has the name still: it may be another's, by accident or on purpose.
     fn has_name(&self) -> bool {
-        let named = |id| sys::stat_at(self.dir, &self.name, false).is_ok_and(|stat| stat.id == id);
-        self.id.is_none_or(named)
+        self.id
+            .is_none_or(|id| sys::leads_to(self.dir, &self.name, id))
     }
 }
 
@@ -272,8 +272,10 @@ fn sweep_file(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> bool {
     };
     // Until it is locked, somebody else may remove it and make another of that name.
     let is_it = || sys::fstat(&file).is_ok_and(|now| now.id == stat.id);
-    let has_name = || sys::stat_at(dir, name, false).is_ok_and(|now| now.id == stat.id);
-    is_it() && sys::lock_file(file.as_fd()).is_ok() && has_name() && sys::unlink(dir, name).is_ok()
+    is_it()
+        && sys::lock_file(file.as_fd()).is_ok()
+        && sys::leads_to(dir, name, stat.id)
+        && sys::unlink(dir, name).is_ok()
 }
 
 /// Far more than between the making of a link and its renaming.

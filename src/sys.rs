@@ -11,7 +11,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags,
@@ -136,6 +136,11 @@ pub(crate) fn stat_at(dir: impl AsFd, name: &OsStr, follow: bool) -> Result<Stat
     rustix::fs::statat(dir, name, flags).map(Stat::from)
 }
 
+/// Whether a name, itself and no link's end, is this very file's.
+pub(crate) fn leads_to(dir: impl AsFd, name: &OsStr, id: FileId) -> bool {
+    stat_at(dir, name, false).is_ok_and(|stat| stat.id == id)
+}
+
 /// Whether the process may write what has the name.
 pub(crate) fn may_write(dir: impl AsFd, name: &OsStr) -> bool {
     let access = rustix::fs::Access::WRITE_OK;
@@ -195,15 +200,20 @@ pub(crate) struct SourceFlags {
 /// How long a lease may keep us from a file: the kernel ends it after `/proc/sys/fs/lease-break-time`, 45 seconds by default.
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
 
-/// Opens what was thought to be a regular file, and therefore without waiting. If another process has a lease on it (a file
-/// server, say), that is told to give it back, and open(2) fails with `EWOULDBLOCK` until it has: that is waited for.
-fn open_at_once(open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
-    let begun = Instant::now();
+/// Opens what may be waited for (`wait`), or what was thought to be a regular file, and therefore without waiting. If another
+/// process has a lease on that (a file server, say), it is told to give it back, and open(2) fails with `EWOULDBLOCK` until it
+/// has: for this much it is waited.
+fn open_file(wait: bool, open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
+    if wait {
+        return open(OFlags::empty());
+    }
+    let mut waited = Duration::ZERO;
     let mut pause = Duration::from_millis(1);
     loop {
         match open(OFlags::NONBLOCK) {
-            Err(Errno::WOULDBLOCK) if begun.elapsed() < LONGEST_LEASE => {
+            Err(Errno::WOULDBLOCK) if waited < LONGEST_LEASE => {
                 thread::sleep(pause);
+                waited += pause;
                 pause = (pause * 2).min(Duration::from_millis(50));
             }
             opened => return opened,
@@ -213,12 +223,9 @@ fn open_at_once(open: impl Fn(OFlags) -> Result<OwnedFd>) -> Result<OwnedFd> {
 
 /// Opens a source file for reading. A terminal does not become the process's own.
 pub(crate) fn open_source(dir: impl AsFd, name: &OsStr, flags: SourceFlags) -> Result<OwnedFd> {
-    let open = |more| open_for_reading(&dir, name, flags, OFlags::NOCTTY | more);
-    if flags.wait {
-        open(OFlags::empty())
-    } else {
-        open_at_once(open)
-    }
+    open_file(flags.wait, |more| {
+        open_for_reading(&dir, name, flags, OFlags::NOCTTY | more)
+    })
 }
 
 /// Opens a source directory, for reading and as the place that its entries are reached from.
@@ -321,12 +328,9 @@ pub(crate) fn open_dest(dir: impl AsFd, name: &OsStr, flags: DestFlags) -> Resul
     if !flags.follow {
         oflags |= OFlags::NOFOLLOW;
     }
-    let open = |more| rustix::fs::openat(&dir, name, oflags | more, Mode::empty());
-    if flags.wait {
-        open(OFlags::empty())
-    } else {
-        open_at_once(open)
-    }
+    open_file(flags.wait, |more| {
+        rustix::fs::openat(&dir, name, oflags | more, Mode::empty())
+    })
 }
 
 /// A descriptor that stands for what has a name now, a symbolic link itself included, and does nothing to it.

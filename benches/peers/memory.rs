@@ -25,7 +25,8 @@ const COMPACTION: &str = "/proc/sys/vm/compaction_proactiveness";
 /// Only whole blocks are given back. So all free memory is fetched once, and all but a page in each half block is freed
 /// again.
 pub struct Kept {
-    _pages: File,
+    pages: File,
+    /// What is to be written back in the end. A bench that is killed leaves compaction off.
     compaction: Option<String>,
 }
 
@@ -36,22 +37,28 @@ impl Kept {
     pub fn new() -> io::Result<Self> {
         let compaction = fs::read_to_string(COMPACTION).ok();
         let stopped = compaction.is_some() && fs::write(COMPACTION, "0").is_ok();
-        let mut pages = File::from(memfd_create("kept", MemfdFlags::CLOEXEC)?);
+        let mut kept = Self {
+            pages: File::from(memfd_create("kept", MemfdFlags::CLOEXEC)?),
+            compaction: compaction.filter(|_| stopped),
+        };
+        kept.fetch()?;
+        Ok(kept)
+    }
+
+    /// Fetches all free memory, and frees all but a page in each half block.
+    fn fetch(&mut self) -> io::Result<()> {
         let page = rustix::param::page_size() as u64;
         let step = BLOCK / 2;
         let steps = machine::memory("MemAvailable").saturating_sub(REST) / step;
         let zeros = vec![0; usize::try_from(step).map_err(io::Error::other)?];
         for _ in 0..steps {
-            pages.write_all(&zeros)?;
+            self.pages.write_all(&zeros)?;
         }
         for at in (0..steps).map(|number| number * step) {
             let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            fallocate(&pages, flags, at + page, step - page)?;
+            fallocate(&self.pages, flags, at + page, step - page)?;
         }
-        Ok(Self {
-            _pages: pages,
-            compaction: compaction.filter(|_| stopped),
-        })
+        Ok(())
     }
 }
 
