@@ -227,6 +227,28 @@
 //!    have (`data.rs`), and the inodes that have names outside of what is copied (`links.rs`) or, where operands overlap, are
 //!    symbolic links (`operands.rs`); open files by the number of workers.
 //!
+//! # What an entry costs
+//!
+//! A new file without attributes to keep (`-r`) is these system calls (`strace -f -c` on 1,000 files):
+//!
+//! | call | why |
+//! |---|---|
+//! | openat(2) of the source | by its name in an open directory, following nothing; `O_NOATIME` where that is allowed |
+//! | fstat(2) of it | it is still what was listed, and of what mode and size |
+//! | openat(2) of the copy | `O_CREAT` and `O_EXCL`: what has come there meanwhile is not written to |
+//! | read(2) and write(2), or copy_file_range(2), or `FICLONE` | by size and filesystem (`data.rs`) |
+//! | 1/16 of a close_range(2) | both files, with others (`closing.rs`) |
+//!
+//! A directory is openat(2) and fstat(2) of both ends, mkdirat(2), two close(2); and fchdir(2), statx(2), openat(2), fstat(2), two
+//! getdents64(2) and close(2) so that jwalk can list it by a path. That is jwalk's price: with the same list read from the
+//! descriptor that is open anyway (`list.rs` falls back on that), 20,000 directories in memory take 0.74 of the time (11
+//! interleaved rounds, 2 workers), and 100,000 tiny files 0.94 (9).
+//!
+//! Measured, and left out: **io_uring**. 100,000 files of up to 1 KiB in memory, one thread, medians of 5 interleaved: with sources
+//! opened, read and closed in batches of 32 (linked entries, direct descriptors) a copy takes 1.24 of the time; with the copies
+//! made so, too, 1.27 and 1.4 of the processor time, because the kernel leaves each `O_CREAT` to a thread of its own
+//! (`io_openat_force_async` in its io_uring/openclose.c).
+//!
 //! # What the workers share
 //!
 //! All of it, with how often it is touched and what that costs. Measured with 64 workers on 2 processors, on a tree of
@@ -247,7 +269,7 @@
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |
 //! | what is pending in a directory | twice a subdirectory, and for names that are left | one atomic count a directory (`dir.rs`) |
 //! | the operands' directories | once a directory, only read | a sieve before the locks (`operands.rs`) |
-//! | directories that are made and wait, on btrfs | twice a directory | a lock around a push or a pop (`ahead.rs`) |
+//! | directories that are made and wait, on btrfs | three times a directory | an atomic addition, a lock around a push or a pop (`ahead.rs`) |
 //! | keys of directories, rayon's count of tasks | once or twice a directory | one atomic addition, some 100 ns if all fight for it |
 //! | rayon's queues | when a worker has run out of work | stealing: 0.1 % of the samples, and 0.1 % for their memory's epochs |
 //! | rayon's injector | once a copy | |
