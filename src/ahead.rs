@@ -83,22 +83,23 @@ impl<T> Queue<T> {
         lock(&self.waiting).pop_front()
     }
 
-    /// Whether there are files enough for it, with those that have just been found.
-    fn is_worth(&self, dirs: usize, files: usize) -> bool {
+    /// Counts what has just been found, and says whether there are files enough for it now.
+    fn weigh(&self, dirs: usize, files: usize) -> bool {
         // No directory has as many entries as would not fit.
         let more = files as i64 - FILES_TO_A_DIR * dirs as i64;
         self.surplus.fetch_add(more, Ordering::Relaxed) + more >= 0
     }
 }
 
-/// Whether the subdirectories of a directory are made ahead, in which so many and so many files were found.
-pub(crate) fn is_wanted(cx: &Context, dir: &Dir, dirs: usize, files: usize) -> bool {
+/// Settles whether the subdirectories of a directory are made ahead, in which so many and so many files were found. Once for
+/// each directory: they count.
+pub(crate) fn weigh(cx: &Context, dir: &Dir, dirs: usize, files: usize) -> bool {
     let fills_late = |facts: &DirFacts| facts.fresh && facts.fills_late;
     dir.facts().is_some_and(fills_late)
         && !cx.options.dry_run
         && cx.options.follow == Follow::Never
         && !dir.is_deeper_than(DEEPEST)
-        && cx.ahead.is_worth(dirs, files)
+        && cx.ahead.weigh(dirs, files)
 }
 
 /// Makes the copy of a subdirectory. `None` if that is left to who enters it.
@@ -142,10 +143,10 @@ mod tests {
     #[test]
     fn a_tree_of_directories_alone_is_left_to_who_enters_them() {
         let queue = Queue::<()>::default();
-        let is_worth = |dirs, files| queue.is_worth(dirs, files);
-        assert!(is_worth(500, 0), "its root may be all directories");
-        assert!(!is_worth(100, 50));
-        assert!(!is_worth(0, 100));
-        assert!(is_worth(10, 1000), "files make up for it");
+        let weigh = |dirs, files| queue.weigh(dirs, files);
+        assert!(weigh(500, 0), "its root may be all directories");
+        assert!(!weigh(100, 50));
+        assert!(!weigh(0, 100));
+        assert!(weigh(10, 1000), "files make up for it");
     }
 }

@@ -4,7 +4,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::data::Ladder;
@@ -73,6 +73,9 @@ pub(crate) struct Dir {
     kept: OnceLock<Vec<OsString>>,
     /// Whether what dead runs have left in the destination is still to be looked for.
     unswept: AtomicBool,
+    /// Of the last files here, how many more were further names of files that had been met than were not, up to
+    /// [`Dir::SURE`].
+    further_names: AtomicI8,
     /// What must end before this directory can be finished: its own listing and files, its subdirectories, the names in it
     /// that other workers will link.
     pending: AtomicUsize,
@@ -90,6 +93,7 @@ impl Dir {
             target,
             kept: OnceLock::new(),
             unswept: AtomicBool::new(false),
+            further_names: AtomicI8::new(0),
             pending: AtomicUsize::new(1),
         })
     }
@@ -111,6 +115,7 @@ impl Dir {
             target: None,
             kept: OnceLock::new(),
             unswept: AtomicBool::new(unswept),
+            further_names: AtomicI8::new(0),
             pending: AtomicUsize::new(1),
         })
     }
@@ -160,6 +165,26 @@ impl Dir {
     /// Whether what dead runs have left in the destination is to be looked for now: the first one that asks is to do it.
     pub(crate) fn begin_sweep(&self) -> bool {
         self.unswept.load(Ordering::Relaxed) && self.unswept.swap(false, Ordering::Relaxed)
+    }
+
+    /// So many files in a row make sure what the next one is going to be.
+    const SURE: i8 = 2;
+
+    /// Whether the next file here is likely to be a further name of a file that has been met: most of the last ones were.
+    pub(crate) fn expects_further_name(&self) -> bool {
+        self.further_names.load(Ordering::Relaxed) > 0
+    }
+
+    /// Remembers whether a file here was a further name of a file that had been met.
+    pub(crate) fn has_met(&self, further_name: bool) {
+        let old = self.further_names.load(Ordering::Relaxed);
+        let step = if further_name { 1 } else { -1 };
+        let new = (old + step).clamp(-Self::SURE, Self::SURE);
+        // Most often nothing changes, and what is only read stays in all processors' caches. Of two workers here at the same
+        // time one may not be counted.
+        if new != old {
+            self.further_names.store(new, Ordering::Relaxed);
+        }
     }
 
     /// One more thing to wait for. Called only by someone whose own work here is still pending.
@@ -336,5 +361,26 @@ impl Place<'_> {
     /// A rule that forbids this entry.
     pub(crate) fn refused(&self, operation: Operation) -> Error {
         Error::new(operation, self.dest_path()).with_other(self.source_path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_further_name_is_expected_where_most_of_the_last_files_were_one() {
+        let dir = Dir::operands(None);
+        let expected_after = |met: &[bool]| {
+            met.iter()
+                .for_each(|further_name| dir.has_met(*further_name));
+            dir.expects_further_name()
+        };
+        assert!(!expected_after(&[]));
+        assert!(expected_after(&[true, true, false, true, true]));
+        assert!(expected_after(&[false, true, true, false]), "one in three");
+        assert!(!expected_after(&[false, false]));
+        assert!(!expected_after(&[false; 100]));
+        assert!(expected_after(&[true; 3]), "however long it was not");
     }
 }

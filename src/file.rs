@@ -122,8 +122,10 @@ fn choose(
 ) -> Result<(Entry, FilePlan), Error> {
     let left_out = FilePlan::Skip(Reason::LeftOut);
     if place.dir.is_fresh() {
-        // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at.
-        let opened_first = has_data(&cx.options, kind) && kind == Kind::File;
+        // The usual case in the fewest calls: nothing can be in the way, so a file is opened first and then looked at. One
+        // more name of a file that is copied already need not be opened.
+        let opened_first =
+            has_data(&cx.options, kind) && kind == Kind::File && !place.dir.expects_further_name();
         let entry = if opened_first && cx.interest() == Interest::Nothing {
             match Entry::open(cx, place, kind, follow) {
                 // It may be another name of a file that is copied already.
@@ -557,6 +559,7 @@ impl Entry {
         let done = if self.is_tracked(cx) {
             self.make_once(cx, place, plan, ended)
         } else {
+            place.dir.has_met(false);
             self.make(cx, place, plan)
         };
         if is_made && announcement.is_late {
@@ -605,6 +608,7 @@ impl Entry {
             u64::MAX
         };
         let claim = cx.links.claim(self.stat.id, names, || place.to_name());
+        place.dir.has_met(!matches!(claim, Claim::Copy));
         match claim {
             Claim::Copy => {
                 let made = place.unless_panic(|| self.make(cx, place, plan));

@@ -440,7 +440,7 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
     let (dirs, mut files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair)
         .into_iter()
         .partition(|listed| listed.kind == Kind::Dir);
-    let is_ahead = ahead::is_wanted(cx, dir, dirs.len(), files.len());
+    let is_ahead = ahead::weigh(cx, dir, dirs.len(), files.len());
     let mut dirs = dirs.into_iter().map(|listed| DirTask::of(listed, dir));
     loop {
         let batch: Vec<_> = dirs.by_ref().take(ahead::BATCH).collect();
