@@ -152,7 +152,9 @@
 //! |---|---|
 //! | `options.rs` | what is asked for, as plain values |
 //! | `plan.rs` | `cp`'s destination rules, applied once; starting a copy |
-//! | `pool.rs` | the pool and its jobs, over rayon |
+//! | `pool.rs` | the pool of workers, over rayon |
+//! | `job.rs` | what a pool runs, and what can be asked of it meanwhile |
+//! | `monitor.rs` | a state that threads share, and the sleep until it changes |
 //! | `gate.rs` | how many of its workers work at a time |
 //! | `controller.rs` | how many should: a pure function from observations to a number |
 //! | `controller/simulation.rs` | simulated devices that it is tested on |
@@ -299,6 +301,7 @@ mod file;
 mod filter;
 mod gate;
 mod handles;
+mod job;
 pub mod json;
 mod limit;
 mod links;
@@ -309,6 +312,7 @@ mod lock;
 mod make;
 mod make_dir;
 mod meta;
+mod monitor;
 mod nest;
 mod observer;
 mod operands;
@@ -332,6 +336,7 @@ pub use data::{Holes, How, Tried};
 pub use decide::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
+pub use job::{Closed, Controls, Job, JobBuilder, JobError, JobId, Task};
 pub use limit::background;
 pub use live::{LargeFile, Progress, Snapshot};
 pub use observer::{Done, Event, Interest, Observer, Question, What};
@@ -339,8 +344,6 @@ pub use options::{
     Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };
 pub use plan::{Plan, Root, Target};
-pub use pool::{
-    BuildError, Closed, Controls, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task,
-};
+pub use pool::{BuildError, Pool, PoolBuilder};
 pub use quote::{quote, quote_argument};
 pub use report::{Busy, ErrorCount, Method, Report, Stats};
