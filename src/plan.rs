@@ -14,6 +14,7 @@ use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::backup::backup_name;
 use crate::cancel::Canceller;
@@ -35,8 +36,12 @@ use crate::sys::{self, Errno, FileId, Kind};
 use crate::tuner::Tuner;
 
 /// The most workers that a tuner may find, unless there are more processors: 128 hide a latency of 5 ms behind 25,000
-/// system calls a second, and a place that is never used costs nothing.
+/// system calls a second. A place that is never used costs some 2 µs, for memory that rayon gets ready.
 const MOST_TUNED: usize = 128;
+
+/// For how long a copy that may have any number of workers has one. What ends sooner would end later with more: each costs some
+/// 100 µs to start and to end.
+const HEAD_START: Duration = Duration::from_micros(500);
 
 /// Where the sources go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -193,8 +198,9 @@ impl Plan {
 impl Plan {
     /// Starts the copy on a pool of its own, whose workers have nothing else to do: the pool is closed when this returns.
     ///
-    /// `threads` is the number of workers. With 0 it is found while the copy runs: it begins with as many as there are
-    /// processors, and more or fewer work as the devices need it. [`Report::busy`] tells how many.
+    /// `threads` is the number of workers. With 0 it is found while the copy runs: if it takes longer than half a millisecond,
+    /// for which this waits, there are as many as there are processors, and then more or fewer work as the devices need it.
+    /// [`Report::busy`] tells how many.
     ///
     /// That allows what a shared pool does not: each worker has a descriptor table and a working directory of its own
     /// (unshare(2)), and the kernel need not arbitrate between them. The workers inherit the descriptors that the process
@@ -228,15 +234,17 @@ impl Plan {
         Ok((pool, job))
     }
 
-    /// Starts the copy with as many workers as processors, and a tuner that finds out how many there should be.
+    /// Starts the copy with one worker and, once it has been found to last, with as many as processors and a tuner that finds
+    /// out how many there should be.
     fn start_tuned(self, tables: Tables) -> Result<(Pool, Job<Report>), BuildError> {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let most = MOST_TUNED.max(cores);
         let gate = Arc::new(Gate::new(most, cores));
-        let builder = Pool::builder().tables(tables).threads(cores);
+        let builder = Pool::builder().tables(tables).threads(1);
         let pool = builder.gate(Arc::clone(&gate)).build()?;
-        let crew = Arc::clone(pool.crew());
-        let tuner = Arc::new(Tuner::new(crew, gate, Arc::clone(&self.counters), cores));
+        let crew = pool.crew();
+        let counters = Arc::clone(&self.counters);
+        let tuner = Arc::new(Tuner::new(Arc::clone(crew), gate, counters, cores));
         let own = Arc::clone(&tuner);
         let job = start(&pool, self.controls(), move || {
             let tuned = Tuned(own);
@@ -246,9 +254,12 @@ impl Plan {
             report.busy = Some(busy);
             report
         });
-        // While the workers have begun already. Refused, it is missed by nobody.
-        if let Ok(thread) = tuner.start() {
-            pool.adopt(thread);
+        if !job.join_timeout(HEAD_START) {
+            // Who is refused is missed by nobody.
+            crew.grow(cores);
+            if let Ok(thread) = tuner.start() {
+                pool.adopt(thread);
+            }
         }
         Ok((pool, job))
     }
