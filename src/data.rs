@@ -83,6 +83,9 @@ const CHUNK: u64 = 16 << 20;
 /// The most that one copy_file_range call is asked for: it ends soon enough to be counted and to be stopped.
 const KERNEL_CALL: u64 = 16 << 20;
 
+/// So many ranges of data between holes are found before they are copied: a MiB of memory, however many a file has.
+const RANGES: usize = 1 << 16;
+
 /// With `--sparse=always`, a run of zeros becomes a hole in units of this size, the block size of most filesystems.
 const HOLE_BLOCK: usize = 4096;
 
@@ -327,8 +330,7 @@ impl Transfer<'_> {
             self.copy_without_zeros()
         } else if self.sparse == Sparse::Auto && self.has_holes() {
             how.holes = Holes::Seek;
-            let data = self.data_ranges().map_err(failed(Operation::Read))?;
-            match self.copy_ranges(&data, how)? {
+            match self.copy_between_holes(how)? {
                 End::AsExpected => {
                     sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
                     Ok(End::AsExpected)
@@ -341,6 +343,28 @@ impl Transfer<'_> {
         } else {
             self.copy_ranges(std::slice::from_ref(&(0..size)), how)
         }
+    }
+
+    /// Copies what is not in holes.
+    fn copy_between_holes(&self, how: &mut How) -> Result<End, Failure> {
+        let size = self.stat.size;
+        let mut offset = 0;
+        while offset < size {
+            let (ranges, next) = self.data_ranges(offset).map_err(failed(Operation::Read))?;
+            if offset == 0 {
+                let is_all = next >= size;
+                self.shown.set_size(if is_all {
+                    total(&ranges)
+                } else {
+                    self.stat.allocated.min(size)
+                });
+            }
+            if self.copy_ranges(&ranges, how)? == End::Elsewhere {
+                return Ok(End::Elsewhere);
+            }
+            offset = next;
+        }
+        Ok(End::AsExpected)
     }
 
     /// One end calls itself a regular file and has no positions (FUSE's streams): it can only be read or written from front
@@ -386,23 +410,23 @@ impl Transfer<'_> {
         self.stat.allocated + (HOLE_BLOCK as u64) <= self.stat.size
     }
 
-    /// The ranges that hold data. Where the filesystem cannot say, the whole file.
-    fn data_ranges(&self) -> sys::Result<Vec<Range<u64>>> {
+    /// The next ranges that hold data, from `offset` on, and where to look for more: at the file's end there are none. Where the
+    /// filesystem cannot say, all is data.
+    fn data_ranges(&self, mut offset: u64) -> sys::Result<(Vec<Range<u64>>, u64)> {
         let size = self.stat.size;
         let mut ranges = Vec::new();
-        let mut offset = 0;
-        while offset < size {
+        while offset < size && ranges.len() < RANGES {
             let start = match sys::next_data(self.source, offset) {
                 Ok(Some(start)) => start.max(offset),
-                Ok(None) => break,
+                Ok(None) => return Ok((ranges, size)),
                 Err(errno) if tells_no_holes(errno) => {
                     ranges.push(offset..size);
-                    break;
+                    return Ok((ranges, size));
                 }
                 Err(errno) => return Err(errno),
             };
             if start >= size {
-                break;
+                return Ok((ranges, size));
             }
             // A hole punched between the two questions would end where it starts.
             let end = match sys::next_hole(self.source, start) {
@@ -413,13 +437,12 @@ impl Transfer<'_> {
             ranges.push(start..end);
             offset = end;
         }
-        Ok(ranges)
+        Ok((ranges, offset))
     }
 
     /// Copies ranges, in chunks by several workers if they are large.
     fn copy_ranges(&self, ranges: &[Range<u64>], how: &mut How) -> Result<End, Failure> {
-        let bytes: u64 = ranges.iter().map(|range| range.end - range.start).sum();
-        self.shown.set_size(bytes);
+        let bytes = total(ranges);
         let is_large = bytes >= PARALLEL_FROM;
         let by_kernel = self.may_use_kernel();
         // Where the kernel reads and writes itself, it does it in fewer steps; but several at one file wait less for each other
@@ -477,7 +500,7 @@ impl Transfer<'_> {
         };
         if in_kernel.into_inner() {
             how.offload = Tried::Yes;
-        } else if by_kernel && bytes > 0 {
+        } else if by_kernel && bytes > 0 && how.offload != Tried::Yes {
             how.offload = Tried::Unsupported;
         }
         end
@@ -771,6 +794,11 @@ fn runs(bytes: &[u8]) -> Vec<Run> {
         start = end;
     }
     runs
+}
+
+/// How many bytes are in ranges.
+fn total(ranges: &[Range<u64>]) -> u64 {
+    ranges.iter().map(|range| range.end - range.start).sum()
 }
 
 /// A range in pieces of at most [`CHUNK`] bytes.

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 
 use rustix::fs::FileType;
@@ -131,6 +132,19 @@ fn holes_stay_holes_in_a_file_that_is_copied_in_parallel() {
     sandbox.sparse("source/dense", 100 * mib, &data);
     sandbox.poolcp(["-a", "-j4", "source", "copy"]).ok();
     assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "-a");
+}
+
+#[test]
+fn a_file_with_more_holes_than_are_looked_for_at_once_is_copied_whole() {
+    const RANGES: u64 = 70_000;
+    let sandbox = Sandbox::in_memory();
+    let data: Vec<_> = (0..RANGES).map(|n| (n * 8192 + 4100, 50)).collect();
+    let source = sandbox.sparse("source", RANGES * 8192 + 5000, &data);
+    sandbox.poolcp(["-j2", "source", "copy"]).ok();
+    let copy = sandbox.path("copy");
+    assert_eq!(allocated(&copy), allocated(&source));
+    let compared = Command::new("cmp").args([&source, &copy]).status();
+    assert!(compared.expect("start cmp").success());
 }
 
 #[test]
