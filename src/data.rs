@@ -83,7 +83,7 @@ const CHUNK: u64 = 16 << 20;
 /// The most that one copy_file_range call is asked for: it ends soon enough to be counted and to be stopped.
 const KERNEL_CALL: u64 = 16 << 20;
 
-/// So many ranges of data between holes are found before they are copied: a MiB of memory, however many a file has.
+/// So many ranges of data between holes are found before they are copied, however many a file has: a MiB of memory.
 const RANGES: usize = 1 << 16;
 
 /// With `--sparse=always`, a run of zeros becomes a hole in units of this size, the block size of most filesystems.
@@ -350,7 +350,8 @@ impl Transfer<'_> {
         let size = self.stat.size;
         let mut offset = 0;
         while offset < size {
-            let (ranges, next) = self.data_ranges(offset).map_err(failed(Operation::Read))?;
+            let (ranges, next) =
+                data_ranges(self.source, offset..size, RANGES).map_err(failed(Operation::Read))?;
             if offset == 0 {
                 let is_all = next >= size;
                 self.shown.set_size(if is_all {
@@ -408,36 +409,6 @@ impl Transfer<'_> {
     /// Fewer blocks than the size needs; a file that is less than a block short may have its end inside its inode.
     fn has_holes(&self) -> bool {
         self.stat.allocated + (HOLE_BLOCK as u64) <= self.stat.size
-    }
-
-    /// The next ranges that hold data, from `offset` on, and where to look for more: at the file's end there are none. Where the
-    /// filesystem cannot say, all is data.
-    fn data_ranges(&self, mut offset: u64) -> sys::Result<(Vec<Range<u64>>, u64)> {
-        let size = self.stat.size;
-        let mut ranges = Vec::new();
-        while offset < size && ranges.len() < RANGES {
-            let start = match sys::next_data(self.source, offset) {
-                Ok(Some(start)) => start.max(offset),
-                Ok(None) => return Ok((ranges, size)),
-                Err(errno) if tells_no_holes(errno) => {
-                    ranges.push(offset..size);
-                    return Ok((ranges, size));
-                }
-                Err(errno) => return Err(errno),
-            };
-            if start >= size {
-                return Ok((ranges, size));
-            }
-            // A hole punched between the two questions would end where it starts.
-            let end = match sys::next_hole(self.source, start) {
-                Ok(end) => end.clamp(start + 1, size),
-                Err(errno) if tells_no_holes(errno) => size,
-                Err(errno) => return Err(errno),
-            };
-            ranges.push(start..end);
-            offset = end;
-        }
-        Ok((ranges, offset))
     }
 
     /// Copies ranges, in chunks by several workers if they are large.
@@ -622,6 +593,7 @@ impl Transfer<'_> {
     /// Forgets what was copied, and copies from the beginning to wherever the source ends.
     fn start_over(&self) -> Result<End, Failure> {
         empty(self.source, self.dest)?;
+        self.shown.begin_again(self.stat.size);
         self.copy_to_end()
     }
 
@@ -724,6 +696,43 @@ fn rest(bytes: &[u8], written: usize) -> Result<&[u8], Failure> {
         return Err(failed(Operation::Write)(Errno::NOSPC));
     }
     Ok(&bytes[written..])
+}
+
+/// The first ranges within `range` that hold data, `most` of them at most, and where to look for more: not where it ends.
+/// Where the filesystem cannot say, all is data.
+fn data_ranges(
+    source: BorrowedFd<'_>,
+    range: Range<u64>,
+    most: usize,
+) -> sys::Result<(Vec<Range<u64>>, u64)> {
+    let Range {
+        start: mut offset,
+        end: size,
+    } = range;
+    let mut ranges = Vec::new();
+    while offset < size && ranges.len() < most {
+        let start = match sys::next_data(source, offset) {
+            Ok(Some(start)) => start.max(offset),
+            Ok(None) => return Ok((ranges, size)),
+            Err(errno) if tells_no_holes(errno) => {
+                ranges.push(offset..size);
+                return Ok((ranges, size));
+            }
+            Err(errno) => return Err(errno),
+        };
+        if start >= size {
+            return Ok((ranges, size));
+        }
+        // A hole punched between the two questions would end where it starts.
+        let end = match sys::next_hole(source, start) {
+            Ok(end) => end.clamp(start + 1, size),
+            Err(errno) if tells_no_holes(errno) => size,
+            Err(errno) => return Err(errno),
+        };
+        ranges.push(start..end);
+        offset = end;
+    }
+    Ok((ranges, offset))
 }
 
 /// Whether a filesystem does not know where a file's holes are (lseek(2); some on FUSE say `EOPNOTSUPP`).
@@ -834,6 +843,29 @@ mod tests {
             assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
             assert!(pieces.iter().all(|piece| piece.end - piece.start <= CHUNK));
         }
+    }
+
+    #[test]
+    fn data_between_holes_is_found_so_many_ranges_at_a_time() {
+        use std::os::unix::fs::FileExt;
+
+        let file = tempfile::tempfile().unwrap();
+        let size = 20 << 20;
+        file.set_len(size).unwrap();
+        for n in 0..10 {
+            file.write_all_at(b"data", n << 21).unwrap();
+        }
+        let (all, end) = data_ranges(file.as_fd(), 0..size, 100).unwrap();
+        assert_eq!((all.is_empty(), end), (false, size));
+        let mut found = Vec::new();
+        let mut offset = 0;
+        while offset < size {
+            let (ranges, next) = data_ranges(file.as_fd(), offset..size, 3).unwrap();
+            assert!(ranges.len() <= 3 && next > offset);
+            found.extend(ranges);
+            offset = next;
+        }
+        assert_eq!(found, all);
     }
 
     #[test]

@@ -167,7 +167,7 @@ impl Dir {
         self.unswept.load(Ordering::Relaxed) && self.unswept.swap(false, Ordering::Relaxed)
     }
 
-    /// So many files in a row make sure what the next one is going to be.
+    /// How far the count goes: a few files are enough to change it.
     const SURE: i8 = 2;
 
     /// Whether the next file here is likely to be a further name of a file that has been met: most of the last ones were.
@@ -175,13 +175,13 @@ impl Dir {
         self.further_names.load(Ordering::Relaxed) > 0
     }
 
-    /// Remembers whether a file here was a further name of a file that had been met.
-    pub(crate) fn has_met(&self, further_name: bool) {
+    /// Counts a file here: was it a further name of a file that had been met?
+    pub(crate) fn count_name(&self, further_name: bool) {
         let old = self.further_names.load(Ordering::Relaxed);
         let step = if further_name { 1 } else { -1 };
         let new = (old + step).clamp(-Self::SURE, Self::SURE);
-        // Most often nothing changes, and what is only read stays in all processors' caches. Of two workers here at the same
-        // time one may not be counted.
+        // Where all files are alike nothing changes, and what is only read stays in all processors' caches. Of two workers here at
+        // the same time one may not be counted.
         if new != old {
             self.further_names.store(new, Ordering::Relaxed);
         }
@@ -373,7 +373,7 @@ mod tests {
         let dir = Dir::operands(None);
         let expected_after = |met: &[bool]| {
             met.iter()
-                .for_each(|further_name| dir.has_met(*further_name));
+                .for_each(|further_name| dir.count_name(*further_name));
             dir.expects_further_name()
         };
         assert!(!expected_after(&[]));

@@ -559,7 +559,9 @@ impl Entry {
         let done = if self.is_tracked(cx) {
             self.make_once(cx, place, plan, ended)
         } else {
-            place.dir.has_met(false);
+            if self.stat.kind == Kind::File {
+                place.dir.count_name(false);
+            }
             self.make(cx, place, plan)
         };
         if is_made && announcement.is_late {
@@ -608,7 +610,7 @@ impl Entry {
             u64::MAX
         };
         let claim = cx.links.claim(self.stat.id, names, || place.to_name());
-        place.dir.has_met(!matches!(claim, Claim::Copy));
+        place.dir.count_name(!matches!(claim, Claim::Copy));
         match claim {
             Claim::Copy => {
                 let made = place.unless_panic(|| self.make(cx, place, plan));

@@ -348,6 +348,12 @@ impl<T> Job<T> {
         let deadline = Instant::now().checked_add(timeout);
         self.outcome.wait(deadline, Option::is_some).is_some()
     }
+
+    /// The same, but the thread does nothing else meanwhile, even if it is a worker of a pool: of another one than the job's, or
+    /// it would wait in vain.
+    pub(crate) fn ends_within(&self, timeout: Duration) -> bool {
+        self.outcome.sleep(timeout, Option::is_some)
+    }
 }
 
 // Not derived: a job can be shown whatever its result is.

@@ -226,7 +226,7 @@
 //! 7. There is one decision path, and nothing is touched before it ends: `decide.rs`. A question that it asks for is answered by
 //!    the observer; the binary's main thread does that, and workers never read standard input.
 //! 8. Memory is bounded by the depth of the tree, its widest directory, the parts with data that the sparse files under way
-//!    have (`data.rs`), and the inodes that have names outside of what is copied (`links.rs`) or, where operands overlap, are
+//!    have (`data.rs`; 65,536 of each at a time, but all of them with `--verify`), and the inodes that have names outside of what is copied (`links.rs`) or, where operands overlap, are
 //!    symbolic links (`operands.rs`); open files by the number of workers.
 //!
 //! # What an entry costs
@@ -273,6 +273,7 @@
 //! | the gate | once a file, only read; twice a batch, the worker's own cache lines | `gate.rs`; nothing where the number of workers is fixed |
 //! | the ladder of a pair of filesystems | once or twice a file, only read | borrowed from the directory, which has it from its parent (`dir.rs`) |
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |
+//! | whether the last files of a directory were further names | twice a file with `-a`, mostly read | a byte beside the directory's facts (`dir.rs`) |
 //! | what is pending in a directory | twice a subdirectory, and for names that are left | one atomic count a directory (`dir.rs`) |
 //! | the operands' directories | once a directory, only read | a sieve before the locks (`operands.rs`) |
 //! | directories that are made and wait, on btrfs | three times a directory | an atomic addition, a lock around a push or a pop (`ahead.rs`) |
@@ -336,7 +337,6 @@ pub use data::{Holes, How, Tried};
 pub use decide::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
-pub use job::{Closed, Controls, Job, JobBuilder, JobError, JobId, Task};
 pub use limit::background;
 pub use live::{LargeFile, Progress, Snapshot};
 pub use observer::{Done, Event, Interest, Observer, Question, What};
@@ -344,6 +344,8 @@ pub use options::{
     Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
 };
 pub use plan::{Plan, Root, Target};
-pub use pool::{BuildError, Pool, PoolBuilder};
+pub use pool::{
+    BuildError, Closed, Controls, Job, JobBuilder, JobError, JobId, Pool, PoolBuilder, Task,
+};
 pub use quote::{quote, quote_argument};
 pub use report::{Busy, ErrorCount, Method, Report, Stats};

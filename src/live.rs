@@ -102,7 +102,7 @@ pub struct Snapshot {
 pub struct LargeFile {
     /// What is copied.
     pub source: PathBuf,
-    /// How many bytes there are to be moved: its size, less its holes where those are kept.
+    /// How many bytes there are to be moved: its size, less its holes where those are kept; if it has very many, about.
     pub size: u64,
     /// How many have been moved.
     pub moved: u64,
@@ -225,10 +225,11 @@ pub(crate) struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// It is copied, perhaps not for the first time.
-    pub(crate) fn begin(&self) {
+    /// It is copied from its beginning, not for the first time; its size may be another now.
+    pub(crate) fn begin_again(&self, size: u64) {
         if let Some(large) = &self.large {
             large.moved.store(0, Ordering::Relaxed);
+            large.size.store(size, Ordering::Relaxed);
         }
     }
 
@@ -299,6 +300,10 @@ mod tests {
         assert_eq!(shown[0].source, PathBuf::from("b"));
         assert_eq!((shown[0].moved, shown[0].verified), (100, None));
         assert_eq!((shown[1].moved, shown[1].verified), (50, Some(0)));
+        larger.begin_again(70);
+        larger.add(20);
+        let again = &underway.large()[1];
+        assert_eq!((again.size, again.moved), (70, 20));
         drop(large);
         drop(larger);
         assert_eq!(underway.large(), []);

@@ -127,7 +127,7 @@ impl Entry {
             self.stat = now;
             data::empty(source, dest.file.as_fd()).map_err(|failure| explain(place, failure))?;
             written.into_iter().for_each(Written::clear);
-            shown.begin();
+            shown.begin_again(now.size);
             (how, changed) = self.transfer(cx, place, ends, ladder, written)?;
         }
         if let Some(written) = written {

@@ -26,6 +26,14 @@ impl<S> Monitor<S> {
         result
     }
 
+    /// Waits at most so long, and says whether the state is as wanted. A rayon worker is not lent.
+    pub(crate) fn sleep(&self, timeout: Duration, wanted: impl Fn(&S) -> bool) -> bool {
+        let slept = self
+            .changed
+            .wait_timeout_while(self.lock(), timeout, |state| !wanted(state));
+        wanted(&slept.unwrap_or_else(PoisonError::into_inner).0)
+    }
+
     /// Waits until the state is as wanted or the deadline has passed, whichever is first.
     pub(crate) fn wait(
         &self,

@@ -254,7 +254,7 @@ impl Plan {
             report.busy = Some(busy);
             report
         });
-        if !job.join_timeout(HEAD_START) {
+        if !job.ends_within(HEAD_START) {
             // Who is refused is missed by nobody.
             crew.grow(cores);
             if let Ok(thread) = tuner.start() {

@@ -73,10 +73,12 @@ use std::thread::{self, JoinHandle};
 
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
-use crate::job::{Closed, Job, JobBuilder, Ledger, Task};
+use crate::job::Ledger;
 use crate::limit;
 use crate::monitor::Monitor;
 use crate::sys;
+
+pub use crate::job::{Closed, Controls, Job, JobBuilder, JobError, JobId, Task};
 
 /// rayon's own frames overflow the smallest stack the system grants.
 const LEAST_STACK: usize = 128 << 10;
@@ -179,8 +181,6 @@ impl PoolBuilder {
                         crew.threads.0.push(handle);
                         Ok(())
                     }
-                    // A pool that finds out how many it should be begins with those that it gets.
-                    Err(_) if self.gate.is_some() && !crew.threads.0.is_empty() => Ok(()),
                     Err(cause) => {
                         let kind = cause.kind();
                         refusal = Some(cause);
@@ -478,7 +478,6 @@ impl std::error::Error for BuildError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::job::JobError;
     use std::collections::BTreeSet;
     use std::process::Command;
     use std::sync::atomic::{AtomicUsize, Ordering};

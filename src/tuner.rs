@@ -15,8 +15,8 @@
 //!
 //! # What it costs
 //!
-//! Starting the thread, by the thread that starts the copy, while the workers have begun already; then some 5 µs for
-//! each worker each time that it looks. With many workers it looks less often, so that this stays below a hundredth of
+//! Starting the thread, by the thread that starts the copy, if that is not over at once; then some 5 µs for each worker
+//! each time that it looks. With many workers it looks less often, so that this stays below a hundredth of
 //! one processor. Whoever ends the copy wakes it, and it ends at once, or after the look at the workers that it is at.
 
 use std::io;
