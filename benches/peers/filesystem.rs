@@ -17,7 +17,8 @@
 //!   place. Becoming read-only for a moment ends both, and keeps everything cached.
 //! - ext4 does not reuse an inode that was removed minutes ago, and looks for others one by one among those of the copies
 //!   before, which takes several times as long as copying a small file. It knows from inodes on disk, and only as long as
-//!   they are in the device's cache; therefore that is flushed.
+//!   they are in the device's cache; therefore that is flushed. The source's directories go with it, and are read again: what is
+//!   warm is to be warm for those who list it, too.
 
 use std::fs::{self, File};
 use std::io;
@@ -227,6 +228,9 @@ impl Filesystem {
             }
             if self.kind == Kind::Ext4 {
                 command("blockdev", &["--flushbufs", &device.path])?;
+                if self.cache == Cache::Warm {
+                    read_directories(&self.source())?;
+                }
             }
         }
         Ok(())
@@ -271,6 +275,21 @@ impl Drop for Filesystem {
             let _ = command("umount", &["--lazy", &self.root.to_string_lossy()]);
         }
     }
+}
+
+/// Reads a directory and those below it, if it is there.
+fn read_directories(directory: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            read_directories(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// btrfs is busy ("mount point is busy") until the last removed file is torn down, which takes seconds for one of gigabytes.
