@@ -253,7 +253,14 @@
 //! Measured, and left out: **io_uring**. 100,000 files of up to 1 KiB in memory, one thread, medians of 5 interleaved: with sources
 //! opened, read and closed in batches of 32 (linked entries, direct descriptors) a copy takes 1.24 of the time; with the copies
 //! made so, too, 1.27 and 1.4 of the processor time, because the kernel leaves each `O_CREAT` to a thread of its own
-//! (`io_openat_force_async` in its io_uring/openclose.c).
+//! (`io_openat_force_async` in its io_uring/openclose.c). **Other allocators**, although a directory's list is most of what is
+//! allocated: with mimalloc 2.0 20,000 directories in memory take 1.00 of the time and 100,000 tiny files 1.03, with jemalloc 5.3
+//! the directories take 1.05 (15, 9 and 15 interleaved, 2 workers).
+//!
+//! What a file costs does not grow with their number. A million files of up to 1 KiB in memory take 1.05 times as long as 20
+//! copies of 50,000 that stay (medians of 5 in turn; the rounds' ratios are between 0.91 and 1.08). If the 50,000 are removed
+//! each time they take 0.88 of that for each file, with any copier (cp, cpz and fcp 0.88), because the kernel finds its
+//! inodes' memory ready then (`inode_init_once` and `allocate_slab` are the whole difference in `perf record`).
 //!
 //! # What the workers share
 //!
