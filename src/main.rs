@@ -20,6 +20,7 @@ mod units;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -322,9 +323,9 @@ impl Terminal {
     }
 
     /// Writes a line to standard output, whole.
-    fn tell(&self, line: &str) {
+    fn tell(&self, line: &[u8]) {
         let print = || {
-            if let Err(error) = io::stdout().write_all(line.as_bytes()) {
+            if let Err(error) = io::stdout().write_all(line) {
                 self.failed_write().get_or_insert(error);
             }
         };
@@ -437,7 +438,7 @@ impl Observer for Asking {
 }
 
 /// What `cp -v` and `cp --debug` print for an event, and the reason if that is wanted.
-fn lines(event: &Event, says_why: bool) -> String {
+fn lines(event: &Event, says_why: bool) -> Vec<u8> {
     let reason = |words: &str| {
         if says_why {
             format!(" ({words})")
@@ -445,7 +446,7 @@ fn lines(event: &Event, says_why: bool) -> String {
             String::new()
         }
     };
-    match event {
+    let lines = match event {
         Event::Copying {
             source,
             dest,
@@ -479,9 +480,10 @@ fn lines(event: &Event, says_why: bool) -> String {
             format!("removed {what}{}{reason}\n", quote(dest))
         }
         Event::LeftOut { source, .. } => format!("left out {}\n", quote(source)),
-        // Here cp does not quote.
+        // Here cp does not quote: these are the names' own bytes.
         Event::MadeParent { source, dest } => {
-            format!("{} -> {}\n", source.display(), dest.display())
+            let [source, dest] = [source, dest].map(|path| path.as_os_str().as_bytes());
+            return [source, b" -> ", dest, b"\n"].concat();
         }
         Event::Removed { dest } => format!("removed {}\n", quote(dest)),
         Event::Restored { dest, backup } => {
@@ -490,7 +492,8 @@ fn lines(event: &Event, says_why: bool) -> String {
         Event::Skipped { dest } => format!("skipped {}\n", quote(dest)),
         // Whatever the library may tell one day that this program does not know.
         _ => String::new(),
-    }
+    };
+    lines.into_bytes()
 }
 
 fn arrow(source: &Path, dest: &Path, backup: Option<&Path>) -> String {

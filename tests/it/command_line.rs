@@ -1,10 +1,14 @@
 //! How options are spelled and complained about, and the ones that make something other than a plain copy: links, attributes
 //! only, leading directories, contents of special files, `-v` and `--debug`.
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
 
 use crate::harness::{
-    Call, Sandbox, allocated, chmod, chown, mode, same_as_cp, same_as_cp_when, set_mtime,
+    Call, Sandbox, allocated, chmod, chown, mode, poolcp, same_as_cp, same_as_cp_when, set_mtime,
 };
 
 fn shop(sandbox: &Sandbox) {
@@ -233,6 +237,29 @@ fn leading_directories_are_made_with_parents() {
     ];
     same_as_cp(setup, &lines);
     same_as_cp_when(setup, &lines, |call| call.umask(0o077));
+}
+
+#[test]
+fn leading_directories_are_told_by_their_bytes() {
+    needs!(GnuCp9);
+    let sandbox = Sandbox::new();
+    let name = OsStr::from_bytes(b"not \xffUTF-8/file");
+    sandbox.file(name, 10);
+    let told = |program: &Path| {
+        let target = sandbox.dir("target");
+        let call = Command::new(program)
+            .current_dir(sandbox.path(""))
+            .args(["-v", "--parents"])
+            .args([name, OsStr::new("target")])
+            .output();
+        fs::remove_dir_all(target).expect("remove");
+        call.expect("start").stdout
+    };
+    let ours = told(poolcp());
+    assert_eq!(
+        ours.escape_ascii().to_string(),
+        told(Path::new("cp")).escape_ascii().to_string()
+    );
 }
 
 #[test]
