@@ -471,6 +471,28 @@ pub(crate) fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<u
     retry(|| rustix::io::pread(&fd, &mut *buffer, offset))
 }
 
+/// Whether any page of a file is in memory (cachestat(2), Linux 6.5). Unlike a read that is not to wait (`RWF_NOWAIT`), that does not
+/// begin to read it. Where the kernel cannot say it is taken for that.
+pub(crate) fn is_in_memory(fd: impl AsFd) -> bool {
+    const CACHESTAT: libc::c_long = 451;
+    // `struct cachestat_range`: from where, how much (0: to the end); `struct cachestat`: pages in the cache come first.
+    let range = [0_u64; 2];
+    let mut pages = [0_u64; 5];
+    // SAFETY: the kernel reads `range` and writes `pages`, which have the size and the alignment of its structures and outlive
+    // the call.
+    #[allow(unsafe_code)]
+    let done = unsafe {
+        libc::syscall(
+            CACHESTAT,
+            fd.as_fd().as_raw_fd(),
+            range.as_ptr(),
+            pages.as_mut_ptr(),
+            0,
+        )
+    };
+    done != 0 || pages[0] > 0
+}
+
 /// Writes at the file's own position.
 pub(crate) fn write(fd: impl AsFd, bytes: &[u8]) -> Result<usize> {
     retry(|| rustix::io::write(&fd, bytes))
