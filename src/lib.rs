@@ -238,7 +238,7 @@
 //! | openat(2) of the source | by its name in an open directory, following nothing; `O_NOATIME` where that is allowed |
 //! | fstat(2) of it | it is still what was listed, and of what mode and size |
 //! | openat(2) of the copy | `O_CREAT` and `O_EXCL`: what has come there meanwhile is not written to |
-//! | read(2) and write(2), or copy_file_range(2), or `FICLONE` | by size and filesystem (`data.rs`) |
+//! | read(2) and write(2), or copy_file_range(2), or `FICLONE` | by size and filesystem; on xfs after a cachestat(2) of a small file (`data.rs`) |
 //! | 1/16 of a close_range(2) | both files, with others (`closing.rs`) |
 //!
 //! A directory is openat(2) and fstat(2) of both ends, mkdirat(2), two close(2); and fchdir(2), statx(2), openat(2), fstat(2), two
