@@ -226,8 +226,9 @@
 //! 7. There is one decision path, and nothing is touched before it ends: `decide.rs`. A question that it asks for is answered by
 //!    the observer; the binary's main thread does that, and workers never read standard input.
 //! 8. Memory is bounded by the depth of the tree, its widest directory, the parts with data that the sparse files under way
-//!    have (`data.rs`; 65,536 of each at a time, but all of them with `--verify`), and the inodes that have names outside of what is copied (`links.rs`) or, where operands overlap, are
-//!    symbolic links (`operands.rs`); open files by the number of workers.
+//!    have (`data.rs`; 65,536 of each at a time, but all of them with `--verify`), and the inodes that have names outside of
+//!    what is copied (`links.rs`) or, where operands overlap, are symbolic links (`operands.rs`); open files by the number of
+//!    workers.
 //!
 //! # What an entry costs
 //!

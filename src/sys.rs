@@ -474,6 +474,7 @@ pub(crate) fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<u
 /// Whether any page of a file is in memory (cachestat(2), Linux 6.5). Unlike a read that is not to wait (`RWF_NOWAIT`), that does not
 /// begin to read it. Where the kernel cannot say it is taken for that.
 pub(crate) fn is_in_memory(fd: impl AsFd) -> bool {
+    // libc has it for some targets only. The number is the same on all architectures but MIPS, where this one is no call's.
     const CACHESTAT: libc::c_long = 451;
     // `struct cachestat_range`: from where, how much (0: to the end); `struct cachestat`: pages in the cache come first.
     let range = [0_u64; 2];

@@ -277,13 +277,9 @@ impl Drop for Filesystem {
     }
 }
 
-/// Reads a directory and those below it, if it is there.
+/// Reads a directory and those below it.
 fn read_directories(directory: &Path) -> io::Result<()> {
-    let entries = match fs::read_dir(directory) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
+    for entry in fs::read_dir(directory)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             read_directories(&entry.path())?;
