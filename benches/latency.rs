@@ -45,9 +45,9 @@
 #[allow(dead_code)]
 #[path = "../tests/it/passthrough.rs"]
 mod passthrough;
+mod tools;
 
 use std::env;
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -58,6 +58,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use passthrough::{Manners, Passthrough};
 use tempfile::TempDir;
+use tools::Tool;
 
 /// The fixed numbers of workers.
 const WORKERS: [usize; 7] = [1, 2, 4, 8, 16, 32, 64];
@@ -162,7 +163,7 @@ fn main() -> ExitCode {
     };
     let mut copiers: Vec<Copier> = WORKERS.map(Copier::Fixed).into();
     copiers.push(Copier::Auto);
-    copiers.extend(Tool::ALL.iter().filter_map(|tool| tool.find()));
+    copiers.extend(Copier::others());
     if args.test {
         copiers.retain(|copier| !matches!(copier, Copier::Fixed(2..=32)));
     }
@@ -422,53 +423,14 @@ enum Copier {
     },
 }
 
-/// Another program.
-struct Tool {
-    name: &'static str,
-    /// What makes it copy a directory to a name that is free.
-    options: &'static [&'static str],
-    /// Whether that needs a slash behind the source.
-    slash: bool,
-}
-
-impl Tool {
-    const ALL: [Self; 4] = [
-        Self {
-            name: "cp",
-            options: &["-r"],
-            slash: false,
-        },
-        Self {
-            name: "rsync",
-            options: &["-r"],
-            slash: true,
-        },
-        Self {
-            name: "cpz",
-            options: &[],
-            slash: false,
-        },
-        Self {
-            name: "xcp",
-            options: &["-r"],
-            slash: false,
-        },
-    ];
-
-    fn find(&'static self) -> Option<Copier> {
-        let places = ["PATH", "POOLCP_PEERS"].into_iter().filter_map(env::var_os);
-        let program = places
-            .flat_map(|place| env::split_paths(&place).collect::<Vec<_>>())
-            .map(|dir| dir.join(self.name))
-            .find(|program| program.is_file())?;
-        Some(Copier::Other {
-            tool: self,
-            program,
-        })
-    }
-}
-
 impl Copier {
+    /// The others that are here.
+    fn others() -> impl Iterator<Item = Self> {
+        const TOOLS: &[Tool] = &Tool::ALL;
+        let found = |tool: &'static Tool| tool.find().map(|program| Self::Other { tool, program });
+        TOOLS.iter().filter_map(found)
+    }
+
     fn name(&self) -> String {
         match self {
             Self::Fixed(workers) => format!("poolcp -j {workers}"),
@@ -487,23 +449,15 @@ impl Copier {
     }
 
     fn command(&self, source: &Path, copy: &Path) -> Command {
-        let mut source = OsString::from(source);
         let workers = match self {
-            Self::Other { tool, program } => {
-                if tool.slash {
-                    source.push("/");
-                }
-                let mut command = Command::new(program);
-                command.args(tool.options).args([&source, copy.as_os_str()]);
-                return command;
-            }
+            Self::Other { tool, program } => return tool.command(program, source, copy),
             Self::Fixed(workers) => workers.to_string(),
             Self::Auto => "auto".to_owned(),
         };
         let mut command = Command::new(env!("CARGO_BIN_EXE_poolcp"));
         command
             .args(["-r", "--report=json", "-j", &workers])
-            .args([&source, copy.as_os_str()]);
+            .args([source, copy]);
         command
     }
 }

@@ -15,6 +15,7 @@ use crate::cancel::Canceller;
 use crate::closing::most_waiting;
 use crate::data::Ladder;
 use crate::dir::Place;
+use crate::disk;
 use crate::durable::Filesystems;
 use crate::error::{Error, Operation};
 use crate::gate;
@@ -50,6 +51,8 @@ pub(crate) struct Context {
     /// The observer wants to hear what is done.
     keeps_log: bool,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
+    /// Whether the devices that are read may have to seek.
+    seeking: Mutex<HashMap<u64, bool>>,
     /// Directories that are made, and wait to be filled.
     pub ahead: Queue<DirTask>,
     canceller: Canceller,
@@ -122,6 +125,7 @@ impl Context {
             observer,
             told: Mutex::default(),
             ladders: Mutex::default(),
+            seeking: Mutex::default(),
             ahead: Queue::default(),
             canceller,
             is_incomplete: AtomicBool::new(false),
@@ -260,6 +264,18 @@ impl Context {
         let mut ladders = lock(&self.ladders);
         let ladder = ladders.entry((source_dev, dest_dev));
         Arc::clone(ladder.or_insert_with(|| Arc::new(Ladder::to(dest))))
+    }
+
+    /// Whether a device that is read, and that `source` is on, may have to seek. Then the tuner is told, too.
+    pub(crate) fn may_seek(&self, dev: u64, source: impl AsFd) -> bool {
+        let mut seeking = lock(&self.seeking);
+        *seeking.entry(dev).or_insert_with(|| {
+            let may_seek = disk::may_seek(source);
+            if may_seek {
+                gate::meet_seeking();
+            }
+            may_seek
+        })
     }
 
     /// Notes which filesystems the operands go to, on the thread that will call [`Context::make_durable`].

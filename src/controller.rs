@@ -16,6 +16,10 @@
 //! - **Blocked by a lock, or by a device that is busy**: more workers wait more, and a lock that is waited for costs
 //!   more than one that is not. That looks the same as a latency, and only the throughput tells: so every step up is a
 //!   trial.
+//! - **Blocked by a disk that may have to seek** (`disk.rs`): two who read at two places can be several times slower than one
+//!   who reads on where he is. So one works alone first, and several are then tried, which is no matter of a few per cent: they
+//!   are several times faster, or it is left at one. The kernel takes for such a disk what does not say otherwise, so this may be
+//!   any virtual disk; as soon as several are better it is one like others.
 //! - **Queued for more than half of the time, and hardly ever blocked**: so many do nothing but wait for a processor;
 //!   without them it is the same. If others keep the processors busy, more workers would get more of them, at the
 //!   others' expense: they are not tried.
@@ -102,6 +106,9 @@ const WAITING: f64 = 0.5;
 /// From this share on, all but nothing but waiting goes on: the number may grow without a measure of throughput.
 const BLOCKED: f64 = 0.8;
 
+/// How many times as many workers there are after a leap.
+const LEAP: usize = 4;
+
 /// How many times as many workers are tried as could use all processors if they took turns perfectly, which they do not.
 const ROOM: f64 = 3.0;
 
@@ -122,6 +129,9 @@ const LONGEST_TRIAL: u32 = 20;
 /// intervals it need not be.
 const BASE_ERROR: f64 = 0.07;
 const LONGEST_BASE: u32 = 16;
+
+/// How many intervals make a rough measure.
+const ROUGH: f64 = 4.0;
 
 /// How many intervals in a row that do not fit those before are a change and not a burst.
 const CHANGE: u32 = 4;
@@ -152,6 +162,8 @@ pub(crate) struct Observation {
     pub queued: f64,
     /// What was done, in any unit that is about the same work for each entry and each piece of a file.
     pub work: f64,
+    /// What is read may be on a disk that has to seek.
+    pub may_seek: bool,
 }
 
 /// What to do until the next observation.
@@ -303,6 +315,17 @@ impl Patience {
     }
 }
 
+/// What is known of a disk that may have to seek.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Seeking {
+    /// There is none.
+    No,
+    /// It may have to; several workers have not been found to be better than one.
+    Maybe,
+    /// It does well with several workers.
+    Refuted,
+}
+
 /// Finds the number of workers.
 #[derive(Clone, Debug)]
 pub(crate) struct Controller {
@@ -317,6 +340,7 @@ pub(crate) struct Controller {
     starved: u32,
     /// Nothing has been tried in vain yet.
     is_ramp: bool,
+    seeking: Seeking,
     /// The number, and what was seen with it, that was a little better than the present one.
     best: Option<(usize, Window)>,
     /// The time since the beginning.
@@ -347,6 +371,7 @@ impl Controller {
             unsettled: true,
             starved: 0,
             is_ramp: true,
+            seeking: Seeking::No,
             best: None,
             now: Duration::ZERO,
             tried: Duration::ZERO,
@@ -371,6 +396,9 @@ impl Controller {
 
     pub(crate) fn decide(&mut self, seen: &Observation) -> Decision {
         self.now += seen.interval;
+        if seen.may_seek && self.seeking == Seeking::No {
+            self.seeking = Seeking::Maybe;
+        }
         if self.unsettled {
             self.unsettled = false;
             self.last_rate = None;
@@ -487,6 +515,17 @@ impl Controller {
             && (self.noise <= window.intervals * BASE_ERROR.powi(2)
                 || window.intervals >= f64::from(LONGEST_BASE));
         self.is_ramp &= effort < WAITING;
+        if self.seeking == Seeking::Maybe && effort < WAITING {
+            // The answer will be so clear that a rough measure will do.
+            let is_known = window.is_measurable() && window.intervals >= ROUGH;
+            if self.limit > 1 {
+                self.go_to(1);
+            } else if is_known && self.now >= self.up.until {
+                self.is_ramp = false;
+                self.try_out(Way::Up, LEAP.min(useful));
+            }
+            return;
+        }
         let is_time = self.now >= self.up.until
             && (self.now >= SHORT_RUN || effort < WAITING || self.limit < self.cores);
         if is_free && useful > self.limit && is_time {
@@ -504,7 +543,7 @@ impl Controller {
                 self.try_out(Way::Up, more.min(most));
                 return;
             } else if window.blocked() >= BLOCKED {
-                self.go_to((self.limit * 4).min(useful));
+                self.go_to((self.limit * LEAP).min(useful));
                 return;
             }
         }
@@ -528,12 +567,25 @@ impl Controller {
         let window = self.window;
         let verdict = self.compare(way, &window, before);
         let is_over = self.is_ramp || window.intervals >= f64::from(LONGEST_TRIAL);
-        if !(is_over || (verdict.is_clear && window.is_measurable())) {
+        // Little may have been done because little can be done so.
+        let expected = before.rate() * window.seconds;
+        let is_measurable = window.is_measurable() || expected >= MEASURABLE;
+        if !(is_over || (verdict.is_clear && is_measurable)) {
             return;
         }
+        let is_about_seeking =
+            self.seeking == Seeking::Maybe && from == 1 && before.effort() < WAITING;
         if !verdict.is_passed {
             self.give_up(way, from, before);
+            if is_about_seeking {
+                // A disk does not change.
+                self.up.until = self.now + LONGEST_PAUSE;
+            }
         } else {
+            if is_about_seeking {
+                self.seeking = Seeking::Refuted;
+                self.is_ramp = verdict.ratio >= WAITING * as_f64(LEAP);
+            }
             // Small losses must not add up: the next leap is measured against the best so far.
             self.best = (self.is_ramp && verdict.ratio < 1.0).then_some((from, *before));
             self.accept(way);

@@ -37,6 +37,8 @@ pub(crate) struct DirFacts {
     pub attributes: Option<Attributes>,
     /// And the mode that it could not have while it was written.
     pub private_until: Option<u32>,
+    /// The source is on a disk that may have to seek.
+    pub seeks: bool,
     /// The rungs between the two filesystems.
     pub ladder: Arc<Ladder>,
     /// Closing a file in the destination cannot fail.

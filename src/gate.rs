@@ -57,6 +57,8 @@ struct Signs {
     over: AtomicBool,
     /// How many workers could be of use, as far as is known.
     useful: AtomicUsize,
+    /// What is read is on a disk that may have to seek.
+    seeking: AtomicBool,
 }
 
 /// A worker's own state, on its own cache lines: only when it is idle does anybody else write it.
@@ -97,6 +99,7 @@ impl Gate {
             signs: Signs {
                 over: AtomicBool::new(false),
                 useful: AtomicUsize::new(most),
+                seeking: AtomicBool::new(false),
             },
             posts: (0..most).map(|_| Post::default()).collect(),
             permits: Mutex::new(Permits {
@@ -123,6 +126,11 @@ impl Gate {
     /// Says how many workers could be of use: work is divided among so many.
     pub(crate) fn set_useful(&self, useful: usize) {
         self.signs.useful.store(useful, Ordering::Relaxed);
+    }
+
+    /// Whether a worker has met a disk that may have to seek.
+    pub(crate) fn is_seeking(&self) -> bool {
+        self.signs.seeking.load(Ordering::Relaxed)
     }
 
     /// Gives idle permits to those who wait.
@@ -355,6 +363,15 @@ pub(crate) fn useful() -> usize {
     let useful = |place: &Place| place.gate.signs.useful.load(Ordering::Relaxed);
     let useful = PLACE.with(|place| place.get().map(useful));
     useful.unwrap_or_else(rayon::current_num_threads)
+}
+
+/// A worker has met a disk that may have to seek.
+pub(crate) fn meet_seeking() {
+    PLACE.with(|place| {
+        if let Some(place) = place.get() {
+            place.gate.signs.seeking.store(true, Ordering::Relaxed);
+        }
+    });
 }
 
 /// Runs something that may wait for other workers, in the midst of leaf work or outside of it.

@@ -22,8 +22,17 @@ pub(crate) struct Listed {
     pub follow: bool,
 }
 
+/// The order that what is in a directory is wanted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Whichever is the filesystem's.
+    Listing,
+    /// That of the inodes, which is also `cp`'s.
+    Inodes,
+}
+
 /// What of a directory is to be copied. Errors are told.
-pub(crate) fn list(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
+pub(crate) fn list(cx: &Context, dir: &Dir, pair: &Pair, order: Order) -> Vec<Listed> {
     let Listing { names, failed } = read(pair);
     if let Some(errno) = failed {
         let path = dir.source_path("".as_ref());
@@ -33,6 +42,10 @@ pub(crate) fn list(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
     let prunes = deletes != Delete::Nothing && !dir.is_fresh() && failed.is_none();
     let all: Option<Vec<_>> = (prunes && deletes == Delete::Extraneous)
         .then(|| names.iter().map(|(name, _)| name.clone()).collect());
+    let names = match order {
+        Order::Listing => names,
+        Order::Inodes => sort_by_inode(pair, names),
+    };
     let listed = select(cx, dir, pair, names);
     if prunes {
         let copied = || listed.iter().map(|listed| listed.name.clone()).collect();
@@ -42,6 +55,17 @@ pub(crate) fn list(cx: &Context, dir: &Dir, pair: &Pair) -> Vec<Listed> {
     cx.counters.found(listed.len() as u64, dirs.count() as u64);
     cx.counters.underway.end_unlisted();
     listed
+}
+
+/// Sorts names, as they were just listed, by the numbers of their inodes: the order in which filesystems give inodes and data a
+/// place on the disk. What is listed differently by now stays as it is.
+fn sort_by_inode(pair: &Pair, names: Vec<(OsString, Kind)>) -> Vec<(OsString, Kind)> {
+    let Ok(Some(inodes)) = sys::inodes(pair.source(), names.iter().map(|(name, _)| &**name)) else {
+        return names;
+    };
+    let mut numbered: Vec<_> = inodes.into_iter().zip(names).collect();
+    numbered.sort_by_key(|(inode, _)| *inode);
+    numbered.into_iter().map(|(_, name)| name).collect()
 }
 
 /// Leaves out what the filter does, and finds out what the others are.

@@ -46,6 +46,7 @@ impl Entry {
         let ladder = match place.dir.facts() {
             Some(facts) => &*facts.ladder,
             None => {
+                cx.may_seek(self.stat.id.dev, &source);
                 own = self.ladder(cx, dest.file.as_fd());
                 &*own
             }

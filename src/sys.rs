@@ -167,6 +167,31 @@ pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
     Ok(entries)
 }
 
+/// The numbers of the inodes of `names`, which were just listed from the same directory; `None` if they are listed differently
+/// now. Its position is at the end afterwards.
+pub(crate) fn inodes<'a>(
+    dir: impl AsFd,
+    mut names: impl Iterator<Item = &'a OsStr>,
+) -> Result<Option<Vec<u64>>> {
+    let dir = dir.as_fd();
+    rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
+    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+    let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
+    let mut inodes = Vec::new();
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name == b"." || name == b".." {
+            continue;
+        }
+        if names.next().map(OsStr::as_bytes) != Some(name) {
+            return Ok(None);
+        }
+        inodes.push(entry.ino());
+    }
+    Ok(names.next().is_none().then_some(inodes))
+}
+
 /// The names in an open directory that begin like this. Its position is at the end afterwards.
 pub(crate) fn names_with_prefix(dir: impl AsFd, prefix: &[u8]) -> Result<Vec<OsString>> {
     let mut buffer = [MaybeUninit::uninit(); 32 << 10];
@@ -567,6 +592,21 @@ pub(crate) fn sync(fd: impl AsFd) -> Result<()> {
 fn open_place(dir: impl AsFd) -> Result<OwnedFd> {
     let oflags = OFlags::RDONLY | OFlags::CLOEXEC;
     rustix::fs::open(path_of_fd(dir), oflags, Mode::empty())
+}
+
+/// The major and minor number of a device.
+pub(crate) fn device_numbers(dev: u64) -> (u32, u32) {
+    // Its type differs between architectures.
+    #[allow(clippy::cast_possible_truncation, clippy::unnecessary_cast)]
+    let dev = dev as rustix::fs::Dev;
+    (rustix::fs::major(dev), rustix::fs::minor(dev))
+}
+
+/// The number of the mount that something is on, as in /proc/self/mountinfo.
+pub(crate) fn mount_id(fd: impl AsFd) -> Result<u64> {
+    use rustix::fs::StatxFlags;
+    let looked = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    Ok(looked.stx_mnt_id)
 }
 
 /// What kind of filesystem something is on: the numbers of statfs(2).

@@ -37,7 +37,7 @@ use crate::file;
 use crate::filter::Ignored;
 use crate::gate;
 use crate::handles::Pair;
-use crate::list::{Listed, list};
+use crate::list::{Listed, Order, list};
 use crate::local::{is_btrfs, is_local};
 use crate::make_dir::{MadeDir, Merging, make_dest, merging};
 use crate::meta::{self, Attributes, Has, Subject};
@@ -292,6 +292,10 @@ impl DirTask {
             no_atime: cx.process.superuser || stat.uid == cx.process.uid,
             attributes,
             private_until: made.private_until,
+            seeks: match above {
+                Some(above) if above.source_id.dev == stat.id.dev => above.seeks,
+                _ => cx.may_seek(stat.id.dev, &source),
+            },
             ladder: match above {
                 Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
                     Arc::clone(&above.ladder)
@@ -399,8 +403,8 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
                 Ok(None) => end(cx, task.parent),
                 Ok(Some(entered)) if entered.dir.is_fresh() => entered.spawn(cx, scope),
                 Ok(Some(Entered { dir, pair, listed })) => {
-                    let mut entries = if listed {
-                        let listed = about(&dir, || Ok(list(cx, &dir, &pair)));
+                    let entries = if listed {
+                        let listed = about(&dir, || Ok(list(cx, &dir, &pair, Order::Inodes)));
                         listed.unwrap_or_else(|error| {
                             cx.error(error);
                             Vec::new()
@@ -408,7 +412,6 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
                     } else {
                         Vec::new()
                     };
-                    sort_by_inode(&pair, &mut entries);
                     open.push((dir, entries.into_iter()));
                 }
                 Err(error) => {
@@ -437,7 +440,13 @@ fn walk<'s>(cx: &'s Context, scope: &Scope<'s>, task: DirTask) {
 
 /// Copies what is in a directory: spawns its subdirectories, then works on its files.
 fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &Arc<Pair>) {
-    let (dirs, mut files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair)
+    let makes_backups = cx.options.backup != Backup::No && !dir.is_fresh();
+    let order = if makes_backups || dir.facts().is_some_and(|facts| facts.seeks) {
+        Order::Inodes
+    } else {
+        Order::Listing
+    };
+    let (dirs, files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair, order)
         .into_iter()
         .partition(|listed| listed.kind == Kind::Dir);
     let is_ahead = ahead::weigh(cx, dir, dirs.len(), files.len());
@@ -452,8 +461,7 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
         }
         batch.into_iter().for_each(|task| task.leave(cx, scope));
     }
-    if backups_may_collide(cx, dir, &files) {
-        sort_by_inode(pair, &mut files);
+    if makes_backups && backups_may_collide(cx, &files) {
         files
             .iter()
             .for_each(|listed| copy_file(cx, dir, pair, listed));
@@ -499,23 +507,12 @@ fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
 }
 
 /// Whether one file's backup may get the name that another file's copy has: then it matters which is copied first.
-fn backups_may_collide(cx: &Context, dir: &Dir, files: &[Listed]) -> bool {
+fn backups_may_collide(cx: &Context, files: &[Listed]) -> bool {
     let is_backup = |name: &[u8]| {
         let suffix = cx.options.suffix.as_bytes();
         name.ends_with(suffix) || name.ends_with(b"~")
     };
-    cx.options.backup != Backup::No
-        && !dir.is_fresh()
-        && files.iter().any(|listed| is_backup(listed.name.as_bytes()))
-}
-
-/// `cp`'s order. What cannot be looked at comes first: it is an error in any order.
-fn sort_by_inode(pair: &Pair, entries: &mut [Listed]) {
-    let inode = |listed: &Listed| {
-        let stat = sys::stat_at(pair.source(), &listed.name, false);
-        stat.map_or(0, |stat| stat.id.ino)
-    };
-    entries.sort_by_cached_key(inode);
+    files.iter().any(|listed| is_backup(listed.name.as_bytes()))
 }
 
 /// One thing less is pending in a directory. Whoever ends the last one finishes it, and so on upwards.

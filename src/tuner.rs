@@ -201,6 +201,7 @@ impl Tuner {
         self.counters.set_busy(busy);
         is_known.then(|| Observation {
             interval,
+            may_seek: self.gate.is_seeking(),
             busy,
             running: mean(now.ran.saturating_sub(last.ran), interval),
             queued: mean(now.queued.saturating_sub(last.queued), interval),

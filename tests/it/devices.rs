@@ -6,6 +6,7 @@
 //! - **Power**: what is on the device at one moment is kept as another image (by sharing blocks, so that no write comes
 //!   between), mounted, as after a crash of the machine, checked, and compared with the source.
 //! - **Breaking**: the image is in a filesystem (FUSE) that refuses to read or write some of it.
+//! - **Seeking**: the image is in a filesystem that takes its time to read what does not come next.
 //! - **Filling up**: the image is in a filesystem that has less room than the device says (thin provisioning), the filesystem
 //!   itself is small, or there is a quota.
 //!
@@ -26,6 +27,7 @@ use rustix::fs::Advice;
 use rustix::io::Errno;
 use rustix::process::Signal;
 
+use crate::arm::Arm;
 use crate::harness::{
     ALL_FORMATS, Disk, Format, Mount, Run, Sandbox, assert_rsync_agrees, changes_by_rsync, content,
     poolcp, say, set_mtime,
@@ -374,6 +376,65 @@ fn a_device_with_less_room_than_it_says_is_told_by_a_durable_copy() {
         assert_eq!(run.code, 1, "{format:?}: {run:?}");
         assert!(run.stderr.contains("'disk"), "{format:?}: {run:?}");
         mount.unmount();
+    }
+}
+
+// ---- Seeking ----
+
+/// Mounts a disk with nothing of it in memory. The kernel takes it for one that seeks, or not.
+fn mount_as(disk: &Disk, sandbox: &Sandbox, is_rotational: bool) -> Mount {
+    let mount = disk.mount("").expect("mount");
+    let found = Command::new("findmnt")
+        .args(["-n", "-o", "SOURCE", "--target"])
+        .arg(sandbox.path("disk"))
+        .output();
+    let device = String::from_utf8(found.expect("findmnt").stdout).expect("a path");
+    let name = device.trim().trim_start_matches("/dev/");
+    let flag = format!("/sys/block/{name}/queue/rotational");
+    fs::write(flag, if is_rotational { "1" } else { "0" }).expect("tell the kernel");
+    mount
+}
+
+/// ext4 lists names in no order at all; xfs and btrfs list these as they were made. What is made in turn lies side by side.
+#[test]
+fn a_disk_that_seeks_is_read_by_one_worker_in_the_order_of_its_inodes() {
+    const FILES: u64 = 1000;
+    needs!(Fuse, Formats);
+    for format in ALL_FORMATS {
+        let sandbox = Sandbox::in_memory();
+        let arm = Arm::new(Duration::from_millis(2));
+        let (below, at) = (sandbox.dir("below"), sandbox.dir("slow"));
+        let _filesystem = Passthrough::mount(&below, &at, arm.manners()).expect("mount");
+        let at = sandbox.dir("disk");
+        let disk = Disk::make(sandbox.path("slow/image"), format, &at).expect("a disk");
+        let mount = mount_as(&disk, &sandbox, true);
+        for dir in 0..10 {
+            let dir = sandbox.dir(format!("disk/source/{dir}"));
+            for file in 0..FILES / 10 {
+                fs::write(dir.join(format!("{file}")), content(4096, file)).expect("write");
+            }
+        }
+        mount.unmount();
+        let moves = |is_rotational, jobs| {
+            let mount = mount_as(&disk, &sandbox, is_rotational);
+            arm.take_moves();
+            let jobs = format!("-j{jobs}");
+            sandbox
+                .poolcp(["-a", &jobs, "-T", "disk/source", "copy"])
+                .ok();
+            let moves = arm.take_moves();
+            assert_rsync_agrees(&sandbox.path("disk/source"), &sandbox.path("copy"));
+            fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+            mount.unmount();
+            moves
+        };
+        let (one, auto, careless) = (moves(true, "1"), moves(true, "auto"), moves(false, "2"));
+        assert!(one < FILES / 4, "{format:?}: {one}");
+        assert!(auto < FILES / 2, "{format:?}: {auto}, {one} by one worker");
+        assert!(
+            careless > FILES / 2,
+            "{format:?}: {careless}: nothing to avoid"
+        );
     }
 }
 

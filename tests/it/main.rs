@@ -18,7 +18,8 @@
 //! | `interrupted` | copies that are killed or stopped, and what the next one makes of it |
 //! | `strange` | filesystems that are slow, or answer in unusual ways that the rules allow |
 //! | `passthrough` | such filesystems (FUSE) |
-//! | `devices` | crashes of the machine, devices that break or fill up |
+//! | `devices` | crashes of the machine, devices that break or fill up, disks that seek |
+//! | `arm` | such disks |
 //! | `attacker` | somebody swaps names while they are copied |
 //! | `faults` | every system call fails, one at a time |
 //! | `scale` | depth, width, many workers, few descriptors, no /proc |
@@ -36,6 +37,7 @@
 mod harness;
 mod snapshot;
 
+mod arm;
 mod attacker;
 mod command_line;
 mod destination;
@@ -48,7 +50,7 @@ mod kinds;
 mod limits;
 mod metadata;
 mod mirror;
-// What only the latency bench uses of it.
+// What only the benches use of it.
 #[allow(dead_code)]
 mod passthrough;
 mod replacing;
