@@ -47,7 +47,7 @@ use crate::error::Operation;
 use crate::gate;
 use crate::limit::Limiter;
 use crate::live::Shown;
-use crate::local::{is_local, is_xfs};
+use crate::local::{is_ext4, is_local, is_xfs};
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
 use crate::report::{Counters, Method};
@@ -69,6 +69,12 @@ const KERNEL_FROM: u64 = 4 << 10;
 /// whatever its size (a source tree from a disk with cold caches takes 0.67 of the time so). Where data may lie beside its inode
 /// (btrfs) sharing is the faster way for every size: a source tree takes 1.25 times as long if files below 2 KiB are written.
 const SHARED_FROM_ON_XFS: u64 = 4 << 10;
+
+/// Ranges from this size on get their blocks before they are written, on ext4: in one step, where each page would otherwise ask
+/// for a block to be kept for it. The file does not grow by that. (1 GiB in memory, 2 workers, medians of 7 to 9 interleaved: files
+/// of 32 KiB take 1.04 of the time so, of 128 KiB 1.00, of 512 KiB 0.90, of 2 and 8 MiB 0.80, one of 4 GiB 0.60; with a sync(2) at
+/// the end, 0.97. On xfs it changes nothing, and btrfs takes 1.07 to 1.11 of the time.)
+const ALLOCATED_FROM: u64 = 256 << 10;
 
 /// Files below this size are not looked at once more after they were copied if one call has taken them whole. Who writes a file
 /// in several steps can be met in between, but no look at its times would tell that. (Without that look, a tree of tiny files in
@@ -112,15 +118,19 @@ pub(crate) struct Ladder {
     /// Below this size sharing is not worth it.
     shared_from: u64,
     kernel: AtomicBool,
+    /// Blocks are better asked for before they are written.
+    allocates: AtomicBool,
 }
 
 impl Ladder {
     /// All rungs, to a file or a directory on the destination's filesystem.
     pub(crate) fn to(dest: impl AsFd) -> Self {
+        let shared_from = if is_xfs(&dest) { SHARED_FROM_ON_XFS } else { 1 };
         Self {
             reflink: AtomicBool::new(true),
-            shared_from: if is_xfs(dest) { SHARED_FROM_ON_XFS } else { 1 },
+            shared_from,
             kernel: AtomicBool::new(true),
+            allocates: AtomicBool::new(is_ext4(dest)),
         }
     }
 }
@@ -434,6 +444,7 @@ impl Transfer<'_> {
                 dest,
                 ..*self
             };
+            transfer.allocate(&range);
             let mut offset = range.start;
             if by_kernel && (alone || !only_alone) && self.ladder.kernel.load(Ordering::Relaxed) {
                 offset += transfer.copy_range_in_kernel(&range)?;
@@ -483,6 +494,18 @@ impl Transfer<'_> {
             how.offload = Tried::Unsupported;
         }
         end
+    }
+
+    /// Asks for a range's blocks before they are written, where that is faster. If there are not as many, writing will tell.
+    fn allocate(&self, range: &Range<u64>) {
+        let len = range.end - range.start;
+        if len >= ALLOCATED_FROM
+            && self.ladder.allocates.load(Ordering::Relaxed)
+            && sys::allocate(self.dest, range.start, len) == Err(Errno::OPNOTSUPP)
+        {
+            // It is an ext2 or ext3.
+            self.ladder.allocates.store(false, Ordering::Relaxed);
+        }
     }
 
     /// Whether the second rung is wanted at all: a copy that is to have blocks of its own, and no holes, must not get a

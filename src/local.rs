@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use crate::sys;
 
 /// Types (statfs(2)).
+const EXT: u64 = 0xef53; // ext2, ext3, ext4
 const XFS: u64 = 0x5846_5342;
 const BTRFS: u64 = 0x9123_683e;
 const OVERLAY: u64 = 0x794c_7630;
 
 /// The types of all.
 const LOCAL: [u64; 7] = [
-    0xef53, // ext2, ext3, ext4
+    EXT,
     XFS,
     BTRFS,
     0xca45_1a4e, // bcachefs
@@ -25,6 +26,11 @@ const LOCAL: [u64; 7] = [
 /// and writes, as its caller could, where others hand the work to a server. Of a filesystem that is not known neither is.
 pub(crate) fn is_local(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd).is_ok_and(|kind| LOCAL.contains(&kind))
+}
+
+/// Whether `fd` is on ext4, or on an ext2 or ext3, which have the same type.
+pub(crate) fn is_ext4(fd: impl AsFd) -> bool {
+    sys::filesystem_type(fd) == Ok(EXT)
 }
 
 /// Whether `fd` is on xfs.

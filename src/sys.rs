@@ -542,6 +542,11 @@ pub(crate) fn copy_range(
     })
 }
 
+/// Gives a part of a file its blocks without a change of its size (fallocate(2), `FALLOC_FL_KEEP_SIZE`).
+pub(crate) fn allocate(fd: impl AsFd, offset: u64, len: u64) -> Result<()> {
+    rustix::fs::fallocate(fd, rustix::fs::FallocateFlags::KEEP_SIZE, offset, len)
+}
+
 /// Makes `dest` share all of `source`'s data (ioctl_ficlone(2)).
 pub(crate) fn clone_file(source: impl AsFd, dest: impl AsFd) -> Result<()> {
     retry(|| rustix::fs::ioctl_ficlone(&dest, &source))

@@ -349,6 +349,7 @@ impl Run<'_> {
                     copy: limit::path(&copy),
                     mode: self.mode,
                     variant: *variant,
+                    allocates: self.stage.kind == Kind::Ext4,
                 };
                 let ready = limit::prepare(&task, LONGEST_COPY)?;
                 filesystem.chill(drop_caches)?;
