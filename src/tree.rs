@@ -446,10 +446,14 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
     } else {
         Order::Listing
     };
-    let (dirs, files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair, order)
+    let (mut dirs, files): (Vec<Listed>, Vec<Listed>) = list(cx, dir, pair, order)
         .into_iter()
         .partition(|listed| listed.kind == Kind::Dir);
     let is_ahead = ahead::weigh(cx, dir, dirs.len(), files.len());
+    if order == Order::Inodes {
+        // The last one that is left is the first that is taken.
+        dirs.reverse();
+    }
     let mut dirs = dirs.into_iter().map(|listed| DirTask::of(listed, dir));
     loop {
         let batch: Vec<_> = dirs.by_ref().take(ahead::BATCH).collect();
