@@ -13,6 +13,7 @@ use std::time::Instant;
 use crate::ahead::Queue;
 use crate::cancel::Canceller;
 use crate::closing::most_waiting;
+use crate::counters::{Count, Counters};
 use crate::data::Ladder;
 use crate::dir::Place;
 use crate::disk;
@@ -28,7 +29,7 @@ use crate::observer::{Done, Event, Interest, Observer, Question, What};
 use crate::operands::{Meeting, Operands};
 use crate::options::Options;
 use crate::plan::Root;
-use crate::report::{Count, Counters, Report, Told};
+use crate::report::{Report, Told};
 use crate::sys;
 use crate::tree::DirTask;
 

@@ -43,6 +43,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use rayon::prelude::*;
 
 use crate::cancel::Canceller;
+use crate::counters::{Counters, Method};
 use crate::error::Operation;
 use crate::gate;
 use crate::limit::Limiter;
@@ -50,7 +51,6 @@ use crate::live::Shown;
 use crate::local::{is_ext4, is_local, is_xfs};
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
-use crate::report::{Counters, Method};
 use crate::sys::{self, Errno, Kind, Stat};
 use crate::verify::{Piece, Written};
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use crate::backup::Saved;
 use crate::context::Context;
+use crate::counters::Count;
 use crate::data::How;
 use crate::decide::{
     Decision, FilePlan, Reason, Seen, Why, decide, has_data, has_other_attributes, looks_through,
@@ -30,7 +31,6 @@ use crate::links::{Claim, Left, Name};
 use crate::observer::{Event, Interest, Question, What};
 use crate::options::{Follow, Make};
 use crate::prune::remove_instead;
-use crate::report::Count;
 use crate::staged::{replace, sweep_once};
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 

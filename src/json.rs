@@ -34,10 +34,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::busy::Busy;
 use crate::error::Error;
 use crate::filter::Rule;
 use crate::options::{Options, Preserve};
-use crate::report::{Busy, ErrorCount, Report};
+use crate::report::{ErrorCount, Report};
 
 impl Report {
     /// The report as one JSON object, by the schema in the documentation of [`crate::json`].

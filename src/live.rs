@@ -12,8 +12,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
+use crate::counters::{Counters, Stats};
 use crate::lock::lock;
-use crate::report::{Counters, Stats};
 
 /// Files from this size on are told while they are copied. It is what one call to the kernel moves at most: a smaller file
 /// has nothing between its beginning and its end. To be told costs a microsecond, and such a file takes some milliseconds.

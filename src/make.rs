@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::closing;
 use crate::context::Context;
+use crate::counters::Count;
 use crate::data::{self, Ends, Failure, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Names, Place};
@@ -21,7 +22,6 @@ use crate::observer::What;
 use crate::operands::Made;
 use crate::options::{Atomic, Effort, Overwrite, Preserve};
 use crate::path::split;
-use crate::report::Count;
 use crate::staged::{Staged, Taken, replace};
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 use crate::verify::Written;

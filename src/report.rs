@@ -1,334 +1,16 @@
-//! What a copy did: counters while it runs, their sums, and the report at the end as text and as JSON.
-//!
-//! Three tiers:
-//! 1. `Counters`: what the workers write. Each worker has a slot of its own on its own cache lines, so counting costs
-//!    no traffic between cores; a reader adds the slots up.
-//! 2. [`Stats`]: plain sums; they add up over workers, jobs and processes.
-//! 3. [`Report`]: the sums, the time and the errors of one finished copy.
-//!
-//! The report as JSON is in [`crate::json`].
+//! The report at the end of a copy: the sums, the time and the errors; as text here, as JSON in [`crate::json`].
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::fmt;
-use std::ops::{Add, AddAssign};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use humansize::{BINARY, format_size};
 
+use crate::busy::Busy;
+use crate::counters::Stats;
 use crate::error::{Error, Operation};
-use crate::live::Underway;
 use crate::options::Options;
-
-/// How a file's bytes came to the copy: the rungs of the ladder in `data.rs`, fastest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Method {
-    /// The copy shares the source's blocks until one of the two is written; nothing moved.
-    Reflink,
-    /// Moved inside the kernel by copy_file_range(2).
-    Kernel,
-    /// Read into a buffer and written from it.
-    ReadWrite,
-}
-
-/// What is counted, as an index into a worker's slot.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Count {
-    Files,
-    Directories,
-    Symlinks,
-    HardLinks,
-    Specials,
-    Bytes,
-    Reflinked,
-    InKernel,
-    ReadWritten,
-    /// Bytes read back.
-    Verified,
-    /// Nanoseconds spent on it.
-    Verifying,
-    /// Files that got other attributes and no data.
-    Dressed,
-    Skipped,
-    Excluded,
-    Deleted,
-    Warnings,
-    Errors,
-    /// Entries that were listed, and operands.
-    Found,
-    /// Entries about which nothing is left to be done.
-    Done,
-}
-
-/// One more than the last [`Count`].
-const COUNTS: usize = Count::Done as usize + 1;
-
-/// A worker's own counters. 128 bytes is two cache lines: the processor prefetches them in pairs.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-struct Slot([AtomicU64; COUNTS]);
-
-/// Slots, for as many workers as a tuner finds at most on all but the largest machines: more share them, which costs a
-/// little and counts as well.
-const SLOTS: usize = 128;
-
-/// The counters of a copy.
-#[derive(Debug)]
-pub(crate) struct Counters {
-    slots: [Slot; SLOTS],
-    /// How many workers were busy a moment ago; 0 where nobody looks.
-    busy: AtomicUsize,
-    pub(crate) underway: Underway,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        Self {
-            slots: std::array::from_fn(|_| Slot::default()),
-            busy: AtomicUsize::new(0),
-            underway: Underway::default(),
-        }
-    }
-}
-
-impl Counters {
-    pub(crate) fn add(&self, count: Count, n: u64) {
-        let worker = rayon::current_thread_index().unwrap_or(0);
-        // Relaxed: a count orders nothing. The end of a copy is seen through the job's own synchronisation.
-        self.slots[worker % SLOTS].0[count as usize].fetch_add(n, Ordering::Relaxed);
-    }
-
-    pub(crate) fn add_bytes(&self, method: Method, n: u64) {
-        let count = match method {
-            Method::Reflink => Count::Reflinked,
-            Method::Kernel => Count::InKernel,
-            Method::ReadWrite => Count::ReadWritten,
-        };
-        self.add(count, n);
-    }
-
-    /// Says how many workers have been busy, on average, since this was called last.
-    pub(crate) fn set_busy(&self, workers: f64) {
-        self.busy.store(whole(workers), Ordering::Relaxed);
-    }
-
-    /// How many workers were busy a moment ago, if anybody looks.
-    pub(crate) fn busy(&self) -> Option<usize> {
-        Some(self.busy.load(Ordering::Relaxed)).filter(|busy| *busy > 0)
-    }
-
-    /// Entries have been found, and so many of them may have to be listed.
-    pub(crate) fn found(&self, entries: u64, dirs: u64) {
-        self.add(Count::Found, entries);
-        self.underway.add_unlisted(dirs);
-    }
-
-    /// How many entries have been found, and about how many of them nothing is left to be done.
-    pub(crate) fn entries(&self) -> (u64, u64) {
-        // In this order: what is done has been found.
-        let done = self.total(Count::Done);
-        (self.total(Count::Found), done)
-    }
-
-    fn total(&self, count: Count) -> u64 {
-        let slots = self.slots.iter();
-        slots
-            .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
-            .sum()
-    }
-
-    pub(crate) fn sum(&self) -> Stats {
-        let total = |count: Count| self.total(count);
-        Stats {
-            files: total(Count::Files),
-            directories: total(Count::Directories),
-            symlinks: total(Count::Symlinks),
-            hard_links: total(Count::HardLinks),
-            specials: total(Count::Specials),
-            bytes: total(Count::Bytes),
-            reflinked_bytes: total(Count::Reflinked),
-            kernel_bytes: total(Count::InKernel),
-            read_write_bytes: total(Count::ReadWritten),
-            verified_bytes: total(Count::Verified),
-            verify_nanoseconds: total(Count::Verifying),
-            skipped: total(Count::Skipped),
-            excluded: total(Count::Excluded),
-            dressed: total(Count::Dressed),
-            deleted: total(Count::Deleted),
-            warnings: total(Count::Warnings),
-            errors: total(Count::Errors),
-        }
-    }
-}
-
-/// Counts of what a copy has done. They add up.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Stats {
-    /// Regular files copied.
-    pub files: u64,
-    /// Directories made, or merged into.
-    pub directories: u64,
-    /// Symbolic links made.
-    pub symlinks: u64,
-    /// Further names given to files that were copied already.
-    pub hard_links: u64,
-    /// FIFOs, sockets and device files made.
-    pub specials: u64,
-    /// Sizes of the regular files copied, in bytes, holes included.
-    pub bytes: u64,
-    /// Bytes shared with the source instead of moved.
-    pub reflinked_bytes: u64,
-    /// Bytes moved inside the kernel.
-    pub kernel_bytes: u64,
-    /// Bytes read and written.
-    pub read_write_bytes: u64,
-    /// Bytes read back and found to be as they were written (`--verify`).
-    pub verified_bytes: u64,
-    /// What that took, in nanoseconds, over all workers.
-    pub verify_nanoseconds: u64,
-    /// Destinations left alone on purpose.
-    pub skipped: u64,
-    /// Sources left out by the filter; a directory counts as one.
-    pub excluded: u64,
-    /// Entries whose data was up to date, and that got attributes only.
-    pub dressed: u64,
-    /// Entries of the destination removed because the source does not have them (`--delete`).
-    pub deleted: u64,
-    /// Warnings.
-    pub warnings: u64,
-    /// Errors.
-    pub errors: u64,
-}
-
-impl Stats {
-    /// The bytes that really moved.
-    #[must_use]
-    pub fn bytes_moved(&self) -> u64 {
-        self.kernel_bytes + self.read_write_bytes
-    }
-}
-
-impl Add for Stats {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self {
-            files: self.files + other.files,
-            directories: self.directories + other.directories,
-            symlinks: self.symlinks + other.symlinks,
-            hard_links: self.hard_links + other.hard_links,
-            specials: self.specials + other.specials,
-            bytes: self.bytes + other.bytes,
-            reflinked_bytes: self.reflinked_bytes + other.reflinked_bytes,
-            kernel_bytes: self.kernel_bytes + other.kernel_bytes,
-            read_write_bytes: self.read_write_bytes + other.read_write_bytes,
-            verified_bytes: self.verified_bytes + other.verified_bytes,
-            verify_nanoseconds: self.verify_nanoseconds + other.verify_nanoseconds,
-            skipped: self.skipped + other.skipped,
-            excluded: self.excluded + other.excluded,
-            dressed: self.dressed + other.dressed,
-            deleted: self.deleted + other.deleted,
-            warnings: self.warnings + other.warnings,
-            errors: self.errors + other.errors,
-        }
-    }
-}
-
-impl AddAssign for Stats {
-    fn add_assign(&mut self, other: Self) {
-        *self = *self + other;
-    }
-}
-
-/// How many workers were busy over the time of a copy whose number of workers was found while it ran.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Busy {
-    /// Moments since the start of the copy, and how many workers were busy, on average, since the moment before.
-    series: Vec<(Duration, f64)>,
-}
-
-impl Busy {
-    /// So many moments are kept at most: enough for a chart, few enough for a report of a copy that takes days.
-    const KEPT: usize = 1024;
-
-    /// Adds a moment later than all before. Of too many, neighbours are merged.
-    pub(crate) fn push(&mut self, at: Duration, busy: f64) {
-        if self.series.len() >= Self::KEPT {
-            let mut before = Duration::ZERO;
-            let pairs = self.series.chunks(2).map(|pair| {
-                let begun = std::mem::replace(&mut before, pair[pair.len() - 1].0);
-                let mut time = 0.0;
-                let mut sum = 0.0;
-                let mut from = begun;
-                for &(to, busy) in pair {
-                    let seconds = to.saturating_sub(from).as_secs_f64();
-                    time += seconds;
-                    sum += busy * seconds;
-                    from = to;
-                }
-                (before, sum / time.max(1e-9))
-            });
-            self.series = pairs.collect();
-        }
-        self.series.push((at, busy));
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.series.is_empty()
-    }
-
-    /// How many workers were busy, as pairs of a moment since the start of the copy and the mean since the pair before.
-    #[must_use]
-    pub fn series(&self) -> &[(Duration, f64)] {
-        &self.series
-    }
-
-    /// The fewest.
-    #[must_use]
-    pub fn least(&self) -> usize {
-        self.counts().next().map_or(0, |(count, _)| count)
-    }
-
-    /// The most.
-    #[must_use]
-    pub fn most(&self) -> usize {
-        self.counts().last().map_or(0, |(count, _)| count)
-    }
-
-    /// So many or fewer for half of the time, so many or more for the other half.
-    #[must_use]
-    pub fn median(&self) -> usize {
-        let all: Duration = self.counts().map(|(_, time)| time).sum();
-        let mut passed = Duration::ZERO;
-        let mut counts = self.counts();
-        let half = counts.find(|(_, time)| {
-            passed += *time;
-            passed * 2 >= all
-        });
-        half.map_or(0, |(count, _)| count)
-    }
-
-    /// Whole numbers of workers, the fewest first, each with how long they were busy.
-    fn counts(&self) -> impl Iterator<Item = (usize, Duration)> + use<> {
-        let mut before = Duration::ZERO;
-        let intervals = self.series.iter().map(|&(at, busy)| {
-            let begun = std::mem::replace(&mut before, at);
-            (whole(busy), at.saturating_sub(begun))
-        });
-        let mut counts: Vec<_> = intervals.collect();
-        counts.sort_unstable();
-        counts.into_iter()
-    }
-}
-
-/// A mean number of workers as a whole one: there is always one at least.
-#[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-fn whole(workers: f64) -> usize {
-    workers.round().max(1.0) as usize
-}
 
 /// What one finished copy did. `Display` is the text for a terminal.
 #[derive(Clone, Debug)]
@@ -669,57 +351,24 @@ mod tests {
         assert!(report.to_string().contains("0 files/s"));
     }
 
-    /// Moments of 10 ms each.
-    fn busy(counts: &[f64]) -> Busy {
-        let mut busy = Busy::default();
-        for (i, &count) in (1..).zip(counts) {
-            busy.push(Duration::from_millis(10 * i), count);
-        }
-        busy
-    }
-
     #[test]
-    fn busy_workers_are_counted_by_the_time_that_they_were_busy() {
-        let mut several = busy(&[0.2, 2.0, 2.0, 31.6]);
-        assert_eq!((several.least(), several.most()), (1, 32));
-        assert_eq!(several.median(), 2);
-        several.push(Duration::from_millis(100), 31.9);
-        assert_eq!(several.median(), 32);
+    fn workers_that_were_found_are_told_as_how_many_were_busy() {
+        let mut busy = Busy::default();
+        for (moment, workers) in [(10, 0.2), (20, 2.0), (30, 2.0), (40, 31.6), (100, 31.9)] {
+            busy.push(Duration::from_millis(moment), workers);
+        }
         let mut report = report();
-        report.busy = Some(several);
+        report.busy = Some(busy);
         let text = report.to_string();
         assert!(
             text.contains("\nworkers   1 to 32 (median 32), auto\n"),
             "{text}"
         );
         assert_eq!(report.to_json()["busy_workers"]["series"][3][1], 31.6);
-        report.busy = Some(busy(&[2.0, 1.9]));
+        let mut steady = Busy::default();
+        steady.push(Duration::from_millis(10), 2.0);
+        steady.push(Duration::from_millis(20), 1.9);
+        report.busy = Some(steady);
         assert!(report.to_string().contains("\nworkers   2, auto\n"));
-    }
-
-    #[test]
-    fn a_long_series_is_merged_and_means_the_same() {
-        let counts: Vec<f64> = (0..5000).map(|i| f64::from(i % 2)).collect();
-        let series = busy(&counts);
-        assert!(series.series().len() <= Busy::KEPT);
-        assert_eq!(
-            series.series().last().unwrap().0,
-            Duration::from_millis(50_000)
-        );
-        let mut before = Duration::ZERO;
-        let sum: f64 = series
-            .series()
-            .iter()
-            .map(|&(at, busy)| busy * (at - std::mem::replace(&mut before, at)).as_secs_f64())
-            .sum();
-        assert!((sum - 25.0).abs() < 0.01, "{sum}");
-    }
-
-    #[test]
-    fn stats_add_up() {
-        let mut sum = report().stats;
-        sum += report().stats;
-        assert_eq!(sum.files, 2 * 1_234_567);
-        assert_eq!(sum.bytes_moved(), 3 << 30);
     }
 }

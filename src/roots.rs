@@ -8,6 +8,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::context::Context;
+use crate::counters::Count;
 use crate::dir::{self, Dir, Entry, Names, Place};
 use crate::error::{Error, Operation, unless_panic};
 use crate::file;
@@ -18,7 +19,6 @@ use crate::options::{Backup, Follow};
 use crate::parents::Parents;
 use crate::path::split;
 use crate::plan::{Root, TargetDir};
-use crate::report::Count;
 use crate::sys::{self, FileId, Kind};
 use crate::tree::{DirTask, end_all};
 

@@ -30,6 +30,7 @@ use rayon::prelude::*;
 use crate::ahead;
 use crate::closing;
 use crate::context::Context;
+use crate::counters::Count;
 use crate::data::Failure;
 use crate::dir::{Dir, DirFacts, Names, Place};
 use crate::error::{Error, Operation, unless_panic};
@@ -46,7 +47,6 @@ use crate::observer::What;
 use crate::operands::OperandDir;
 use crate::options::{Atomic, Backup, Follow};
 use crate::prune::prune;
-use crate::report::Count;
 use crate::staged::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 

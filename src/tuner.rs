@@ -24,11 +24,12 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::busy::Busy;
 use crate::controller::{Controller, Observation};
+use crate::counters::{Counters, Stats};
 use crate::gate::Gate;
 use crate::lock::lock;
 use crate::pool::Crew;
-use crate::report::{Busy, Counters, Stats};
 use crate::sys;
 
 /// While there are more workers than may work, how often they are given what the others do not use any more: short against

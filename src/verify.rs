@@ -16,11 +16,11 @@ use std::time::Instant;
 use blake3::{Hash, Hasher};
 
 use crate::context::Context;
+use crate::counters::Count;
 use crate::data::{self, Failure, with_buffer};
 use crate::error::Operation;
 use crate::live::Shown;
 use crate::lock::lock;
-use crate::report::Count;
 use crate::sys::{self, Errno};
 
 /// What was written of one file.
