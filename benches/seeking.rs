@@ -2,15 +2,15 @@
 //!
 //! A disk with an arm reads what lies side by side a hundred times faster than what does not. So it matters in which order a copy
 //! asks, and that it does not ask at two places at once. Such a disk is simulated here (`tests/it/arm.rs`): an image on a
-//! filesystem in user space, which waits 5 ms before it reads what is more than a turn away, and reads 150 MB/s otherwise. It
-//! knows no queue: what is asked first is read first.
+//! filesystem in user space, which waits 5 ms before it reads what lies behind, or more than a turn ahead, and reads 150 MB/s
+//! otherwise. It knows no queue: what is asked first is read first.
 //!
 //! On it are an ext4, an xfs and a btrfs filesystem in turn, each with two sources, which are copied to memory:
 //!
 //! | source | |
 //! |---|---|
 //! | `flat` | 3,000 files of 4 KiB in one directory |
-//! | `tree` | 3,000 files of 0 to 60 KiB in 150 directories |
+//! | `tree` | 3,000 files of 0 to 60 KB in 300 directories |
 //!
 //! by `poolcp -r` with 1 and 2 workers and with as many as it finds right by itself (`-j auto`), by `cp -r`, and by rsync, cpz
 //! and xcp if they are on `PATH` or in `POOLCP_PEERS` (directories, separated as in `PATH`). The table has the time of each, the
@@ -24,7 +24,7 @@
 //! ```
 //!
 //! It needs the superuser, /dev/fuse, loop devices and the filesystems' mkfs; without them it says so, and succeeds. The data
-//! (some 200 MB) lies in /dev/shm, in a new directory that is removed at the end, but not if the bench is killed.
+//! (some 300 MB) lies in /dev/shm, in a new directory that is removed at the end, but not if the bench is killed.
 
 #[path = "../tests/it/arm.rs"]
 mod arm;
@@ -160,7 +160,7 @@ fn make_source(source: &str, files: usize, root: &Path) -> io::Result<()> {
     for file in 0..files {
         let (dir, len) = match source {
             "flat" => (root.to_owned(), 4096),
-            // Some directories are large and many small; the sizes are all over the place.
+            // The sizes are all over the place.
             _ => (
                 root.join(format!("{}/{}", file % 12, file % 150)),
                 file * 7919 % 60_000,

@@ -267,8 +267,8 @@ impl Context {
         Arc::clone(ladder.or_insert_with(|| Arc::new(Ladder::to(dest))))
     }
 
-    /// Whether a device that is read, and that `source` is on, may have to seek. Then the tuner is told, too.
-    pub(crate) fn may_seek(&self, dev: u64, source: impl AsFd) -> bool {
+    /// A device is read: tells the tuner, the first time, if it may have to seek; and the caller. `source` is on it.
+    pub(crate) fn meet_source(&self, dev: u64, source: impl AsFd) -> bool {
         let mut seeking = lock(&self.seeking);
         *seeking.entry(dev).or_insert_with(|| {
             let may_seek = disk::may_seek(source);

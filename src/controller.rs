@@ -17,9 +17,9 @@
 //!   more than one that is not. That looks the same as a latency, and only the throughput tells: so every step up is a
 //!   trial.
 //! - **Blocked by a disk that may have to seek** (`disk.rs`): two who read at two places can be several times slower than one
-//!   who reads on where he is. So one works alone first, and several are then tried, which is no matter of a few per cent: they
-//!   are several times faster, or it is left at one. The kernel takes for such a disk what does not say otherwise, so this may be
-//!   any virtual disk; as soon as several are better it is one like others.
+//!   who reads on where he is. So one works alone first, and several are then tried; if they do not get more done it is left at
+//!   one, and asked again after [`LONGEST_PAUSE`]. The kernel takes for such a disk what does not say otherwise, so this may be any
+//!   virtual disk: once several have got more done it is one like others.
 //! - **Queued for more than half of the time, and hardly ever blocked**: so many do nothing but wait for a processor;
 //!   without them it is the same. If others keep the processors busy, more workers would get more of them, at the
 //!   others' expense: they are not tried.
@@ -34,7 +34,8 @@
 //!        │                                                 ▼
 //!   ┌─ Settled ◄── m stays, or not worth it: n again ── Trial(n → m)
 //!   │     ▲
-//!   └─────┘ at once, where there is nothing to measure: up when all are blocked, down when most are queued
+//!   └─────┘ at once, where there is nothing to measure: up when all are blocked, down when most are queued,
+//!           to one when a disk may have to seek
 //! ```
 //!
 //! A trial compares the throughput with m to that with n just before: up, it must gain [`GAIN`]; down, it may lose
@@ -61,7 +62,7 @@
 //! On the simulated devices of the tests (processors, latencies, sleeping and spinning locks, changes between them)
 //! without noise it has more than nine tenths of the best throughput from half a second on, after a start or a change,
 //! and stays within one step. With a throughput that varies by 15 % from interval to interval, the median run still
-//! does. `cargo test --lib plots -- --ignored --nocapture` draws them.
+//! does. (A tenth of a second later where a disk may have to seek, for that comes first.) `cargo test --lib plots -- --ignored --nocapture` draws them.
 //!
 //! # The signals that are not used
 //!
@@ -108,6 +109,9 @@ const BLOCKED: f64 = 0.8;
 
 /// How many times as many workers there are after a leap.
 const LEAP: usize = 4;
+
+/// How many times as much [`LEAP`] times as many workers get done, at least, where what they wait for is a latency.
+const LIKE_A_LATENCY: f64 = 2.0;
 
 /// How many times as many workers are tried as could use all processors if they took turns perfectly, which they do not.
 const ROOM: f64 = 3.0;
@@ -341,6 +345,8 @@ pub(crate) struct Controller {
     /// Nothing has been tried in vain yet.
     is_ramp: bool,
     seeking: Seeking,
+    /// When several may be tried again at a disk that seeks.
+    ask_again: Duration,
     /// The number, and what was seen with it, that was a little better than the present one.
     best: Option<(usize, Window)>,
     /// The time since the beginning.
@@ -372,6 +378,7 @@ impl Controller {
             starved: 0,
             is_ramp: true,
             seeking: Seeking::No,
+            ask_again: Duration::ZERO,
             best: None,
             now: Duration::ZERO,
             tried: Duration::ZERO,
@@ -516,11 +523,12 @@ impl Controller {
                 || window.intervals >= f64::from(LONGEST_BASE));
         self.is_ramp &= effort < WAITING;
         if self.seeking == Seeking::Maybe && effort < WAITING {
-            // The answer will be so clear that a rough measure will do.
-            let is_known = window.is_measurable() && window.intervals >= ROUGH;
+            // The answer will be so clear that a rough measure will do; and whatever is so slow must be asked, too.
+            let is_known = window.intervals >= ROUGH
+                && (window.is_measurable() || window.intervals >= f64::from(LONGEST_BASE));
             if self.limit > 1 {
                 self.go_to(1);
-            } else if is_known && self.now >= self.up.until {
+            } else if is_known && self.now >= self.ask_again {
                 self.is_ramp = false;
                 self.try_out(Way::Up, LEAP.min(useful));
             }
@@ -567,24 +575,25 @@ impl Controller {
         let window = self.window;
         let verdict = self.compare(way, &window, before);
         let is_over = self.is_ramp || window.intervals >= f64::from(LONGEST_TRIAL);
-        // Little may have been done because little can be done so.
+        let waits = before.effort().min(window.effort()) < WAITING;
+        let is_about_seeking = self.seeking == Seeking::Maybe && way == Way::Up && waits;
+        // Where one alone would have done much and several have done little, that is a measure, too.
         let expected = before.rate() * window.seconds;
-        let is_measurable = window.is_measurable() || expected >= MEASURABLE;
+        let is_measurable = window.is_measurable()
+            || (is_about_seeking && window.work > 0.0 && expected >= MEASURABLE);
         if !(is_over || (verdict.is_clear && is_measurable)) {
             return;
         }
-        let is_about_seeking =
-            self.seeking == Seeking::Maybe && from == 1 && before.effort() < WAITING;
         if !verdict.is_passed {
             self.give_up(way, from, before);
             if is_about_seeking {
-                // A disk does not change.
-                self.up.until = self.now + LONGEST_PAUSE;
+                self.ask_again = self.now + LONGEST_PAUSE;
             }
         } else {
             if is_about_seeking {
                 self.seeking = Seeking::Refuted;
-                self.is_ramp = verdict.ratio >= WAITING * as_f64(LEAP);
+                // So much better than one alone: this is the beginning of what else would have begun at once.
+                self.is_ramp = verdict.ratio >= LIKE_A_LATENCY;
             }
             // Small losses must not add up: the next leap is measured against the best so far.
             self.best = (self.is_ramp && verdict.ratio < 1.0).then_some((from, *before));

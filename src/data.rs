@@ -488,6 +488,9 @@ impl Transfer<'_> {
         } else {
             serial()
         };
+        if !matches!(end, Ok(End::AsExpected)) {
+            self.give_back_blocks();
+        }
         if in_kernel.into_inner() {
             how.offload = Tried::Yes;
         } else if by_kernel && bytes > 0 && how.offload != Tried::Yes {
@@ -496,15 +499,26 @@ impl Transfer<'_> {
         end
     }
 
-    /// Asks for a range's blocks before they are written, where that is faster. If there are not as many, writing will tell.
+    /// Asks for a range's blocks before they are written, where that is faster; no more than a file has that is copied in one piece.
+    /// If there are not as many, writing will tell.
     fn allocate(&self, range: &Range<u64>) {
-        let len = range.end - range.start;
+        let len = (range.end - range.start).min(PARALLEL_FROM);
         if len >= ALLOCATED_FROM
             && self.ladder.allocates.load(Ordering::Relaxed)
             && sys::allocate(self.dest, range.start, len) == Err(Errno::OPNOTSUPP)
         {
             // It is an ext2 or ext3.
             self.ladder.allocates.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// Gives back the blocks that nothing was written to: setting a size that a file has already does that.
+    fn give_back_blocks(&self) {
+        if self.ladder.allocates.load(Ordering::Relaxed)
+            && let Ok(stat) = sys::fstat(self.dest)
+        {
+            // What goes wrong with the copy is known already.
+            let _ = sys::set_size(self.dest, stat.size);
         }
     }
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use crate::sys;
 
 /// Whether `fd` is on a disk that may have to seek. That is what the kernel takes a disk for that does not say otherwise, so this
-/// may be a virtual one, with any device behind it. Of a filesystem that is not on one disk or several, it is not known: false.
+/// may be a virtual one, with any device behind it. Where neither the file nor its mount names a device it is not known: false.
 pub(crate) fn may_seek(fd: impl AsFd) -> bool {
     let Ok(stat) = sys::fstat(&fd) else {
         return false;

@@ -48,8 +48,8 @@ pub(crate) struct Gate {
     epoch: Instant,
 }
 
-/// What all workers read, at every step or in every directory: on cache lines of its own, next to nothing that changes
-/// often.
+/// What all workers read, at every step or in every directory, and one thing that they say: on cache lines of its own, next to
+/// nothing that changes often.
 #[derive(Debug)]
 #[repr(align(128))]
 struct Signs {

@@ -27,7 +27,7 @@ pub(crate) struct Listed {
 pub(crate) enum Order {
     /// Whichever is the filesystem's.
     Listing,
-    /// That of the inodes, which is also `cp`'s.
+    /// That of the inodes, which is also `cp`'s. It costs a second listing.
     Inodes,
 }
 
@@ -58,9 +58,14 @@ pub(crate) fn list(cx: &Context, dir: &Dir, pair: &Pair, order: Order) -> Vec<Li
 }
 
 /// Sorts names, as they were just listed, by the numbers of their inodes: the order in which filesystems give inodes and data a
-/// place on the disk. What is listed differently by now stays as it is.
-fn sort_by_inode(pair: &Pair, names: Vec<(OsString, Kind)>) -> Vec<(OsString, Kind)> {
-    let Ok(Some(inodes)) = sys::inodes(pair.source(), names.iter().map(|(name, _)| &**name)) else {
+/// place on the disk. If they are listed differently by now, each is looked at; what cannot be is an error in any order.
+fn sort_by_inode(pair: &Pair, mut names: Vec<(OsString, Kind)>) -> Vec<(OsString, Kind)> {
+    let listed = sys::inodes(pair.source(), names.iter().map(|(name, _)| &**name));
+    let Ok(Some(inodes)) = listed else {
+        names.sort_by_cached_key(|(name, _)| {
+            let looked = sys::stat_at(pair.source(), name, false);
+            looked.map_or(0, |stat| stat.id.ino)
+        });
         return names;
     };
     let mut numbered: Vec<_> = inodes.into_iter().zip(names).collect();

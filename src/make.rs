@@ -46,7 +46,10 @@ impl Entry {
         let ladder = match place.dir.facts() {
             Some(facts) => &*facts.ladder,
             None => {
-                cx.may_seek(self.stat.id.dev, &source);
+                // Where there is no pool there is no tuner to tell.
+                if rayon::current_thread_index().is_some() {
+                    cx.meet_source(self.stat.id.dev, &source);
+                }
                 own = self.ladder(cx, dest.file.as_fd());
                 &*own
             }

@@ -713,7 +713,7 @@ mod tests {
         all.join().unwrap();
         let crew = Arc::clone(pool.crew());
         pool.join();
-        assert_eq!(alive("grows"), 0);
+        assert_gone("grows");
         assert!(crew.grow(7));
         assert_eq!(crew.started(), 0, "a pool that is gone starts nobody");
     }

@@ -168,7 +168,7 @@ pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
 }
 
 /// The numbers of the inodes of `names`, which were just listed from the same directory; `None` if they are listed differently
-/// now. Its position is at the end afterwards.
+/// now. It reads from the beginning, and leaves the position where it ends.
 pub(crate) fn inodes<'a>(
     dir: impl AsFd,
     mut names: impl Iterator<Item = &'a OsStr>,

@@ -294,7 +294,7 @@ impl DirTask {
             private_until: made.private_until,
             seeks: match above {
                 Some(above) if above.source_id.dev == stat.id.dev => above.seeks,
-                _ => cx.may_seek(stat.id.dev, &source),
+                _ => cx.meet_source(stat.id.dev, &source),
             },
             ladder: match above {
                 Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
@@ -450,8 +450,8 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
         .into_iter()
         .partition(|listed| listed.kind == Kind::Dir);
     let is_ahead = ahead::weigh(cx, dir, dirs.len(), files.len());
-    if order == Order::Inodes {
-        // The last one that is left is the first that is taken.
+    if order == Order::Inodes && !is_ahead {
+        // The last one that is left is the first that is taken, but of those that are made ahead.
         dirs.reverse();
     }
     let mut dirs = dirs.into_iter().map(|listed| DirTask::of(listed, dir));

@@ -338,6 +338,18 @@ fn devices() -> Vec<Case> {
             vec![],
         ),
         (
+            "a latency of 40 ms for each file, no end of it, where a disk could seek",
+            Box::new(Unknown(latency(0.04, 1e9, 1e-5))),
+            2,
+            vec![],
+        ),
+        (
+            "a device that keeps one worker waiting for half of its time, where a disk could seek",
+            Box::new(Unknown(latency(0.0001, 0.7, 1.1e-4))),
+            2,
+            vec![],
+        ),
+        (
             "2 processors, and files in memory from a disk that could seek",
             Box::new(Unknown(cpu(2.0))),
             2,
@@ -463,10 +475,14 @@ fn a_short_run_pays_for_no_trial_unless_workers_do_little_but_wait() {
         some_wait |= waits;
         for seed in 0..20 {
             let limits = run(&*device, cores, end, 0.15, seed).limits(0.0, end);
+            if waits && first.may_seek {
+                // One is asked for first, and may have no answer by then.
+                assert_eq!(limits[0], 1, "{name}: {limits:?}");
+                continue;
+            }
             let most = limits[limits.len() - 1];
             assert_eq!(waits, most > cores, "{name}: {limits:?}");
-            let fewest = if waits && first.may_seek { 1 } else { cores };
-            assert_eq!(limits[0], fewest, "{name}: {limits:?}");
+            assert_eq!(limits[0], cores, "{name}: {limits:?}");
         }
     }
     assert!(some_wait);

@@ -30,8 +30,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    ACCESS_ACL, Call, DEFAULT_ACL, NOBODY, Run, Sandbox, TRACE, acl_for, chmod, chown, say,
-    set_mtime, set_xattr,
+    ACCESS_ACL, Call, DEFAULT_ACL, Disk, Format, NOBODY, Run, Sandbox, TRACE, acl_for, chmod,
+    chown, say, set_mtime, set_xattr,
 };
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
@@ -1097,4 +1097,29 @@ fn a_lease_is_waited_for() {
             assert_eq!(fs::metadata(&dest).expect("metadata").ino(), inode);
         }
     }
+}
+
+#[test]
+fn blocks_that_cannot_be_had_beforehand_are_had_by_writing() {
+    needs!(Strace, Formats);
+    let sandbox = Sandbox::in_memory();
+    let at = sandbox.dir("disk");
+    let disk = Disk::make(sandbox.path("image"), Format::Ext4, &at).expect("a disk");
+    let mount = disk.mount("").expect("mount");
+    let source = fs::read(sandbox.file("source", 1_000_000)).expect("read");
+    for errno in ["none", "EOPNOTSUPP", "ENOSPC", "EDQUOT", "EIO", "EINTR"] {
+        let fault = match errno {
+            "none" => "trace=fallocate".to_owned(),
+            errno => format!("inject=fallocate:error={errno}"),
+        };
+        let copy = sandbox.poolcp(["source", "disk/copy"]);
+        copy.traced(&["-e", &fault]).ok();
+        assert!(
+            fs::read(at.join("copy")).expect("read") == source,
+            "{errno}"
+        );
+        let calls = fs::read_to_string(sandbox.path(TRACE)).expect("read");
+        assert!(calls.contains("FALLOC_FL_KEEP_SIZE"), "{errno}: {calls}");
+    }
+    mount.unmount();
 }
