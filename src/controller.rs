@@ -17,9 +17,9 @@
 //!   more than one that is not. That looks the same as a latency, and only the throughput tells: so every step up is a
 //!   trial.
 //! - **Blocked by a disk that may have to seek** (`disk.rs`): two who read at two places can be several times slower than one
-//!   who reads on where he is. So one works alone first, and several are then tried; if they do not get more done it is left at
-//!   one, and asked again after [`LONGEST_PAUSE`]. The kernel takes for such a disk what does not say otherwise, so this may be any
-//!   virtual disk: once several have got more done it is one like others.
+//!   who reads on where he is. So where several are so slow that it may be that ([`MOST_MOVES`]), one works alone, and several are
+//!   then tried; if they do not get more done it is left at one, and asked again after [`LONGEST_PAUSE`]. The kernel takes for
+//!   such a disk what does not say otherwise, so this may be any virtual disk: once several have got more done it is one like others.
 //! - **Queued for more than half of the time, and hardly ever blocked**: so many do nothing but wait for a processor;
 //!   without them it is the same. If others keep the processors busy, more workers would get more of them, at the
 //!   others' expense: they are not tried.
@@ -109,6 +109,9 @@ const BLOCKED: f64 = 0.8;
 
 /// How many times as many workers there are after a leap.
 const LEAP: usize = 4;
+
+/// More than so many units in a second no disk reads that has to move for each of them.
+const MOST_MOVES: f64 = 1000.0;
 
 /// How many times as much [`LEAP`] times as many workers get done, at least, where what they wait for is a latency.
 const LIKE_A_LATENCY: f64 = 2.0;
@@ -522,7 +525,8 @@ impl Controller {
             && (self.noise <= window.intervals * BASE_ERROR.powi(2)
                 || window.intervals >= f64::from(LONGEST_BASE));
         self.is_ramp &= effort < WAITING;
-        if self.seeking == Seeking::Maybe && effort < WAITING {
+        let may_seek = self.limit == 1 || window.rate() < MOST_MOVES;
+        if self.seeking == Seeking::Maybe && effort < WAITING && may_seek {
             // The answer will be so clear that a rough measure will do; and whatever is so slow must be asked, too.
             let is_known = window.intervals >= ROUGH
                 && (window.is_measurable() || window.intervals >= f64::from(LONGEST_BASE));
