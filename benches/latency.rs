@@ -163,7 +163,7 @@ fn main() -> ExitCode {
     };
     let mut copiers: Vec<Copier> = WORKERS.map(Copier::Fixed).into();
     copiers.push(Copier::Auto);
-    copiers.extend(Copier::others());
+    copiers.extend(Tool::all().map(Copier::Other));
     if args.test {
         copiers.retain(|copier| !matches!(copier, Copier::Fixed(2..=32)));
     }
@@ -417,25 +417,15 @@ enum Copier {
     Fixed(usize),
     /// `poolcp`
     Auto,
-    Other {
-        tool: &'static Tool,
-        program: PathBuf,
-    },
+    Other(Tool),
 }
 
 impl Copier {
-    /// The others that are here.
-    fn others() -> impl Iterator<Item = Self> {
-        const TOOLS: &[Tool] = &Tool::ALL;
-        let found = |tool: &'static Tool| tool.find().map(|program| Self::Other { tool, program });
-        TOOLS.iter().filter_map(found)
-    }
-
     fn name(&self) -> String {
         match self {
             Self::Fixed(workers) => format!("poolcp -j {workers}"),
             Self::Auto => "poolcp -j auto".to_owned(),
-            Self::Other { tool, .. } => [&[tool.name], tool.options].concat().join(" "),
+            Self::Other(tool) => tool.name(),
         }
     }
 
@@ -444,13 +434,13 @@ impl Copier {
         match self {
             Self::Fixed(workers) => *workers < WHOLE_FROM,
             Self::Auto => false,
-            Self::Other { .. } => true,
+            Self::Other(_) => true,
         }
     }
 
     fn command(&self, source: &Path, copy: &Path) -> Command {
         let workers = match self {
-            Self::Other { tool, program } => return tool.command(program, source, copy),
+            Self::Other(tool) => return tool.command(source, copy),
             Self::Fixed(workers) => workers.to_string(),
             Self::Auto => "auto".to_owned(),
         };

@@ -278,30 +278,25 @@ fn run(command: &mut Command) -> io::Result<String> {
 enum Copier {
     /// `poolcp -j N`
     Ours(&'static str),
-    Other {
-        tool: Tool,
-        program: PathBuf,
-    },
+    Other(Tool),
 }
 
 impl Copier {
     fn all() -> Vec<Self> {
-        let others = Tool::ALL.into_iter().filter_map(|tool| {
-            let program = tool.find()?;
-            Some(Self::Other { tool, program })
-        });
         let ours = ["auto", "1", "2"].map(Self::Ours);
-        ours.into_iter().chain(others).collect()
+        ours.into_iter()
+            .chain(Tool::all().map(Self::Other))
+            .collect()
     }
 
     fn is_cp(&self) -> bool {
-        matches!(self, Self::Other { tool, .. } if tool.name == "cp")
+        matches!(self, Self::Other(tool) if tool.name() == "cp -r")
     }
 
     fn name(&self) -> String {
         match self {
             Self::Ours(workers) => format!("poolcp -j {workers}"),
-            Self::Other { tool, .. } => [&[tool.name], tool.options].concat().join(" "),
+            Self::Other(tool) => tool.name(),
         }
     }
 
@@ -312,7 +307,7 @@ impl Copier {
                 command.args(["-qr", "-j", workers]).args([source, copy]);
                 command
             }
-            Self::Other { tool, program } => tool.command(program, source, copy),
+            Self::Other(tool) => tool.command(source, copy),
         }
     }
 }

@@ -62,7 +62,8 @@
 //! On the simulated devices of the tests (processors, latencies, sleeping and spinning locks, changes between them)
 //! without noise it has more than nine tenths of the best throughput from half a second on, after a start or a change,
 //! and stays within one step. With a throughput that varies by 15 % from interval to interval, the median run still
-//! does. (A tenth of a second later where a disk may have to seek, for that comes first.) `cargo test --lib plots -- --ignored --nocapture` draws them.
+//! does. (A tenth of a second later where a disk may have to seek, for that comes first.)
+//! `cargo test --lib plots -- --ignored --nocapture` draws them.
 //!
 //! # The signals that are not used
 //!
