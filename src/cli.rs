@@ -2,21 +2,18 @@
 //!
 //! 1. `getopt.rs` reads the words by GNU's rules.
 //! 2. clap parses into [`Args`] (`args.rs`).
-//! 3. [`Command::from_env`] decides. Options are gone through in the order in which they were typed: where some contradict
+//! 3. [`Command::from_env`] decides, and `words.rs` what a word behind an option means. Options are gone through in the order in which they were typed: where some contradict
 //!    each other the last one wins, and the first one that is wrong is complained of, as in `cp`.
 //!
 //! Only the binary has a command line; the library never sees clap.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::num::NonZeroU64;
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches};
 use poolcp::{
-    Atomic, Backup, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse,
-    Target, quote, quote_argument,
+    Atomic, Delete, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target, quote,
 };
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};
@@ -24,10 +21,7 @@ use crate::generate;
 use crate::getopt::{self, End};
 use crate::progress::When;
 use crate::selection::Selection;
-use crate::units;
-
-/// The most workers that may be asked for: more than any device has use for, few enough for the system to start.
-const MAX_THREADS: usize = 1024;
+use crate::words::{self, choose};
 
 /// How the summary is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,9 +133,9 @@ impl Command {
             return Err(Stop::Answer(generate::make(kind, definition)));
         }
         let mut options = options(&args, choices, environment)?;
-        options.bandwidth = bandwidth(args.bwlimit.as_deref())?;
+        options.bandwidth = words::bandwidth(args.bwlimit.as_deref())?;
         check_context(&args)?;
-        let threads = threads(&args.threads)?;
+        let threads = words::threads(&args.threads)?;
         let report = match &args.report {
             Some(format) => choose(
                 "--report",
@@ -257,33 +251,6 @@ fn progress(args: &Args, program: &str) -> Result<When, Stop> {
     typed.try_fold(by_itself, |_, when| choose("--progress", when, &choices))
 }
 
-fn threads(text: &OsStr) -> Result<usize, Stop> {
-    if text == "auto" {
-        return Ok(0);
-    }
-    match text.to_str().map(str::parse) {
-        Some(Ok(n)) if n <= MAX_THREADS => Ok(n),
-        _ => Err(usage(format!(
-            "invalid number of threads: {} (1 to {MAX_THREADS}, or auto)",
-            quote(text)
-        ))),
-    }
-}
-
-/// Bytes per second; none, where there is no limit.
-fn bandwidth(rate: Option<&OsStr>) -> Result<Option<NonZeroU64>, Stop> {
-    let Some(text) = rate else {
-        return Ok(None);
-    };
-    match text.to_str().and_then(units::bytes) {
-        Some(rate) => Ok(NonZeroU64::new(rate)),
-        None => Err(usage(format!(
-            "invalid rate: {} (bytes a second, such as 500K or 1.5MB)",
-            quote(text)
-        ))),
-    }
-}
-
 /// The choices for which the order counts in which they were typed.
 #[derive(Default)]
 struct Choices {
@@ -330,19 +297,21 @@ impl Choices {
                 preserve.links = true;
                 self.follow = Some(Follow::Never);
             }
-            "attributes" => set_attributes(preserve, OsStr::new(DEFAULT_ATTRIBUTES), true)?,
-            "preserve" => set_attributes(preserve, value, true)?,
-            "no_preserve" => set_attributes(preserve, value, false)?,
+            "attributes" => {
+                words::set_attributes(preserve, OsStr::new(words::DEFAULT_ATTRIBUTES), true)?
+            }
+            "preserve" => words::set_attributes(preserve, value, true)?,
+            "no_preserve" => words::set_attributes(preserve, value, false)?,
             "dereference" => self.follow = Some(Follow::Always),
             "no_dereference" => self.follow = Some(Follow::Never),
             "follow_operands" => self.follow = Some(Follow::Operands),
             "interactive" => self.asks = Some(true),
             "no_clobber" => self.asks = Some(false),
             "update_older" => self.update = Overwrite::IfOlder,
-            "update" => self.update = updated(value)?,
-            "atomic" => self.atomic = made_atomic(value)?,
-            "reflink" => self.reflink = reflinked(value)?,
-            "sparse" => self.sparse = made_sparse(value)?,
+            "update" => self.update = words::update(value)?,
+            "atomic" => self.atomic = words::atomic(value)?,
+            "reflink" => self.reflink = words::reflink(value)?,
+            "sparse" => self.sparse = words::sparse(value)?,
             "checksum" => self.update = Overwrite::IfContentDiffers,
             "size_only" => self.update = Overwrite::IfSizeDiffers,
             _ => self.selection.choose(id, value)?,
@@ -424,96 +393,10 @@ fn options(args: &Args, choices: Choices, environment: &Environment) -> Result<O
         ));
     }
     if makes_backups {
-        options.backup = backup(&args.backup, environment)?;
-        options.suffix = suffix(args.suffix.as_ref(), environment);
+        options.backup = words::backup(&args.backup, environment.version_control.as_ref())?;
+        options.suffix = words::suffix(args.suffix.as_ref(), environment.suffix.as_ref());
     }
     Ok(options)
-}
-
-fn updated(which: &OsStr) -> Result<Overwrite, Stop> {
-    choose(
-        "--update",
-        which,
-        &[
-            ("all", Overwrite::Always),
-            ("none", Overwrite::Never),
-            ("none-fail", Overwrite::Refuse),
-            ("older", Overwrite::IfOlder),
-            ("changed", Overwrite::IfChanged),
-        ],
-    )
-}
-
-fn made_atomic(when: &OsStr) -> Result<Atomic, Stop> {
-    choose(
-        "--atomic",
-        when,
-        &[
-            ("auto", Atomic::Auto),
-            ("always", Atomic::Always),
-            ("never", Atomic::Never),
-        ],
-    )
-}
-
-fn reflinked(when: &OsStr) -> Result<Reflink, Stop> {
-    choose(
-        "--reflink",
-        when,
-        &[
-            ("auto", Reflink::Auto),
-            ("always", Reflink::Always),
-            ("never", Reflink::Never),
-        ],
-    )
-}
-
-fn made_sparse(when: &OsStr) -> Result<Sparse, Stop> {
-    choose(
-        "--sparse",
-        when,
-        &[
-            ("never", Sparse::Never),
-            ("auto", Sparse::Auto),
-            ("always", Sparse::Always),
-        ],
-    )
-}
-
-/// The kind of backup: as the last option says that says one or, if none does, the environment.
-fn backup(typed: &[OsString], environment: &Environment) -> Result<Backup, Stop> {
-    let given = |text: &&OsString| !text.is_empty();
-    let typed = typed.iter().rfind(given);
-    let (context, control) = match (typed, environment.version_control.as_ref().filter(given)) {
-        (Some(control), _) => ("backup type", control),
-        (None, Some(control)) => ("$VERSION_CONTROL", control),
-        (None, None) => return Ok(Backup::Existing),
-    };
-    choose(
-        context,
-        control,
-        &[
-            ("none", Backup::No),
-            ("off", Backup::No),
-            ("simple", Backup::Simple),
-            ("never", Backup::Simple),
-            ("existing", Backup::Existing),
-            ("nil", Backup::Existing),
-            ("numbered", Backup::Numbered),
-            ("t", Backup::Numbered),
-        ],
-    )
-}
-
-/// What a simple backup's name ends in. One that would lead to another directory, or to no other name, is not taken.
-fn suffix(typed: Option<&OsString>, environment: &Environment) -> OsString {
-    let is_sane =
-        |suffix: &&OsString| !suffix.is_empty() && !suffix.as_encoded_bytes().contains(&b'/');
-    let suffix = typed.or(environment.suffix.as_ref());
-    suffix
-        .filter(is_sane)
-        .cloned()
-        .unwrap_or_else(|| "~".into())
 }
 
 /// Whether the kernel has SELinux in use.
@@ -524,7 +407,7 @@ fn has_selinux() -> bool {
 /// What can be said about security contexts without SELinux, and with it.
 fn check_context(args: &Args) -> Result<(), Stop> {
     let is_enabled = has_selinux();
-    let names_context = |list: &OsString| words(list).any(|word| word == "context");
+    let names_context = |list: &OsString| words::in_list(list).any(|word| word == "context");
     if is_enabled && (args.default_context || !args.context.is_empty()) {
         return Err(impossible(
             "setting a security context (-Z, --context) is not supported",
@@ -538,97 +421,6 @@ fn check_context(args: &Args) -> Result<(), Stop> {
     Ok(())
 }
 
-const DEFAULT_ATTRIBUTES: &str = "mode,ownership,timestamps";
-
-#[derive(Clone, Copy, PartialEq)]
-enum Attribute {
-    Mode,
-    Timestamps,
-    Ownership,
-    Links,
-    Context,
-    Xattr,
-    All,
-}
-
-/// The words of a comma-separated list.
-fn words(list: &OsStr) -> impl Iterator<Item = &OsStr> {
-    let words = list.as_bytes().split(|&byte| byte == b',');
-    words.map(OsStr::from_bytes)
-}
-
-/// Sets (or, if not `keep`, clears) the attributes in a comma-separated list.
-fn set_attributes(preserve: &mut Preserve, list: &OsStr, keep: bool) -> Result<(), Stop> {
-    let (option, effort) = if keep {
-        ("--preserve", Effort::Required)
-    } else {
-        ("--no-preserve", Effort::No)
-    };
-    for word in words(list) {
-        let attribute = choose(
-            option,
-            word,
-            &[
-                ("mode", Attribute::Mode),
-                ("timestamps", Attribute::Timestamps),
-                ("ownership", Attribute::Ownership),
-                ("links", Attribute::Links),
-                ("context", Attribute::Context),
-                ("xattr", Attribute::Xattr),
-                ("all", Attribute::All),
-            ],
-        )?;
-        match attribute {
-            Attribute::Mode => {
-                preserve.mode = keep;
-                preserve.default_mode = !keep;
-            }
-            Attribute::Timestamps => preserve.timestamps = keep,
-            Attribute::Ownership => preserve.ownership = keep,
-            Attribute::Links => preserve.links = keep,
-            Attribute::Context => preserve.context = effort,
-            Attribute::Xattr => preserve.xattrs = effort,
-            Attribute::All if keep => *preserve = Preserve::all(),
-            Attribute::All => {
-                *preserve = Preserve::default();
-                preserve.default_mode = true;
-            }
-        }
-    }
-    Ok(())
-}
-
-/// The choice that `word` names, in full or by a beginning that only its names have; refused in `cp`'s words.
-fn choose<T: Copy + PartialEq>(
-    option: &str,
-    word: &OsStr,
-    choices: &[(&str, T)],
-) -> Result<T, Stop> {
-    if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == word) {
-        return Ok(*choice);
-    }
-    let starts_so = |(name, _): &&(&str, T)| name.as_bytes().starts_with(word.as_bytes());
-    let mut found = choices.iter().filter(starts_so);
-    let problem = match found.next() {
-        Some((_, choice)) if found.all(|(_, other)| other == choice) => return Ok(*choice),
-        Some(_) => "ambiguous",
-        None => "invalid",
-    };
-    let mut message = format!(
-        "{problem} argument {} for {}\nValid arguments are:",
-        quote_argument(word),
-        quote_argument(option)
-    );
-    let mut last = None;
-    for (name, choice) in choices {
-        // Names of one choice share a line.
-        message += if last == Some(choice) { ", " } else { "\n  - " };
-        message += &quote_argument(name);
-        last = Some(choice);
-    }
-    Err(usage(message))
-}
-
 /// clap's complaint about what `getopt.rs` let through.
 fn explain(error: clap::Error) -> Stop {
     let text = error.render().to_string();
@@ -638,7 +430,10 @@ fn explain(error: clap::Error) -> Stop {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::ffi::OsStringExt;
+    use std::num::NonZeroU64;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    use poolcp::Effort;
 
     use super::*;
 
@@ -760,7 +555,7 @@ mod tests {
                 match parsed {
                     Ok(command) => {
                         prop_assert!(!command.sources.is_empty());
-                        prop_assert!(command.threads <= MAX_THREADS);
+                        prop_assert!(command.threads <= words::MAX_THREADS);
                         let suffix = command.options.suffix;
                         prop_assert!(!suffix.is_empty() && !suffix.as_bytes().contains(&b'/'));
                     }
@@ -778,24 +573,6 @@ mod tests {
                 let again = canonical(once.words.clone());
                 prop_assert!(matches!(again.end, End::Operands));
                 prop_assert_eq!(again.words, once.words);
-            }
-
-            #[test]
-            fn what_is_kept_and_not_kept_is_as_if_never_said(
-                before in select(&VALUES[..]),
-                list in prop::collection::vec(select(&["timestamps", "ownership", "links", "xattr"][..]), 1..6),
-            ) {
-                let mut preserve = Preserve::default();
-                // Whatever comes of it.
-                let _ = set_attributes(&mut preserve, OsStr::new(before), true);
-                let list = list.join(",");
-                let list = OsStr::new(&list);
-                set_attributes(&mut preserve, list, false).expect("good words");
-                let without = preserve;
-                set_attributes(&mut preserve, list, true).expect("good words");
-                prop_assert_eq!(&preserve.mode, &without.mode);
-                set_attributes(&mut preserve, list, false).expect("good words");
-                prop_assert_eq!(preserve, without);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::data::Ladder;
+use crate::data::{Failure, Ladder};
 use crate::error::{Error, Operation, unless_panic};
 use crate::filter::Ignored;
 use crate::handles::Pair;
@@ -358,6 +358,19 @@ impl Place<'_> {
     /// What has the destination's name cannot be known.
     pub(crate) fn unreachable(&self, errno: Errno) -> Error {
         Error::new(Operation::Stat, self.dest_path()).with_errno(errno)
+    }
+
+    /// A failure to do something with the entry's data or attributes, with its paths.
+    pub(crate) fn explain(&self, failure: Failure) -> Error {
+        let Failure { operation, errno } = failure;
+        match operation {
+            Operation::Read => self.source_error(operation, errno),
+            // It was read, and is something else.
+            Operation::Verify if errno == Errno::BADMSG => self.refused(Operation::Differs),
+            // Nothing failed.
+            Operation::Interrupted => self.refused(operation),
+            _ => self.dest_error(operation, errno),
+        }
     }
 
     /// A rule that forbids this entry.

@@ -5,7 +5,7 @@
 //! 2. **Clear** the name, as planned: what has it is removed, or becomes a backup.
 //! 3. **Make** the name, with no more permission than it will have at the end.
 //! 4. **Fill** it (`data.rs`; links and special files have nothing to fill).
-//! 5. **Dress** it (`meta.rs`).
+//! 5. **Dress** it (`dress.rs`).
 //! 6. **Commit**: only now is the file kept. Until then it is a [`Staged`](crate::staged::Staged) file, which is
 //!    removed if anything before fails; a backup then gets its name back.
 //!
@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::backup::Saved;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::How;
+use crate::data::{Failure, How};
 use crate::decide::{
     Decision, FilePlan, Reason, Seen, Why, decide, has_data, has_other_attributes, looks_through,
     why,
@@ -29,6 +29,7 @@ use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::links::{Claim, Left, Name};
 use crate::observer::{Event, Interest, Question, What};
+use crate::operands::Made;
 use crate::options::{Follow, Make};
 use crate::prune::remove_instead;
 use crate::staged::{replace, sweep_once};
@@ -666,5 +667,38 @@ impl Entry {
             (Make::Copies, _) => self.make_special(cx, place),
         }
         .map(|()| None)
+    }
+
+    /// Another operand must not replace what this one made, nor write through it.
+    pub(crate) fn remember_name(&self, cx: &Context, place: Place<'_>) {
+        let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
+        let was_made = || {
+            let there = self.dest_file();
+            there.is_some_and(|there| cx.operands.has_made(|| Made::operand(place, there.id)))
+        };
+        // What takes the place of an operand's copy is one still.
+        if place.dir.facts().is_none() || was_made() {
+            cx.operands.remember(|| Made::operand(place, look()?.id));
+        }
+        cx.operands.remember(|| {
+            let made = look().filter(|made| made.kind == Kind::Symlink)?;
+            Some(Made::Link(made.id))
+        });
+    }
+}
+
+/// Makes sure that a name still leads to the file that it led to.
+pub(crate) fn same(
+    opened: sys::Result<OwnedFd>,
+    id: Option<FileId>,
+    operation: Operation,
+) -> Result<OwnedFd, Failure> {
+    let failed = |errno| Failure { operation, errno };
+    let file = opened.map_err(failed)?;
+    let now = sys::fstat(&file).map_err(failed)?;
+    if Some(now.id) == id {
+        Ok(file)
+    } else {
+        Err(failed(Errno::STALE))
     }
 }

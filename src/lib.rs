@@ -142,7 +142,7 @@
 //!                      list by jwalk, spawn the           ├─ decide.rs: what to do about what is there
 //!                      subdirectories, par_iter           ├─ backup.rs: what was there, under another name
 //!                      over the files                     ├─ data.rs: reflink, kernel, read and write; chunks
-//!                                                         ├─ meta.rs: owner, xattrs and ACLs, mode, times
+//!                                                         ├─ dress.rs, meta.rs: owner, xattrs and ACLs, mode, times
 //!                                                         └─ links.rs: hard links
 //! ```
 //!
@@ -169,7 +169,8 @@
 //! | `file.rs` | one entry that is not a directory, from the decision to the commit |
 //! | `facts.rs` | what has to be known about an entry |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
-//! | `make.rs`, `make_dir.rs` | making it, by its kind; a directory |
+//! | `make_file.rs`, `make_name.rs`, `make_dir.rs` | making a regular file; what is only a name and attributes; a directory |
+//! | `dress.rs` | the attributes of what is no directory: those that it is made with, those that it gets at the end |
 //! | `ahead.rs` | directories that are made long before they are filled |
 //! | `closing.rs` | closing files, many in one call |
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
@@ -203,6 +204,7 @@
 //! |---|---|
 //! | `main.rs` | the thread that waits for the copy, and what the workers tell it |
 //! | `args.rs`, `getopt.rs`, `cli.rs` | the command line: clap's definition, GNU's rules for the words, what they mean |
+//! | `words.rs` | what the words behind options mean |
 //! | `selection.rs` | what globs, sizes and moments mean; the only user of jiff |
 //! | `progress.rs` | the live view (indicatif): when it is drawn, and who may print meanwhile |
 //! | `pace.rs`, `status.rs`, `screen.rs` | what it can say as numbers; in words, as many as there is room for; on a terminal |
@@ -319,6 +321,7 @@ mod data;
 mod decide;
 mod dir;
 mod disk;
+mod dress;
 mod durable;
 mod error;
 mod facts;
@@ -334,8 +337,9 @@ mod list;
 mod live;
 mod local;
 mod lock;
-mod make;
 mod make_dir;
+mod make_file;
+mod make_name;
 mod meta;
 mod monitor;
 mod nest;

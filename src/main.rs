@@ -17,6 +17,7 @@ mod selection;
 mod signals;
 mod status;
 mod units;
+mod words;
 
 use std::fs;
 use std::io::{self, IsTerminal, Write};

@@ -152,18 +152,32 @@ pub(crate) fn read_link(dir: impl AsFd, name: &OsStr) -> Result<CString> {
     rustix::fs::readlinkat(dir, name, Vec::new())
 }
 
+/// Tells `each` of everything in an open directory but `.` and `..`, from where its descriptor's position is, as long as it
+/// wants to hear of more.
+fn for_each_entry(
+    dir: impl AsFd,
+    mut each: impl FnMut(&OsStr, &rustix::fs::RawDirEntry<'_>) -> bool,
+) -> Result<()> {
+    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
+    let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
+    while let Some(entry) = entries.next() {
+        let entry = entry?;
+        let name = entry.file_name().to_bytes();
+        if name != b"." && name != b".." && !each(OsStr::from_bytes(name), &entry) {
+            break;
+        }
+    }
+    Ok(())
+}
+
 /// Everything in an open directory but `.` and `..`, from where its descriptor's position is. The kind is as the filesystem
 /// says, which may be [`Kind::Unknown`].
 pub(crate) fn read_dir(dir: impl AsFd) -> Result<Vec<(OsString, Kind)>> {
     let mut entries = Vec::new();
-    // Not Dir::read_from: that opens the directory once more by its name ".", which needs the permission to search it.
-    for entry in rustix::fs::Dir::new(duplicate(dir)?)? {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name != b"." && name != b".." {
-            entries.push((OsStr::from_bytes(name).to_owned(), entry.file_type().into()));
-        }
-    }
+    for_each_entry(dir, |name, entry| {
+        entries.push((name.to_owned(), entry.file_type().into()));
+        true
+    })?;
     Ok(entries)
 }
 
@@ -175,35 +189,25 @@ pub(crate) fn inodes<'a>(
 ) -> Result<Option<Vec<u64>>> {
     let dir = dir.as_fd();
     rustix::fs::seek(dir, rustix::fs::SeekFrom::Start(0))?;
-    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
-    let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
     let mut inodes = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name == b"." || name == b".." {
-            continue;
-        }
-        if names.next().map(OsStr::as_bytes) != Some(name) {
-            return Ok(None);
-        }
+    let mut are_same = true;
+    for_each_entry(dir, |name, entry| {
         inodes.push(entry.ino());
-    }
-    Ok(names.next().is_none().then_some(inodes))
+        are_same = names.next() == Some(name);
+        are_same
+    })?;
+    Ok((are_same && names.next().is_none()).then_some(inodes))
 }
 
 /// The names in an open directory that begin like this. Its position is at the end afterwards.
 pub(crate) fn names_with_prefix(dir: impl AsFd, prefix: &[u8]) -> Result<Vec<OsString>> {
-    let mut buffer = [MaybeUninit::uninit(); 32 << 10];
-    let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
     let mut names = Vec::new();
-    while let Some(entry) = entries.next() {
-        let entry = entry?;
-        let name = entry.file_name().to_bytes();
-        if name.starts_with(prefix) {
-            names.push(OsStr::from_bytes(name).to_owned());
+    for_each_entry(dir, |name, _| {
+        if name.as_bytes().starts_with(prefix) {
+            names.push(name.to_owned());
         }
-    }
+        true
+    })?;
     Ok(names)
 }
 

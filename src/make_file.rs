@@ -1,9 +1,7 @@
-//! Making one entry that is not a directory: filled, dressed and committed, by its kind.
+//! Making a regular file: opened, filled, verified, and given its name.
 
-use std::ffi::{CString, OsStr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 use crate::closing;
@@ -11,19 +9,17 @@ use crate::context::Context;
 use crate::counters::Count;
 use crate::data::{self, Ends, Failure, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
-use crate::dir::{Dir, Names, Place};
+use crate::dir::Place;
 use crate::error::{Error, Operation};
-use crate::file::{Entry, remove_dest};
+use crate::file::{Entry, remove_dest, same};
 use crate::handles::Tables;
 use crate::live::Shown;
 use crate::local::is_overlay;
 use crate::meta::{Attributes, Has, Subject};
 use crate::observer::What;
-use crate::operands::Made;
-use crate::options::{Atomic, Effort, Overwrite, Preserve};
-use crate::path::split;
-use crate::staged::{Staged, Taken, replace};
-use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
+use crate::options::{Atomic, Effort, Preserve};
+use crate::staged::{Staged, Taken};
+use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 use crate::verify::Written;
 
 /// New files from this size on take their name when they are complete. That costs some ten microseconds, a hundredth of what
@@ -31,8 +27,6 @@ use crate::verify::Written;
 const BESIDE_FROM: u64 = 4 << 20;
 
 impl Entry {
-    // ---- Regular files ----
-
     pub(crate) fn make_file(
         &mut self,
         cx: &Context,
@@ -93,7 +87,7 @@ impl Entry {
                 operation: Operation::Commit,
                 errno: Errno::EXIST,
             }) => return Err(self.taken(place)),
-            Err(failure) => return Err(explain(place, failure)),
+            Err(failure) => return Err(place.explain(failure)),
         }
         closing::close(source);
         self.remember_name(cx, place);
@@ -129,14 +123,14 @@ impl Entry {
             && !dest.is_stream
         {
             self.stat = now;
-            data::empty(source, dest.file.as_fd()).map_err(|failure| explain(place, failure))?;
+            data::empty(source, dest.file.as_fd()).map_err(|failure| place.explain(failure))?;
             written.into_iter().for_each(Written::clear);
             shown.begin_again(now.size);
             (how, changed) = self.transfer(cx, place, ends, ladder, written)?;
         }
         if let Some(written) = written {
             self.verify(cx, place, (dest, shown), written)
-                .map_err(|failure| explain(place, failure))?;
+                .map_err(|failure| place.explain(failure))?;
         }
         if changed.is_some_and(|now| data::is_written(&self.stat, &now)) {
             cx.error(Error::new(Operation::Changed, place.source_path()));
@@ -169,7 +163,7 @@ impl Entry {
             max_nested: cx.max_nested,
             reopen: &reopen,
         };
-        transfer.run().map_err(|failure| explain(place, failure))
+        transfer.run().map_err(|failure| place.explain(failure))
     }
 
     /// Reads back what was written.
@@ -450,282 +444,6 @@ impl Entry {
             sys::set_mode(&dest.file, 0o600)?;
         }
         Ok(dest)
-    }
-
-    /// The mode that a new file is made with, and what it has then.
-    fn new_mode(&self, cx: &Context, dir: &Dir) -> (u32, Has) {
-        let preserve = &cx.options.preserve;
-        let wanted = if preserve.default_mode {
-            0o666
-        } else {
-            self.stat.mode & 0o777
-        };
-        let facts = dir.facts();
-        let mut has = Has {
-            acl: facts.is_none_or(|facts| facts.default_acl),
-            ..Has::default()
-        };
-        if facts.is_some_and(|facts| facts.plain_owner) {
-            has.owner = Some((cx.process.uid, cx.process.gid));
-        }
-        let right_owner = has.owner == Some((self.stat.uid, self.stat.gid));
-        // A large file is opened again by the workers that take a part of it, and who sets attributes must be allowed to
-        // write: neither asks the superuser.
-        let written_later = data::is_large(&self.stat) || preserve.xattrs != Effort::No;
-        let read_only = wanted & 0o200 == 0 && written_later && !cx.process.superuser;
-        let is_public = !dir.is_fresh();
-        if read_only || (preserve.ownership && !right_owner) || (preserve.mode && is_public) {
-            // Its group and others must not read it before it is theirs, nor before its ACL says who is who. (In a directory
-            // that this run made, and that gets its mode at the end, nobody else can be.)
-            has.private_until = Some(wanted & !cx.process.umask);
-            let private = wanted & 0o700;
-            return (if read_only { private | 0o600 } else { private }, has);
-        }
-        if !has.acl {
-            has.mode = Some(wanted & !cx.process.umask);
-        } else if preserve.default_mode {
-            has.private_until = Some(wanted & !cx.process.umask);
-        }
-        (wanted, has)
-    }
-
-    // ---- Others ----
-
-    pub(crate) fn make_symlink(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
-        let text = sys::read_link(place.pair.source(), place.names.source)
-            .map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
-        let (dir, name) = (place.pair.dest(), place.names.dest);
-        // As with cp, a link that is there already and older only has to say the same.
-        let is_there = || {
-            cx.options.overwrite == Overwrite::IfOlder
-                && sys::read_link(dir, name).is_ok_and(|there| there == text)
-        };
-        let make = |name: &OsStr| sys::make_symlink(&text, dir, name);
-        match make(name) {
-            Err(Errno::EXIST) if cx.options.force => replace(place, make),
-            Err(Errno::EXIST) if is_there() => Ok(()),
-            made => made,
-        }
-        .map_err(|errno| {
-            Error::new(Operation::CreateSymlink, place.dest_path()).with_errno(errno)
-        })?;
-        self.dress_name(cx, place, Has::default());
-        self.remember_name(cx, place);
-        cx.done(What::Symlink, place);
-        Ok(())
-    }
-
-    /// Makes a symbolic link to the source itself (`-s`).
-    pub(crate) fn make_link_to_source(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
-        let source = place.source_path();
-        let dest = place.dest_path();
-        if source.is_relative() && !is_in_working_dir(place, &dest) {
-            return Err(Error::new(Operation::RelativeSymlink, dest));
-        }
-        let error = |errno| place.dest_error(Operation::CreateSymlinkTo, errno);
-        let text = CString::new(source.into_os_string().into_vec())
-            // Not reachable: a path that was looked at has no NUL.
-            .map_err(|_| error(Errno::INVAL))?;
-        let make = |name: &OsStr| sys::make_symlink(&text, place.pair.dest(), name);
-        match make(place.names.dest) {
-            Err(Errno::EXIST) if cx.options.force => replace(place, make),
-            made => made,
-        }
-        .map_err(error)?;
-        let preserve = &cx.options.preserve;
-        if preserve.timestamps
-            && let Err(errno) =
-                sys::set_times_at(place.pair.dest(), place.names.dest, self.stat.times)
-        {
-            cx.error(place.dest_error(Operation::Times, errno));
-        }
-        self.remember_name(cx, place);
-        cx.done(What::Symlink, place);
-        Ok(())
-    }
-
-    /// Makes another name of the source (`-l`).
-    pub(crate) fn make_hard_link(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
-        let Names { source, dest } = place.names;
-        let make = |name: &OsStr| {
-            let (from, to) = (place.pair.source(), place.pair.dest());
-            sys::make_link(from, source, to, name, self.followed)
-        };
-        match make(dest) {
-            Err(Errno::EXIST) if cx.options.force || cx.options.ask => replace(place, make),
-            made => made,
-        }
-        .map_err(|errno| place.dest_error(Operation::CreateLink, errno))?;
-        self.remember_name(cx, place);
-        cx.done(What::HardLink, place);
-        Ok(())
-    }
-
-    pub(crate) fn make_special(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
-        let operation = if self.stat.kind == Kind::Fifo {
-            Operation::CreateFifo
-        } else {
-            Operation::CreateSpecial
-        };
-        let (mode, mut has) = self.new_mode(cx, place.dir);
-        // So few that it is not worth looking whether they have it.
-        has.mode = None;
-        let (dir, name) = (place.pair.dest(), place.names.dest);
-        sys::make_special(dir, name, self.stat.kind, mode, self.stat.rdev)
-            .map_err(|errno| place.dest_error(operation, errno))?;
-        self.dress_name(cx, place, has);
-        self.remember_name(cx, place);
-        cx.done(What::Special, place);
-        Ok(())
-    }
-
-    /// Another operand must not replace what this one made, nor write through it.
-    fn remember_name(&self, cx: &Context, place: Place<'_>) {
-        let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
-        let was_made = || {
-            let there = self.dest_file();
-            there.is_some_and(|there| cx.operands.has_made(|| Made::operand(place, there.id)))
-        };
-        // What takes the place of an operand's copy is one still.
-        if place.dir.facts().is_none() || was_made() {
-            cx.operands.remember(|| Made::operand(place, look()?.id));
-        }
-        cx.operands.remember(|| {
-            let made = look().filter(|made| made.kind == Kind::Symlink)?;
-            Some(Made::Link(made.id))
-        });
-    }
-
-    /// Gives a destination whose data is up to date the attributes that are kept. It is held fast meanwhile.
-    pub(crate) fn dress_dest(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
-        let failed = |errno| place.dest_error(Operation::Permissions, errno);
-        let (dir, name) = (place.pair.dest(), place.names.dest);
-        let id = self.dest_itself().map(|stat| stat.id);
-        let flags = SourceFlags {
-            // The name itself was found to be up to date.
-            follow: false,
-            wait: false,
-            no_atime: false,
-        };
-        let is_file = self.stat.kind == Kind::File;
-        let opened = if is_file {
-            // One that may not be read can still be its owner's to change.
-            sys::open_source(dir, name, flags).or_else(|_| sys::pin(dir, name))
-        } else {
-            sys::pin(dir, name)
-        };
-        let dest = same(opened, id, Operation::Permissions);
-        let dest = dest.map_err(|failure| failed(failure.errno))?;
-        let has = Has {
-            acl: true,
-            ..Has::default()
-        };
-        let source = if is_file {
-            Some(self.take_file(cx, place)?)
-        } else {
-            None
-        };
-        let from = match &source {
-            Some(source) => Subject::Open(source.as_fd()),
-            None => Subject::Named(place.pair.source(), place.names.source),
-        };
-        let to = if is_file || cx.process.has_proc {
-            Subject::Open(dest.as_fd())
-        } else {
-            Subject::Named(dir, name)
-        };
-        self.dress(cx, place, from, to, has);
-        cx.done(What::Dressed, place);
-        Ok(())
-    }
-
-    /// Dresses what cannot be opened. Who may write the directory can have given its name to another file meanwhile, which
-    /// must get nothing: so what has the name is held fast, and looked at.
-    fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {
-        if !self.is_dressed(cx, has) {
-            return;
-        }
-        let (dir, name) = (place.pair.dest(), place.names.dest);
-        let source = Subject::Named(place.pair.source(), place.names.source);
-        let pinned = sys::pin(dir, name).and_then(|pin| match sys::fstat(&pin)?.kind {
-            kind if kind == self.stat.kind => Ok(pin),
-            _ => Err(Errno::STALE),
-        });
-        match pinned {
-            Ok(pin) if cx.process.has_proc => {
-                self.dress(cx, place, source, Subject::Open(pin.as_fd()), has);
-            }
-            Ok(_) => self.dress(cx, place, source, Subject::Named(dir, name), has),
-            Err(errno) => cx.error(place.dest_error(Operation::Permissions, errno)),
-        }
-    }
-
-    /// Whether the copy gets any attributes.
-    fn is_dressed(&self, cx: &Context, has: Has) -> bool {
-        cx.options.preserve.any() || has.private_until.is_some()
-    }
-
-    fn dress(
-        &self,
-        cx: &Context,
-        place: Place<'_>,
-        source: Subject<'_>,
-        dest: Subject<'_>,
-        has: Has,
-    ) {
-        if !self.is_dressed(cx, has) {
-            return;
-        }
-        let preserve = &cx.options.preserve;
-        let mut failed = |failure| cx.error(explain(place, failure));
-        Attributes::read(source, &self.stat, preserve, &mut failed).give(
-            dest,
-            preserve,
-            &cx.process,
-            has,
-            &mut failed,
-        );
-    }
-}
-
-/// Whether a destination is in the working directory, or could not be made.
-fn is_in_working_dir(place: Place<'_>, path: &Path) -> bool {
-    let there = |name: &OsStr| sys::stat_at(sys::cwd(), name, true).map(|stat| stat.id);
-    let here = OsStr::new(".");
-    // Its path may lead nowhere by now, if it led through what had the name.
-    if let Ok(dir) = sys::fstat(place.pair.dest()) {
-        return Ok(dir.id) == there(here);
-    }
-    let (parent, _) = split(path.as_os_str());
-    parent == here || there(parent).is_err() || there(parent) == there(here)
-}
-
-/// Makes sure that a name still leads to the file that it led to.
-fn same(
-    opened: sys::Result<OwnedFd>,
-    id: Option<FileId>,
-    operation: Operation,
-) -> Result<OwnedFd, Failure> {
-    let failed = |errno| Failure { operation, errno };
-    let file = opened.map_err(failed)?;
-    let now = sys::fstat(&file).map_err(failed)?;
-    if Some(now.id) == id {
-        Ok(file)
-    } else {
-        Err(failed(Errno::STALE))
-    }
-}
-
-/// Puts the paths into a failure.
-fn explain(place: Place<'_>, failure: Failure) -> Error {
-    let Failure { operation, errno } = failure;
-    match operation {
-        Operation::Read => place.source_error(operation, errno),
-        // It was read, and is something else.
-        Operation::Verify if errno == Errno::BADMSG => place.refused(Operation::Differs),
-        // Nothing failed.
-        Operation::Interrupted => place.refused(operation),
-        _ => place.dest_error(operation, errno),
     }
 }
 

@@ -1,0 +1,143 @@
+//! The attributes of an entry that is not a directory: those that it is made with, and those that it gets at the end.
+
+use std::os::fd::AsFd;
+
+use crate::context::Context;
+use crate::data;
+use crate::dir::{Dir, Place};
+use crate::error::{Error, Operation};
+use crate::file::{Entry, same};
+use crate::meta::{Attributes, Has, Subject};
+use crate::observer::What;
+use crate::options::Effort;
+use crate::sys::{self, Errno, Kind, SourceFlags};
+
+impl Entry {
+    /// The mode that a new file is made with, and what it has then.
+    pub(crate) fn new_mode(&self, cx: &Context, dir: &Dir) -> (u32, Has) {
+        let preserve = &cx.options.preserve;
+        let wanted = if preserve.default_mode {
+            0o666
+        } else {
+            self.stat.mode & 0o777
+        };
+        let facts = dir.facts();
+        let mut has = Has {
+            acl: facts.is_none_or(|facts| facts.default_acl),
+            ..Has::default()
+        };
+        if facts.is_some_and(|facts| facts.plain_owner) {
+            has.owner = Some((cx.process.uid, cx.process.gid));
+        }
+        let right_owner = has.owner == Some((self.stat.uid, self.stat.gid));
+        // A large file is opened again by the workers that take a part of it, and who sets attributes must be allowed to
+        // write: neither asks the superuser.
+        let written_later = data::is_large(&self.stat) || preserve.xattrs != Effort::No;
+        let read_only = wanted & 0o200 == 0 && written_later && !cx.process.superuser;
+        let is_public = !dir.is_fresh();
+        if read_only || (preserve.ownership && !right_owner) || (preserve.mode && is_public) {
+            // Its group and others must not read it before it is theirs, nor before its ACL says who is who. (In a directory
+            // that this run made, and that gets its mode at the end, nobody else can be.)
+            has.private_until = Some(wanted & !cx.process.umask);
+            let private = wanted & 0o700;
+            return (if read_only { private | 0o600 } else { private }, has);
+        }
+        if !has.acl {
+            has.mode = Some(wanted & !cx.process.umask);
+        } else if preserve.default_mode {
+            has.private_until = Some(wanted & !cx.process.umask);
+        }
+        (wanted, has)
+    }
+
+    /// Gives a destination whose data is up to date the attributes that are kept. It is held fast meanwhile.
+    pub(crate) fn dress_dest(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let failed = |errno| place.dest_error(Operation::Permissions, errno);
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        let id = self.dest_itself().map(|stat| stat.id);
+        let flags = SourceFlags {
+            // The name itself was found to be up to date.
+            follow: false,
+            wait: false,
+            no_atime: false,
+        };
+        let is_file = self.stat.kind == Kind::File;
+        let opened = if is_file {
+            // One that may not be read can still be its owner's to change.
+            sys::open_source(dir, name, flags).or_else(|_| sys::pin(dir, name))
+        } else {
+            sys::pin(dir, name)
+        };
+        let dest = same(opened, id, Operation::Permissions);
+        let dest = dest.map_err(|failure| failed(failure.errno))?;
+        let has = Has {
+            acl: true,
+            ..Has::default()
+        };
+        let source = if is_file {
+            Some(self.take_file(cx, place)?)
+        } else {
+            None
+        };
+        let from = match &source {
+            Some(source) => Subject::Open(source.as_fd()),
+            None => Subject::Named(place.pair.source(), place.names.source),
+        };
+        let to = if is_file || cx.process.has_proc {
+            Subject::Open(dest.as_fd())
+        } else {
+            Subject::Named(dir, name)
+        };
+        self.dress(cx, place, from, to, has);
+        cx.done(What::Dressed, place);
+        Ok(())
+    }
+
+    /// Dresses what cannot be opened. Who may write the directory can have given its name to another file meanwhile, which
+    /// must get nothing: so what has the name is held fast, and looked at.
+    pub(crate) fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {
+        if !self.is_dressed(cx, has) {
+            return;
+        }
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        let source = Subject::Named(place.pair.source(), place.names.source);
+        let pinned = sys::pin(dir, name).and_then(|pin| match sys::fstat(&pin)?.kind {
+            kind if kind == self.stat.kind => Ok(pin),
+            _ => Err(Errno::STALE),
+        });
+        match pinned {
+            Ok(pin) if cx.process.has_proc => {
+                self.dress(cx, place, source, Subject::Open(pin.as_fd()), has);
+            }
+            Ok(_) => self.dress(cx, place, source, Subject::Named(dir, name), has),
+            Err(errno) => cx.error(place.dest_error(Operation::Permissions, errno)),
+        }
+    }
+
+    /// Whether the copy gets any attributes.
+    fn is_dressed(&self, cx: &Context, has: Has) -> bool {
+        cx.options.preserve.any() || has.private_until.is_some()
+    }
+
+    pub(crate) fn dress(
+        &self,
+        cx: &Context,
+        place: Place<'_>,
+        source: Subject<'_>,
+        dest: Subject<'_>,
+        has: Has,
+    ) {
+        if !self.is_dressed(cx, has) {
+            return;
+        }
+        let preserve = &cx.options.preserve;
+        let mut failed = |failure| cx.error(place.explain(failure));
+        Attributes::read(source, &self.stat, preserve, &mut failed).give(
+            dest,
+            preserve,
+            &cx.process,
+            has,
+            &mut failed,
+        );
+    }
+}

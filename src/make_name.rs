@@ -1,0 +1,118 @@
+//! Making what is only a name and attributes: symbolic links, further names, FIFOs, sockets and devices.
+
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+
+use crate::context::Context;
+use crate::dir::{Names, Place};
+use crate::error::{Error, Operation};
+use crate::file::Entry;
+use crate::meta::Has;
+use crate::observer::What;
+use crate::options::Overwrite;
+use crate::path::split;
+use crate::staged::replace;
+use crate::sys::{self, Errno, Kind};
+
+impl Entry {
+    pub(crate) fn make_symlink(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let text = sys::read_link(place.pair.source(), place.names.source)
+            .map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        // As with cp, a link that is there already and older only has to say the same.
+        let is_there = || {
+            cx.options.overwrite == Overwrite::IfOlder
+                && sys::read_link(dir, name).is_ok_and(|there| there == text)
+        };
+        let make = |name: &OsStr| sys::make_symlink(&text, dir, name);
+        match make(name) {
+            Err(Errno::EXIST) if cx.options.force => replace(place, make),
+            Err(Errno::EXIST) if is_there() => Ok(()),
+            made => made,
+        }
+        .map_err(|errno| {
+            Error::new(Operation::CreateSymlink, place.dest_path()).with_errno(errno)
+        })?;
+        self.dress_name(cx, place, Has::default());
+        self.remember_name(cx, place);
+        cx.done(What::Symlink, place);
+        Ok(())
+    }
+
+    /// Makes a symbolic link to the source itself (`-s`).
+    pub(crate) fn make_link_to_source(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let source = place.source_path();
+        let dest = place.dest_path();
+        if source.is_relative() && !is_in_working_dir(place, &dest) {
+            return Err(Error::new(Operation::RelativeSymlink, dest));
+        }
+        let error = |errno| place.dest_error(Operation::CreateSymlinkTo, errno);
+        let text = CString::new(source.into_os_string().into_vec())
+            // Not reachable: a path that was looked at has no NUL.
+            .map_err(|_| error(Errno::INVAL))?;
+        let make = |name: &OsStr| sys::make_symlink(&text, place.pair.dest(), name);
+        match make(place.names.dest) {
+            Err(Errno::EXIST) if cx.options.force => replace(place, make),
+            made => made,
+        }
+        .map_err(error)?;
+        let preserve = &cx.options.preserve;
+        if preserve.timestamps
+            && let Err(errno) =
+                sys::set_times_at(place.pair.dest(), place.names.dest, self.stat.times)
+        {
+            cx.error(place.dest_error(Operation::Times, errno));
+        }
+        self.remember_name(cx, place);
+        cx.done(What::Symlink, place);
+        Ok(())
+    }
+
+    /// Makes another name of the source (`-l`).
+    pub(crate) fn make_hard_link(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let Names { source, dest } = place.names;
+        let make = |name: &OsStr| {
+            let (from, to) = (place.pair.source(), place.pair.dest());
+            sys::make_link(from, source, to, name, self.followed)
+        };
+        match make(dest) {
+            Err(Errno::EXIST) if cx.options.force || cx.options.ask => replace(place, make),
+            made => made,
+        }
+        .map_err(|errno| place.dest_error(Operation::CreateLink, errno))?;
+        self.remember_name(cx, place);
+        cx.done(What::HardLink, place);
+        Ok(())
+    }
+
+    pub(crate) fn make_special(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+        let operation = if self.stat.kind == Kind::Fifo {
+            Operation::CreateFifo
+        } else {
+            Operation::CreateSpecial
+        };
+        let (mode, mut has) = self.new_mode(cx, place.dir);
+        // So few that it is not worth looking whether they have it.
+        has.mode = None;
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        sys::make_special(dir, name, self.stat.kind, mode, self.stat.rdev)
+            .map_err(|errno| place.dest_error(operation, errno))?;
+        self.dress_name(cx, place, has);
+        self.remember_name(cx, place);
+        cx.done(What::Special, place);
+        Ok(())
+    }
+}
+
+/// Whether a destination is in the working directory, or could not be made.
+fn is_in_working_dir(place: Place<'_>, path: &Path) -> bool {
+    let there = |name: &OsStr| sys::stat_at(sys::cwd(), name, true).map(|stat| stat.id);
+    let here = OsStr::new(".");
+    // Its path may lead nowhere by now, if it led through what had the name.
+    if let Ok(dir) = sys::fstat(place.pair.dest()) {
+        return Ok(dir.id) == there(here);
+    }
+    let (parent, _) = split(path.as_os_str());
+    parent == here || there(parent).is_err() || there(parent) == there(here)
+}
