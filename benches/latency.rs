@@ -16,9 +16,9 @@
 //! | `both` | the slow filesystem | the slow filesystem |
 //!
 //! by `poolcp -r` with 1 to 64 workers and with as many as it finds right by itself (`-j auto`, the default); and by
-//! `cp -r`, and rsync, cpz and xcp if they are on `PATH` or in `POOLCP_PEERS` (directories, separated as in `PATH`). One
-//! worker copies some 30 files in a second, however many there are, so runs that are expected to be slow copy one of the
-//! tree's sixteen branches. Every copy is compared with its source, byte by byte.
+//! `cp -r`, and rsync, cpz and xcp if they are on `PATH` or in `POOLCP_PEERS` (directories, separated as in `PATH` and looked
+//! at before it). One worker copies some 30 files in a second, however many there are, so runs that are expected to be slow
+//! copy one of the tree's sixteen branches. Every copy is compared with its source, byte by byte.
 //!
 //! The goal: with `-j auto` at least 20 times as many files in a second as with `-j 1`.
 //!

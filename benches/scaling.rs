@@ -36,7 +36,7 @@
 //! # How to run it
 //!
 //! ```text
-//! cargo bench --bench scaling                               # everything, some eight minutes
+//! cargo bench --bench scaling                               # everything, under ten minutes
 //! cargo bench --bench scaling -- flat-directory             # two groups
 //! cargo bench --bench scaling -- chart                      # the chart alone, some two minutes
 //! POOLCP_BENCH_DIR=/dev/shm cargo bench --bench scaling     # the data elsewhere: here in memory
@@ -92,7 +92,7 @@ const SAMPLES: usize = 10;
 /// Enough to fill the page cache with the source and the kernel's caches with its names, which the first copy does.
 const WARM_UP: Duration = Duration::from_secs(1);
 
-/// With six groups of seven thread counts, this makes some five minutes, warming up and charts included. criterion fits
+/// With six groups of seven thread counts, this makes some five minutes, warming up included. criterion fits
 /// the removals into it, too.
 const MEASUREMENT: Duration = Duration::from_secs(5);
 

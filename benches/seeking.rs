@@ -13,8 +13,8 @@
 //! | `tree` | 3,000 files of 0 to 60 KB in 300 directories |
 //!
 //! by `poolcp -r` with 1 and 2 workers and with as many as it finds right by itself (`-j auto`), by `cp -r`, and by rsync, cpz
-//! and xcp if they are on `PATH` or in `POOLCP_PEERS` (directories, separated as in `PATH`). The table has the time of each, the
-//! arm's moves, and the time relative to `cp`.
+//! and xcp if they are on `PATH` or in `POOLCP_PEERS` (directories, separated as in `PATH` and looked at before it). The table
+//! has the time of each, the arm's moves, and the time relative to `cp`.
 //!
 //! ```text
 //! cargo bench --bench seeking                        # everything, some ten minutes

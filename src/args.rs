@@ -62,7 +62,7 @@ pub struct Args {
     #[arg(value_name = "SOURCE... DEST", hide = true)]
     pub operands: Vec<OsString>,
 
-    /// Copy directories and what is below them
+    /// Copy directories and what is below them; -R is the same
     #[arg(short, short_alias = 'R', long, help_heading = "What is copied")]
     pub recursive: bool,
 
@@ -178,11 +178,11 @@ pub struct Args {
     #[arg(long, value_name = "LIST", action = ArgAction::Append, help_heading = "What is kept")]
     pub no_preserve: Vec<OsString>,
 
-    /// Set the security context to the default type
+    /// For cp's command lines: does nothing without SELinux, and is refused with it
     #[arg(short = 'Z', help_heading = "What is kept")]
     pub default_context: bool,
 
-    /// Set the security context to CONTEXT (SELinux), or like -Z
+    /// Like -Z
     #[arg(
         long,
         value_name = "CONTEXT",
@@ -331,7 +331,7 @@ pub struct Args {
     #[arg(short, long, help_heading = "What is shown")]
     pub quiet: bool,
 
-    /// The summary at the end: text (on standard error), json (on standard output), none
+    /// The summary at the end: text (on standard error), json (on standard output, behind the lines of -v), none
     #[arg(long, value_name = "FORMAT", help_heading = "What is shown")]
     pub report: Option<OsString>,
 

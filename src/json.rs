@@ -8,7 +8,7 @@
 //! |---|---|
 //! | `schema` | 1; a change that breaks a reader makes it 2, a new key does not |
 //! | `version` | poolcp's version |
-//! | `options` | an object: what was asked for, with the names of [`Options`]' fields; choices are the names of their variants (`"if_changed"`) |
+//! | `options` | an object: what was asked for, with the names of [`Options`]' fields; choices are the names of their variants (`"if_changed"`); `filter` has `rules`, `gitignore`, `min_size`, `max_size` and `newer_than` (seconds since the epoch, or null) |
 //! | `elapsed_seconds` | from the start of the copy to its end |
 //! | `workers` | how many workers the pool had; if the number was found while the copy ran (`-j auto`), the most that were busy |
 //! | `busy_workers` | with `-j auto` an object, else null: `least`, `median` and `most` busy workers, and `series`, pairs of seconds since the start and the mean number of busy workers since the pair before, 1,024 at most |
@@ -30,7 +30,7 @@
 
 use std::fmt::Debug;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -195,11 +195,20 @@ fn options(options: &Options) -> Value {
             "gitignore": filter.gitignore,
             "min_size": filter.sizes.start(),
             "max_size": filter.sizes.end(),
+            "newer_than": filter.newer_than.map(since_epoch),
         },
         "delete": name(delete),
         "dry_run": dry_run,
         "bandwidth": bandwidth,
     })
+}
+
+/// Seconds, with their fractions; negative before 1970.
+fn since_epoch(moment: SystemTime) -> f64 {
+    match moment.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => after.as_secs_f64(),
+        Err(before) => -before.duration().as_secs_f64(),
+    }
 }
 
 fn rule(rule: &Rule) -> Value {
@@ -233,5 +242,16 @@ mod tests {
         let json = options(&Options::archive());
         assert_eq!(json["preserve"]["xattrs"], "if_possible");
         assert_eq!(json["recursive"], true);
+    }
+
+    #[test]
+    fn a_moment_is_in_seconds_since_the_epoch() {
+        let mut some = Options::archive();
+        assert_eq!(options(&some)["filter"]["newer_than"], Value::Null);
+        let half_a_second = Duration::from_millis(500);
+        some.filter.newer_than = Some(SystemTime::UNIX_EPOCH + half_a_second);
+        assert_eq!(options(&some)["filter"]["newer_than"], 0.5);
+        some.filter.newer_than = Some(SystemTime::UNIX_EPOCH - half_a_second);
+        assert_eq!(options(&some)["filter"]["newer_than"], -0.5);
     }
 }

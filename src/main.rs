@@ -1,7 +1,9 @@
 //! `poolcp`: parse, start the copy as a job on a pool, wait for it, print the report, say by the exit code how it went.
 //!
 //! The main thread only waits and draws; the copy runs on the pool's workers. Exit codes are `cp`'s: 0 if everything was
-//! copied, 1 if anything was not; and 128 and the signal's number if one stopped it.
+//! copied, 1 if anything was not. A signal that stops it ends the process, which a shell shows as 128 and its number.
+
+#![forbid(unsafe_code)]
 
 mod args;
 mod cli;

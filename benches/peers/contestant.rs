@@ -10,6 +10,7 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::places::places;
 use crate::runner::Pipeline;
 use crate::workload::Workload;
 
@@ -378,11 +379,9 @@ pub fn poolcp(workers: Option<usize>) -> Contestant {
 }
 
 impl Tool {
-    /// The program and its version. A directory named by `POOLCP_PEERS` comes before those of `PATH`.
+    /// The program and its version.
     fn find(&self) -> Option<(PathBuf, String)> {
-        let path = env::var_os("PATH").unwrap_or_default();
-        let chosen = env::var_os("POOLCP_PEERS").map(PathBuf::from);
-        let places: Vec<PathBuf> = chosen.into_iter().chain(env::split_paths(&path)).collect();
+        let places = places();
         let candidates = self
             .programs
             .iter()

@@ -1,8 +1,7 @@
 //! poolcp beside everybody else, and beside what the kernel allows.
 //!
-//! poolcp claims to be the fastest copier there is. This bench is the claim's proof, or its end: it has other tools copy the
-//! same trees on the same filesystems, in turn, each with the options that suit it best, and shows who was how fast, who
-//! copied wrongly, and how far each is from the [limit], a copier that knows its work beforehand.
+//! Other tools copy the same trees on the same filesystems, in turn, each with the options that suit it best. The tables show
+//! who was how fast, who copied wrongly, and how far each is from the [limit], a copier that knows its work beforehand.
 //!
 //! # What is measured
 //!
@@ -10,7 +9,7 @@
 //!
 //! | workloads | what is copied | what it strains |
 //! |---|---|---|
-//! | `tree` | a source tree: 79,000 files, 5,000 directories, 1.3 GiB | everything, as people have it |
+//! | `tree` | a source tree: 79,000 files, 5,000 directories, 1.2 GiB | everything, as people have it |
 //! | `flat` | 50,000 files of 4 KiB in one directory | the lock on one directory |
 //! | `tiny` | 100,000 files of up to 1 KiB in 1,000 directories | making files |
 //! | `dirs` | 20,000 directories, 8 deep, few files | making directories, and finding work |
@@ -57,7 +56,7 @@
 //! | variable | |
 //! |---|---|
 //! | `POOLCP` | another poolcp than the one built with this bench |
-//! | `POOLCP_PEERS` | a directory with peers, looked at before `PATH` |
+//! | `POOLCP_PEERS` | directories with peers, separated as in `PATH` and looked at before it |
 //! | `POOLCP_BENCH_DIR` | where images for cold cells go, on a real disk; else the directory for temporary files |
 //! | `POOLCP_TREE` | a directory to use as `tree`; else Linux's sources from Debian's package linux-source-6.1, if it is there; else a tree like them is generated |
 //!
@@ -74,6 +73,8 @@ mod list;
 mod machine;
 mod measure;
 mod memory;
+#[path = "../tools/places.rs"]
+mod places;
 mod plot;
 mod random;
 mod results;

@@ -25,7 +25,7 @@ const GIB: u64 = 1 << 30;
 /// What large files are written in: a small part of any such file, and cheap to hold.
 const PIECE: usize = 1 << 20;
 
-/// With the spread below this makes a mean of 17 KiB, that of the Linux sources (79,000 files in 1.3 GiB).
+/// With the spread below this makes a mean of 17 KiB, about that of the Linux sources (79,000 files in 1.2 GiB).
 const MEDIAN_SIZE: f64 = 4900.0;
 
 /// The standard deviation of the sizes' logarithms, as in source trees (1.4 in /usr/include, 1.8 in Python's library). It makes

@@ -1,9 +1,12 @@
 //! Other programs that copy directories, for the benches whose filesystems are strange.
 
-use std::env;
+mod places;
+
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use places::places;
 
 /// How another program copies a directory.
 struct Usage {
@@ -44,14 +47,12 @@ pub struct Tool {
 }
 
 impl Tool {
-    /// Those that are on `PATH` or in `POOLCP_PEERS`.
+    /// Those that are here.
     pub fn all() -> impl Iterator<Item = Self> {
-        USAGES.into_iter().filter_map(|usage| {
-            let places = ["PATH", "POOLCP_PEERS"].into_iter().filter_map(env::var_os);
-            let program = places
-                .flat_map(|place| env::split_paths(&place).collect::<Vec<_>>())
-                .map(|dir| dir.join(usage.name))
-                .find(|program| program.is_file())?;
+        let places = places();
+        USAGES.into_iter().filter_map(move |usage| {
+            let mut programs = places.iter().map(|place| place.join(usage.name));
+            let program = programs.find(|program| program.is_file())?;
             Some(Self { usage, program })
         })
     }

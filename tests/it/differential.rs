@@ -1,7 +1,7 @@
 //! Random command lines on random files: poolcp, called by the name `cp`, and `cp` itself must do and say the same.
 //!
 //! A [`Case`] is a small world (a source area `s`, a destination area `d`, and what lies beside them), a command line with
-//! options out of the whole list of GNU `cp` in all their spellings, a umask, an environment and answers to questions. Names
+//! options out of the whole list of GNU `cp` 9.1 in all their spellings, a umask, an environment and answers to questions. Names
 //! come from a small pool, so that things collide. Each case is run on twins: exit code, messages, output and everything
 //! that is in the sandbox afterwards are compared. A failure shrinks, and is printed as the shell script that shows it.
 //!
@@ -208,7 +208,7 @@ struct Typed {
     form: Form,
 }
 
-/// All options of GNU `cp` but the help: how often, a name, and how they may be spelled. A space separates two words.
+/// All options of GNU `cp` 9.1 but the help (later ones have tests of their own): how often, a name, and how they may be spelled. A space separates two words.
 const OPTIONS: &[(usize, &str, &str)] = &[
     (5, "b", "-b"),
     (
