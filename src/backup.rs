@@ -51,6 +51,11 @@ impl<'a> Saved<'a> {
         Ok(Some(Self { dir, name, backup }))
     }
 
+    /// A backup that was made before.
+    pub(crate) fn of(dir: BorrowedFd<'a>, name: &'a OsStr, backup: OsString) -> Self {
+        Self { dir, name, backup }
+    }
+
     /// The backup's name, relative to the same directory as the destination's.
     pub(crate) fn backup(&self) -> &OsStr {
         &self.backup
@@ -101,9 +106,11 @@ fn highest(dir: BorrowedFd, name: &OsStr, how: Backup) -> Result<u64> {
         return Ok(0);
     }
     let (parent, base) = split(name);
-    // A directory that cannot be listed has none that anybody sees.
-    let Ok(listed) = sys::open_dest_dir(dir, parent, true) else {
-        return Ok(0);
+    let listed = match sys::open_dest_dir(dir, parent, true) {
+        // A directory that may not be listed has none that anybody sees. Where one could not be listed for once, an older backup
+        // might be replaced.
+        Err(Errno::ACCESS | Errno::NOENT) => return Ok(0),
+        listed => listed?,
     };
     let names = match sys::read_dir(&listed) {
         // It may be searched, and not be read.

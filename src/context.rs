@@ -1,7 +1,7 @@
 //! What all workers of one copy share: the options, the counters, the observer, and the few facts that are looked up once.
 //!
-//! Everything here is either immutable, or a counter, or behind a lock that is held for a moment and never across a call
-//! into rayon.
+//! Everything here is either immutable, or a counter, or behind a lock that is held for a moment (longer only where a filesystem
+//! is met for the first time) and never across a call into rayon.
 
 use std::collections::HashMap;
 use std::os::fd::AsFd;

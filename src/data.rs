@@ -44,7 +44,7 @@ use rayon::prelude::*;
 
 use crate::cancel::Canceller;
 use crate::counters::{Counters, Method};
-use crate::error::Operation;
+use crate::error::{Failure, Operation, failed};
 use crate::gate;
 use crate::limit::Limiter;
 use crate::live::Shown;
@@ -181,6 +181,8 @@ pub(crate) struct Transfer<'a> {
     pub shown: &'a Shown<'a>,
     /// Told what is written, if that is going to be read back.
     pub written: Option<&'a Written>,
+    /// Reads back what has been written so far: of a file with very many ranges not all are to be remembered.
+    pub check: &'a (dyn Fn() -> Result<(), Failure> + Sync),
     /// Asked between two pieces.
     pub canceller: &'a Canceller,
     /// How fast data may move, if that is limited.
@@ -202,17 +204,6 @@ pub(crate) fn is_large(stat: &Stat) -> bool {
     stat.size >= PARALLEL_FROM
 }
 
-/// The operation that failed, and why.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Failure {
-    pub operation: Operation,
-    pub errno: Errno,
-}
-
-fn failed(operation: Operation) -> impl Fn(Errno) -> Failure {
-    move |errno| Failure { operation, errno }
-}
-
 /// Whether anything was done to a file between two looks at it.
 fn is_touched(before: &Stat, now: &Stat) -> bool {
     is_written(before, now) || before.times.changed != now.times.changed
@@ -224,9 +215,10 @@ pub(crate) fn is_written(before: &Stat, now: &Stat) -> bool {
     (before.size, before.times.modified) != (now.size, now.times.modified)
 }
 
-/// Makes a destination that was written as it was before, and a source that was read.
+/// Makes a destination that was written as it was before, and a source that was read: both are at their beginning again.
 pub(crate) fn empty(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(), Failure> {
     sys::set_size(dest, 0).map_err(failed(Operation::Extend))?;
+    sys::rewind(dest).map_err(failed(Operation::Extend))?;
     sys::rewind(source).map_err(failed(Operation::Read))
 }
 
@@ -375,6 +367,9 @@ impl Transfer<'_> {
                 return Ok(End::Elsewhere);
             }
             offset = next;
+            if offset < size && self.written.is_some() {
+                (self.check)()?;
+            }
         }
         Ok(End::AsExpected)
     }
@@ -539,6 +534,7 @@ impl Transfer<'_> {
             };
             let count = with_buffer(copy)?;
             if count == 0 {
+                piece.end();
                 return Ok(End::Elsewhere);
             }
             offset += count;
@@ -638,6 +634,7 @@ impl Transfer<'_> {
     /// Forgets what was copied, and copies from the beginning to wherever the source ends.
     fn start_over(&self) -> Result<End, Failure> {
         empty(self.source, self.dest)?;
+        self.written.into_iter().for_each(Written::clear);
         self.shown.begin_again(self.stat.size);
         self.copy_to_end()
     }
@@ -678,20 +675,20 @@ impl Transfer<'_> {
     /// Reads all and writes only the blocks that are not zero (`--sparse=always`).
     fn copy_without_zeros(&self) -> Result<End, Failure> {
         let mut offset = 0;
+        // With its zeros: what became a hole is read back, too.
+        let mut piece = Piece::begin(self.written, 0);
         with_buffer(|buffer| {
             let buffer = self.part(buffer);
             loop {
                 self.go_on()?;
                 let count = fill(self.source, buffer)?;
+                piece.add(&buffer[..count]);
                 for run in runs(&buffer[..count]) {
                     if !run.zeros {
                         let start = offset + run.range.start as u64;
                         let bytes = &buffer[run.range];
                         self.pay(bytes.len() as u64)?;
                         self.write_all_at(bytes, start)?;
-                        let mut piece = Piece::begin(self.written, start);
-                        piece.add(bytes);
-                        piece.end();
                         self.count(Method::ReadWrite, bytes.len() as u64);
                     }
                 }
@@ -701,6 +698,7 @@ impl Transfer<'_> {
                 }
             }
         })?;
+        piece.end();
         sys::set_size(self.dest, offset).map_err(failed(Operation::Extend))?;
         Ok(End::at(offset, self.stat.size))
     }
@@ -785,22 +783,23 @@ fn tells_no_holes(errno: Errno) -> bool {
     matches!(errno, Errno::INVAL | Errno::OPNOTSUPP)
 }
 
-/// Whether two files of this size hold the same data. The worker's buffer is used in halves.
+/// Whether two files of this size hold the same data; if the other one cannot be read, that is not known to be so. The worker's
+/// buffer is used in halves.
 pub(crate) fn is_same_data(
     one: BorrowedFd,
     other: BorrowedFd,
     size: u64,
     canceller: &Canceller,
-) -> sys::Result<bool> {
+) -> Result<bool, Failure> {
     with_buffer(|buffer| {
         let (here, there) = buffer.split_at_mut(BUFFER / 2);
         let mut compared = 0;
         loop {
-            if canceller.is_cancelled() {
-                return Err(Errno::CANCELED);
-            }
-            let read = |file, buffer| fill(file, buffer).map_err(|failure| failure.errno);
-            let (count, also) = (read(one, &mut *here)?, read(other, &mut *there)?);
+            go_on(canceller)?;
+            let count = fill(one, &mut *here)?;
+            let Ok(also) = fill(other, &mut *there) else {
+                return Ok(false);
+            };
             if here[..count] != there[..also] {
                 return Ok(false);
             }

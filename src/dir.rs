@@ -7,8 +7,8 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::data::{Failure, Ladder};
-use crate::error::{Error, Operation, unless_panic};
+use crate::data::Ladder;
+use crate::error::{Error, Failure, Operation, unless_panic};
 use crate::filter::Ignored;
 use crate::handles::Pair;
 use crate::links::Name;
@@ -326,6 +326,7 @@ impl Place<'_> {
             dir: Arc::clone(self.dir),
             source: source.to_owned(),
             dest: dest.to_owned(),
+            backup: None,
         }
     }
 

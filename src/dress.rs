@@ -10,7 +10,7 @@ use crate::file::{Entry, same};
 use crate::meta::{Attributes, Has, Subject};
 use crate::observer::What;
 use crate::options::Effort;
-use crate::sys::{self, Errno, Kind, SourceFlags};
+use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 impl Entry {
     /// The mode that a new file is made with, and what it has then.
@@ -94,15 +94,16 @@ impl Entry {
     }
 
     /// Dresses what cannot be opened. Who may write the directory can have given its name to another file meanwhile, which
-    /// must get nothing: so what has the name is held fast, and looked at.
+    /// must get nothing: so what has the name is held fast, and looked at: a new one has no other name, as a link to somebody
+    /// else's would have.
     pub(crate) fn dress_name(&self, cx: &Context, place: Place<'_>, has: Has) {
         if !self.is_dressed(cx, has) {
             return;
         }
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let source = Subject::Named(place.pair.source(), place.names.source);
-        let pinned = sys::pin(dir, name).and_then(|pin| match sys::fstat(&pin)?.kind {
-            kind if kind == self.stat.kind => Ok(pin),
+        let pinned = sys::pin(dir, name).and_then(|pin| match sys::fstat(&pin)? {
+            Stat { kind, nlink, .. } if kind == self.stat.kind && nlink <= 1 => Ok(pin),
             _ => Err(Errno::STALE),
         });
         match pinned {

@@ -3,7 +3,7 @@
 //! One syncfs(2) for each filesystem that was written, at the end, promises the same as an fsync(2) of every file and then of
 //! every directory, and takes a fraction of the time: the filesystem writes in its own order, and commits once. Errors of
 //! writing back are told to whoever had a file of the filesystem open when they occurred; so one is opened before the copy
-//! begins, or as soon as it comes to the filesystem.
+//! begins. Of filesystems that it comes to on the way (a mount in the destination) a directory is opened at the end.
 //!
 //! A crash of the machine in the middle is another thing: the next run must see what is not complete, by its size or its time. So
 //! where a filesystem does not see to that by itself, a file's data is written out before it gets its time
@@ -17,39 +17,37 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use crate::error::{Error, Operation};
+use crate::local::{BCACHEFS, BTRFS, EXT, F2FS, OVERLAY, RAMFS, TMPFS, XFS};
 use crate::lock::lock;
 use crate::path::split;
 use crate::plan::Root;
-use crate::sys;
+use crate::sys::{self, Errno};
 
 /// The types (statfs(2)) of filesystems that one syncfs(2) writes to the device, with all that is in them.
 const SYNCED_WHOLE: [u64; 14] = [
-    0xef53,      // ext2, ext3, ext4
-    0x5846_5342, // xfs
-    0x9123_683e, // btrfs
-    0xca45_1a4e, // bcachefs
-    0xf2f5_2010, // f2fs
+    EXT,
+    XFS,
+    BTRFS,
+    BCACHEFS,
+    F2FS,
     0x2fc1_2fc1, // zfs
     0x3153_464a, // jfs
     0x4d44,      // vfat
     0x2011_bab0, // exfat
     0x7366_746e, // ntfs3
-    0x794c_7630, // overlayfs: that of the upper filesystem
+    OVERLAY,     // that of the upper filesystem
     0x6969,      // nfs: everything is committed by the server
-    0x0102_1994, // tmpfs, which has no device
-    0x8584_58f6, // ramfs
+    TMPFS,       // which has no device
+    RAMFS,
 ];
 
 /// The types of filesystems that give a file its size on the device only with its data, if it is written from front to back. On
 /// others a crash may leave one that has its size and its time, and zeros: ext4 gives it the size when writing begins
 /// (`dioread_nolock`), which any commit of its journal may make durable before the data comes.
-const DATA_BEFORE_SIZE: [u64; 2] = [
-    0x5846_5342, // xfs
-    0x9123_683e, // btrfs
-];
+const DATA_BEFORE_SIZE: [u64; 2] = [XFS, BTRFS];
 
 /// The filesystems that a copy writes to, each with a directory that is in it.
 pub(crate) struct Filesystems {
@@ -72,8 +70,18 @@ impl Filesystems {
             let dest = root.dest.as_os_str();
             let (parent, _) = split(dest);
             parents.insert(PathBuf::from(parent));
-            // What is not there yet will be in the filesystem that its directory is in.
-            for path in [dest, parent, OsStr::new(".")] {
+            // What is not there yet will be in the filesystem that its directory is in; so will the leading directories.
+            let within = root.within.as_deref().map(Path::as_os_str);
+            for above in Path::new(parent).ancestors().skip(1) {
+                if root
+                    .within
+                    .as_deref()
+                    .is_some_and(|within| above.starts_with(within))
+                {
+                    parents.insert(above.to_owned());
+                }
+            }
+            for path in [dest, parent, within.unwrap_or(OsStr::new("."))] {
                 if let Ok(dir) = sys::open_dest_dir(sys::cwd(), path, true)
                     && let Ok(stat) = sys::fstat(&dir)
                 {
@@ -98,7 +106,9 @@ impl Filesystems {
     ///
     /// Those of fsync(2).
     pub(crate) fn complete(&self, fd: impl AsFd) -> sys::Result<()> {
-        let is_synced_later = SYNCED_WHOLE.contains(&self.kind_of(&fd)?);
+        let (dev, kind) = self.kind_of(&fd)?;
+        // What was reached through a link may be where nothing else of this copy is.
+        let is_synced_later = SYNCED_WHOLE.contains(&kind) && lock(&self.met).contains_key(&dev);
         if is_synced_later {
             Ok(())
         } else {
@@ -113,22 +123,23 @@ impl Filesystems {
     ///
     /// Those of fdatasync(2).
     pub(crate) fn filled(&self, file: impl AsFd, in_order: bool) -> sys::Result<()> {
-        if in_order && DATA_BEFORE_SIZE.contains(&self.kind_of(&file)?) {
+        if in_order && DATA_BEFORE_SIZE.contains(&self.kind_of(&file)?.1) {
             Ok(())
         } else {
             sys::sync_data(file)
         }
     }
 
-    /// What kind of filesystem something is on; 0, which is none, if that is not to be known.
-    fn kind_of(&self, fd: impl AsFd) -> sys::Result<u64> {
+    /// The device that something is on, and what kind of filesystem that is; 0, which is none, if it is not to be known.
+    fn kind_of(&self, fd: impl AsFd) -> sys::Result<(u64, u64)> {
         let dev = sys::fstat(&fd)?.id.dev;
         let known = lock(&self.kinds).get(&dev).copied();
-        Ok(known.unwrap_or_else(|| {
+        let kind = known.unwrap_or_else(|| {
             let kind = sys::filesystem_type(&fd).unwrap_or_default();
             lock(&self.kinds).insert(dev, kind);
             kind
-        }))
+        });
+        Ok((dev, kind))
     }
 
     /// A directory is written to.
@@ -154,9 +165,10 @@ impl Filesystems {
             } else {
                 path
             };
-            // One that is not there is no operand's, and that was told.
-            if let Ok(dir) = sys::open_dest_dir(sys::cwd(), path.as_os_str(), true) {
-                check(path, self.complete(&dir));
+            match sys::open_dest_dir(sys::cwd(), path.as_os_str(), true) {
+                // It is no operand's, and that was told.
+                Err(Errno::NOENT) => {}
+                dir => check(path, dir.and_then(|dir| self.complete(&dir))),
             }
         }
         for (path, dir) in &self.open {
@@ -164,10 +176,14 @@ impl Filesystems {
         }
         let opened: Vec<&PathBuf> = self.open.iter().map(|(path, _)| path).collect();
         let met = self.met.into_inner();
-        for path in met.unwrap_or_default().values() {
+        for (dev, path) in &met.unwrap_or_else(PoisonError::into_inner) {
             if !opened.contains(&path) {
                 let dir = sys::open_dest_dir(sys::cwd(), path.as_os_str(), true);
-                check(path, dir.and_then(|dir| sys::sync_filesystem(&dir)));
+                let is_on = |dir: OwnedFd| match sys::fstat(&dir)?.id.dev == *dev {
+                    true => Ok(dir),
+                    false => Err(Errno::STALE),
+                };
+                check(path, dir.and_then(is_on).and_then(sys::sync_filesystem));
             }
         }
         errors

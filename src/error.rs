@@ -10,6 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use crate::quote::{quote, quote_if_needed};
+use crate::sys::Errno;
 
 /// What was being done, or what forbade it. Its text is `cp`'s, with the paths put in by [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -146,9 +147,7 @@ impl Operation {
         let Some(errno) = errno else {
             return message;
         };
-        // The standard library adds "(os error N)", which cp does not say.
-        let reason = io::Error::from_raw_os_error(errno).to_string();
-        let reason = reason.split(" (os error").next().unwrap_or_default();
+        let reason = without_number(&io::Error::from_raw_os_error(errno));
         format!("{message}: {reason}")
     }
 
@@ -234,6 +233,25 @@ impl Operation {
             Self::Panic => format!("cannot copy {path}: internal error"),
         }
     }
+}
+
+/// The system's words for an error. The standard library adds "(os error N)", which cp does not say.
+pub(crate) fn without_number(error: &io::Error) -> String {
+    let mut text = error.to_string();
+    text.truncate(text.find(" (os error").unwrap_or(text.len()));
+    text
+}
+
+/// An operation that failed, and why, where the paths are not known.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Failure {
+    pub operation: Operation,
+    pub errno: Errno,
+}
+
+/// What makes a failure of an error number.
+pub(crate) fn failed(operation: Operation) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { operation, errno }
 }
 
 /// One failed operation on one file.

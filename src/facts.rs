@@ -122,7 +122,7 @@ fn has_same_content(
         return Ok(false);
     }
     let same = is_same_data(one.as_fd(), other.as_fd(), source.size, cx.canceller());
-    same.map_err(|errno| place.source_error(Operation::Read, errno))
+    same.map_err(|failure| place.explain(failure))
 }
 
 /// Whether the two names are one directory entry.

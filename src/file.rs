@@ -19,13 +19,13 @@ use std::sync::Arc;
 use crate::backup::Saved;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::{Failure, How};
+use crate::data::How;
 use crate::decide::{
     Decision, FilePlan, Reason, Seen, Why, decide, has_data, has_other_attributes, looks_through,
     why,
 };
 use crate::dir::{Dir, Names, Place};
-use crate::error::{Error, Operation};
+use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
 use crate::links::{Claim, Left, Name};
 use crate::observer::{Event, Interest, Question, What};
@@ -254,6 +254,21 @@ fn restore(cx: &Context, place: Place<'_>, saved: &Saved<'_>) {
     }
 }
 
+/// The same for a name that was left with this worker.
+fn restore_left(cx: &Context, name: &Name) {
+    let Some(backup) = &name.backup else {
+        return;
+    };
+    let restored = at(cx, name, |place| {
+        let (dir, dest) = (place.pair.dest(), place.names.dest);
+        restore(cx, place, &Saved::of(dir, dest, backup.clone()));
+        Ok(())
+    });
+    if let Err(error) = restored {
+        cx.error(error);
+    }
+}
+
 /// Ends a claim: links the names that were left meanwhile or, if the copy failed, goes on with one of them as the first.
 fn settle(
     cx: &Context,
@@ -273,6 +288,7 @@ fn settle(
             Ok(()) => true,
             Err(error) => {
                 cx.error(error);
+                restore_left(cx, &next);
                 false
             }
         };
@@ -282,6 +298,7 @@ fn settle(
     for name in cx.links.finish(id, first.clone()) {
         if let Err(error) = at(cx, &name, |place| link(cx, &first, place, id)) {
             cx.error(error);
+            restore_left(cx, &name);
         }
         ended.push(name.dir);
     }
@@ -558,7 +575,7 @@ impl Entry {
             announcement.make(cx, None);
         }
         let done = if self.is_tracked(cx) {
-            self.make_once(cx, place, plan, ended)
+            self.make_once(cx, place, plan, saved, ended)
         } else {
             if self.stat.kind == Kind::File {
                 place.dir.count_name(false);
@@ -602,6 +619,7 @@ impl Entry {
         cx: &Context,
         place: Place<'_>,
         plan: FilePlan,
+        saved: Option<&Saved<'_>>,
         ended: &mut Vec<Arc<Dir>>,
     ) -> Result<Option<How>, Error> {
         // A link that is followed is a name of the file that no count has, and a name may be met twice.
@@ -610,7 +628,11 @@ impl Entry {
         } else {
             u64::MAX
         };
-        let claim = cx.links.claim(self.stat.id, names, || place.to_name());
+        let left = || Name {
+            backup: saved.map(|saved| saved.backup().to_owned()),
+            ..place.to_name()
+        };
+        let claim = cx.links.claim(self.stat.id, names, left);
         place.dir.count_name(!matches!(claim, Claim::Copy));
         match claim {
             Claim::Copy => {
@@ -693,12 +715,11 @@ pub(crate) fn same(
     id: Option<FileId>,
     operation: Operation,
 ) -> Result<OwnedFd, Failure> {
-    let failed = |errno| Failure { operation, errno };
-    let file = opened.map_err(failed)?;
-    let now = sys::fstat(&file).map_err(failed)?;
+    let file = opened.map_err(failed(operation))?;
+    let now = sys::fstat(&file).map_err(failed(operation))?;
     if Some(now.id) == id {
         Ok(file)
     } else {
-        Err(failed(Errno::STALE))
+        Err(failed(operation)(Errno::STALE))
     }
 }

@@ -296,11 +296,17 @@ fn read_rules(
         );
     }
     let mut rules = GitignoreBuilder::new(root);
-    for line in String::from_utf8_lossy(&bytes).lines() {
+    // As git does with a byte order mark.
+    let text = String::from_utf8_lossy(bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes));
+    for line in text.lines() {
         // As git does with what is no glob.
         let _ = rules.add_line(None, line);
     }
-    rules.build().ok().map(Arc::new)
+    match rules.build() {
+        Ok(rules) => Some(Arc::new(rules)),
+        // They are too many, or too long.
+        Err(_) => tell(Operation::Read, Errno::FBIG),
+    }
 }
 
 /// The names of one directory that are copied.

@@ -169,6 +169,8 @@ impl<'pool> JobBuilder<'pool> {
     /// When the pool has been closed; the task is dropped.
     pub fn apply_async<K: Task>(self, task: K) -> Result<Job<K::Output>, Closed> {
         let daemon = self.daemon;
+        // Before the job counts: this is somebody else's code, and may panic.
+        let controls = task.controls();
         let ledger = Arc::clone(self.pool.ledger());
         ledger.update(|ledger| {
             if ledger.closed {
@@ -183,7 +185,7 @@ impl<'pool> JobBuilder<'pool> {
             id,
             name: self.name.unwrap_or_else(|| format!("job-{id}")),
             daemon,
-            controls: task.controls(),
+            controls,
             outcome: Arc::clone(&outcome),
         };
         self.pool.rayon().spawn_fifo(move || {
@@ -439,5 +441,31 @@ fn contain(action: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(action)) {
         // Leaked, because dropping it may panic in turn, without end.
         mem::forget(payload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Uncontrolled;
+
+    impl Task for Uncontrolled {
+        type Output = ();
+
+        fn run(self) {}
+
+        fn controls(&self) -> Controls {
+            panic!("no controls");
+        }
+    }
+
+    #[test]
+    fn a_pool_does_not_wait_for_a_task_that_never_became_a_job() {
+        let pool = Pool::builder().threads(1).build().unwrap();
+        let handed = catch_unwind(AssertUnwindSafe(|| pool.apply_async(Uncontrolled)));
+        assert!(handed.is_err());
+        pool.close();
+        pool.join();
     }
 }

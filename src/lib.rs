@@ -223,7 +223,7 @@
 //! 2. No lock and no borrow is held across a call into rayon: a stolen task runs on the same thread meanwhile.
 //! 3. Everything below an operand, and each operand's copy in a target directory, is reached from an open directory, by one
 //!    name, without following links that were not asked for; what is opened again, or for writing, must be what it was
-//!    before. No descriptor leaves the thread that opened it.
+//!    before. No descriptor leaves the thread that opened it, but for a large file's where all threads share one table.
 //! 4. A directory's owner, ACL, mode and times are set after all its children; until then it is its owner's to write.
 //! 5. Nothing has more permission on the way than at its end.
 //! 6. An error is data: it is counted and shown, and the siblings go on. So is a panic, which is an error of the entry that is
@@ -231,9 +231,9 @@
 //! 7. There is one decision path, and nothing is touched before it ends: `decide.rs`. A question that it asks for is answered by
 //!    the observer; the binary's main thread does that, and workers never read standard input.
 //! 8. Memory is bounded by the depth of the tree, its widest directory, the parts with data that the sparse files under way
-//!    have (`data.rs`; 65,536 of each at a time, but all of them with `--verify`), and the inodes that have names outside of
-//!    what is copied (`links.rs`) or, where operands overlap, are symbolic links (`operands.rs`); open files by the number of
-//!    workers.
+//!    have (`data.rs`; 65,536 of each at a time), and the inodes that have names outside of what is copied (`links.rs`; where
+//!    links are followed and kept, `-aL`, any may) or, where operands overlap, are symbolic links (`operands.rs`); open files by
+//!    the number of workers.
 //!
 //! # What an entry costs
 //!

@@ -124,7 +124,7 @@ fn look(cx: &Context, dir: &Dir, pair: &Pair, name: OsString, kind: Kind) -> Opt
     }
 }
 
-/// What a directory holds, as far as it could be read.
+/// What a directory holds, or why that could not be read.
 struct Listing {
     names: Vec<(OsString, Kind)>,
     failed: Option<Errno>,

@@ -229,6 +229,7 @@ impl Shown<'_> {
     pub(crate) fn begin_again(&self, size: u64) {
         if let Some(large) = &self.large {
             large.moved.store(0, Ordering::Relaxed);
+            large.verified.store(0, Ordering::Relaxed);
             large.size.store(size, Ordering::Relaxed);
         }
     }
@@ -247,10 +248,16 @@ impl Shown<'_> {
         }
     }
 
-    /// Bytes have been read back; none, to begin with.
-    pub(crate) fn add_verified(&self, bytes: u64) {
+    /// All is moved, and the rest is read back.
+    pub(crate) fn begin_verifying(&self) {
         if let Some(large) = &self.large {
             large.is_verified.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes have been read back.
+    pub(crate) fn add_verified(&self, bytes: u64) {
+        if let Some(large) = &self.large {
             large.verified.fetch_add(bytes, Ordering::Relaxed);
         }
     }
@@ -294,7 +301,7 @@ mod tests {
         large.add(100);
         larger.set_size(50);
         larger.add(60);
-        larger.add_verified(0);
+        larger.begin_verifying();
         let shown = underway.large();
         assert_eq!(shown.len(), 2);
         assert_eq!(shown[0].source, PathBuf::from("b"));

@@ -4,22 +4,18 @@ use std::os::fd::AsFd;
 
 use crate::sys;
 
-/// Types (statfs(2)).
-const EXT: u64 = 0xef53; // ext2, ext3, ext4
-const XFS: u64 = 0x5846_5342;
-const BTRFS: u64 = 0x9123_683e;
-const OVERLAY: u64 = 0x794c_7630;
+// Types (statfs(2)).
+pub(crate) const EXT: u64 = 0xef53; // ext2, ext3, ext4
+pub(crate) const XFS: u64 = 0x5846_5342;
+pub(crate) const BTRFS: u64 = 0x9123_683e;
+pub(crate) const BCACHEFS: u64 = 0xca45_1a4e;
+pub(crate) const F2FS: u64 = 0xf2f5_2010;
+pub(crate) const TMPFS: u64 = 0x0102_1994;
+pub(crate) const RAMFS: u64 = 0x8584_58f6;
+pub(crate) const OVERLAY: u64 = 0x794c_7630;
 
 /// The types of all.
-const LOCAL: [u64; 7] = [
-    EXT,
-    XFS,
-    BTRFS,
-    0xca45_1a4e, // bcachefs
-    0xf2f5_2010, // f2fs
-    0x0102_1994, // tmpfs
-    0x8584_58f6, // ramfs
-];
+const LOCAL: [u64; 7] = [EXT, XFS, BTRFS, BCACHEFS, F2FS, TMPFS, RAMFS];
 
 /// Whether `fd` is on one of them. Then two things are known. Closing a descriptor does nothing to its file (they have no `flush`
 /// in the kernel's `file_operations`), so it cannot fail. And `copy_file_range` between files that cannot share blocks reads

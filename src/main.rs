@@ -135,17 +135,21 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
     if let (Some(path), Some(Err(error))) = (&command.log, terminal.end_log()) {
         written = Err(cannot_write(path, &error));
     }
-    terminal
-        .written()
-        .map_err(|error| fail(&write_error(&error)))?;
-    let text = outcome::text(&report, command.report, &again);
-    place.write(&text, command.report).map_err(|error| {
-        let file = command.report_file.as_deref();
-        file.map_or_else(
-            || fail(&write_error(&error)),
-            |file| cannot_write(file, &error),
-        )
-    })?;
+    let shown = terminal.written();
+    // What could not be written once is not tried again.
+    if shown.is_ok() || !place.is_stdout(command.report) {
+        let text = outcome::text(&report, command.report, &again);
+        if let Err(error) = place.write(&text, command.report) {
+            let file = command.report_file.as_deref();
+            written = Err(file.map_or_else(
+                || fail(&write_error(&error)),
+                |file| cannot_write(file, &error),
+            ));
+        }
+    }
+    if let Err(error) = shown {
+        written = Err(fail(&write_error(&error)));
+    }
     signals.end_process();
     if report.is_success() && !terminal.has_declined() {
         written
@@ -216,7 +220,9 @@ impl Watch<'_> {
     /// What the copy still holds cannot be waited for.
     fn give_up(&self) -> ! {
         say(self.program, &"stopped while waiting for what did not come");
-        self.terminal.flush_log();
+        if let Some(Err(error)) = self.terminal.end_log() {
+            say(self.program, &write_error(&error));
+        }
         self.signals.end_process();
         process::exit(1);
     }

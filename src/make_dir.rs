@@ -1,12 +1,13 @@
 //! Making a directory's copy, or finding the one that is there.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use crate::context::Context;
 use crate::decide::{FilePlan, Why, decide_dir};
 use crate::dir::Place;
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
+use crate::meta::remove_acls;
 use crate::observer::Event;
 use crate::prune::remove_instead;
 use crate::sys::{self, Errno, FileId, Kind, Stat};
@@ -68,8 +69,10 @@ pub(crate) fn make_dest(
     if fresh && cx.process.superuser && stat.uid != cx.process.uid {
         // Who may write the parent has put a directory of their own in its place, and would see what is coming. A
         // filesystem that knows no owners refuses.
-        let _ = sys::set_owner(&fd, Some(cx.process.uid), Some(cx.process.gid));
-        let _ = sys::set_mode(&fd, modes.at_first & !modes.umask | 0o700);
+        if sys::set_owner(&fd, Some(cx.process.uid), Some(cx.process.gid)).is_ok() {
+            remove_acls(fd.as_fd()).map_err(error)?;
+            sys::set_mode(&fd, modes.at_first & !modes.umask | 0o700).map_err(error)?;
+        }
     }
     Ok(Some(MadeDir {
         private_until: if fresh { modes.at_last(&stat) } else { None },

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use crate::closing;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::{self, Ends, Failure, Holes, How, Ladder, Transfer};
+use crate::data::{self, Ends, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::Place;
-use crate::error::{Error, Operation};
+use crate::error::{Error, Failure, Operation};
 use crate::file::{Entry, remove_dest, same};
 use crate::handles::Tables;
 use crate::live::Shown;
@@ -23,7 +23,8 @@ use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 use crate::verify::Written;
 
 /// New files from this size on take their name when they are complete. That costs some ten microseconds, a hundredth of what
-/// it takes to write them; smaller ones are complete in less than a millisecond, and are removed if they fail.
+/// it takes to write them; smaller ones are complete in less than a millisecond, and are removed if they fail. (Not where
+/// something holds the data up: a limit, or whoever writes to a FIFO.)
 const BESIDE_FROM: u64 = 4 << 20;
 
 impl Entry {
@@ -48,26 +49,15 @@ impl Entry {
                 &*own
             }
         };
-        let how = if cx.options.attributes_only {
-            None
-        } else {
-            let how = self.fill(cx, place, source.as_fd(), &dest, ladder)?;
-            // What is empty, or verified, has nothing that is not on the device.
-            if self.stat.size > 0 && !cx.options.verify {
-                cx.filled(&dest.file, self.grows_in_order(how))
-                    .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
+        let how = match self.complete(cx, place, source.as_fd(), (&dest, has), ladder) {
+            Ok(how) => how,
+            Err(error) => {
+                if let Err(errno) = dest.discard() {
+                    cx.error(place.dest_error(Operation::Remove, errno));
+                }
+                return Err(error);
             }
-            Some(how)
         };
-        self.dress(
-            cx,
-            place,
-            Subject::Open(source.as_fd()),
-            Subject::Open(dest.file.as_fd()),
-            has,
-        );
-        cx.complete(&dest.file)
-            .map_err(|errno| place.dest_error(Operation::Sync, errno))?;
         let is_silent = place.dir.facts().is_some_and(|facts| facts.closes_silently);
         match dest.commit(is_silent) {
             Ok(()) => {}
@@ -95,6 +85,38 @@ impl Entry {
         if !cx.options.attributes_only {
             cx.counters.add(Count::Bytes, self.stat.size);
         }
+        Ok(how)
+    }
+
+    /// Gives a new file all that it gets but its name.
+    fn complete(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+        source: BorrowedFd<'_>,
+        (dest, has): (&Staged<'_>, Has),
+        ladder: &Ladder,
+    ) -> Result<Option<How>, Error> {
+        let unsynced = |errno| place.dest_error(Operation::Sync, errno);
+        let how = if cx.options.attributes_only {
+            None
+        } else {
+            let how = self.fill(cx, place, source, dest, ladder)?;
+            // What is empty, or verified, has nothing that is not on the device.
+            if self.stat.size > 0 && !cx.options.verify {
+                cx.filled(&dest.file, self.grows_in_order(how))
+                    .map_err(unsynced)?;
+            }
+            Some(how)
+        };
+        self.dress(
+            cx,
+            place,
+            Subject::Open(source),
+            Subject::Open(dest.file.as_fd()),
+            has,
+        );
+        cx.complete(&dest.file).map_err(unsynced)?;
         Ok(how)
     }
 
@@ -129,6 +151,7 @@ impl Entry {
             (how, changed) = self.transfer(cx, place, ends, ladder, written)?;
         }
         if let Some(written) = written {
+            shown.begin_verifying();
             self.verify(cx, place, (dest, shown), written)
                 .map_err(|failure| place.explain(failure))?;
         }
@@ -147,6 +170,11 @@ impl Entry {
         written: Option<&Written>,
     ) -> Result<(How, Option<Stat>), Error> {
         let reopen = self.reopener(cx, place, dest)?;
+        let check = || {
+            written.map_or(Ok(()), |written| {
+                self.verify(cx, place, (dest, shown), written)
+            })
+        };
         let transfer = Transfer {
             source,
             dest: dest.file.as_fd(),
@@ -158,6 +186,7 @@ impl Entry {
             counters: &cx.counters,
             shown,
             written,
+            check: &check,
             canceller: cx.canceller(),
             limit: cx.limit.as_ref(),
             max_nested: cx.max_nested,
@@ -209,7 +238,7 @@ impl Entry {
             }
             let pair = cx.handles.open(place.dir).map_err(|error| Failure {
                 operation: error.operation(),
-                errno: Errno::STALE,
+                errno: error.errno().map_or(Errno::STALE, Errno::from_raw_os_error),
             })?;
             let flags = SourceFlags {
                 follow: self.followed,
@@ -252,7 +281,9 @@ impl Entry {
         let (mode, mut has) = self.new_mode(cx, place.dir);
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let beside = match cx.options.atomic {
-            Atomic::Auto => self.stat.size >= BESIDE_FROM,
+            Atomic::Auto => {
+                self.stat.size >= BESIDE_FROM || cx.limit.is_some() || self.stat.kind != Kind::File
+            }
             Atomic::Always => true,
             Atomic::Never => false,
         };

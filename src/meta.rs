@@ -15,9 +15,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::context::Process;
-use crate::data::Failure;
 use crate::decide::has_other_attributes;
-use crate::error::Operation;
+use crate::error::{Failure, Operation};
 use crate::options::{Effort, Options, Preserve};
 use crate::sys::{self, Errno, Kind, Result, Stat, Times};
 
@@ -93,6 +92,17 @@ impl Preserve {
 /// Whether a directory's new files inherit an ACL, or might.
 pub(crate) fn has_default_acl(dir: BorrowedFd) -> bool {
     sys::has_xattr(dir, DEFAULT_ACL).unwrap_or(true)
+}
+
+/// Takes from a directory the ACLs that somebody else may have given it.
+pub(crate) fn remove_acls(dir: BorrowedFd) -> sys::Result<()> {
+    for name in [ACCESS_ACL, DEFAULT_ACL] {
+        match sys::remove_xattr(dir, name) {
+            Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
 }
 
 impl Attributes {

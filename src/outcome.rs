@@ -49,6 +49,11 @@ impl Place {
         Ok(Self::File(file))
     }
 
+    /// Whether a report in this format goes to standard output.
+    pub fn is_stdout(&self, format: ReportFormat) -> bool {
+        matches!((self, format), (Self::Streams, ReportFormat::Json))
+    }
+
     /// Writes the report.
     ///
     /// # Errors
@@ -91,8 +96,11 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
         .write(true)
         .create_new(true)
         .open(&beside)?;
-    let written = new
-        .write_all(text.as_bytes())
+    // Who may read it is as it was.
+    let permissions = fs::metadata(file).map(|there| there.permissions());
+    let written = permissions
+        .map_or(Ok(()), |permissions| new.set_permissions(permissions))
+        .and_then(|()| new.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&beside, file));
     if written.is_err() {
         // The first failure is what is told.

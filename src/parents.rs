@@ -10,20 +10,22 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::context::Context;
-use crate::data::Failure;
-use crate::error::{Error, Operation};
+use crate::error::{Error, Failure, Operation};
+use crate::file::same;
 use crate::meta::{Attributes, Has, Subject};
 use crate::observer::Event;
 use crate::options::{Effort, Preserve};
 use crate::path::{join, strip_slashes};
 use crate::plan::Root;
-use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
+use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// A leading directory that gets its attributes at the end.
 struct Parent {
     source: PathBuf,
     source_stat: Stat,
     dest: PathBuf,
+    /// What `dest` led to when it was made or found: nothing else gets the attributes.
+    dest_id: FileId,
     /// The mode that it could not be made with.
     private_until: Option<u32>,
 }
@@ -76,11 +78,11 @@ impl Parents {
                 };
                 cx.error(Error::new(operation, &parent.dest).with_errno(failure.errno));
             };
-            let dest = match sys::open_dest_dir(sys::cwd(), parent.dest.as_os_str(), true) {
+            let opened = sys::open_dest_dir(sys::cwd(), parent.dest.as_os_str(), true);
+            let dest = match same(opened, Some(parent.dest_id), Operation::ParentTimes) {
                 Ok(dest) => dest,
-                Err(errno) => {
-                    let operation = Operation::ParentTimes;
-                    failed(Failure { operation, errno });
+                Err(failure) => {
+                    failed(failure);
                     continue;
                 }
             };
@@ -125,7 +127,8 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
     {
         return Err(Error::new(Operation::NotADirectory, dest));
     }
-    let is_missing = there.is_err();
+    let found = there.ok();
+    let is_missing = found.is_none();
     let keeps = preserve.ownership || preserve.mode || preserve.timestamps;
     if !is_missing && !keeps {
         return Ok(None);
@@ -137,18 +140,19 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
             return Err(Error::new(Operation::ParentFacts, source).with_errno(errno));
         }
     };
-    let private_until = if is_missing && cx.options.dry_run {
-        tell_made(cx, source, &dest);
-        return Ok(None);
-    } else if is_missing {
-        make_missing(cx, source, &source_stat, &dest)?
-    } else {
-        None
+    let (dest_id, private_until) = match found {
+        Some(found) => (found.id, None),
+        None if cx.options.dry_run => {
+            tell_made(cx, source, &dest);
+            return Ok(None);
+        }
+        None => make_missing(cx, source, &source_stat, &dest)?,
     };
     Ok(Some(Parent {
         source: source.to_owned(),
         source_stat,
         dest,
+        dest_id,
         private_until,
     }))
 }
@@ -160,14 +164,14 @@ fn tell_made(cx: &Context, source: &Path, dest: &Path) {
     });
 }
 
-/// Makes a directory that its owner can write and, if ownership is to come, nobody else can enter. Returns the mode that it
-/// gets at the end, if that is another.
+/// Makes a directory that its owner can write and, if ownership is to come, nobody else can enter. Returns what it is, and the
+/// mode that it gets at the end, if that is another.
 fn make_missing(
     cx: &Context,
     source: &Path,
     source_stat: &Stat,
     dest: &Path,
-) -> Result<Option<u32>, Error> {
+) -> Result<(FileId, Option<u32>), Error> {
     let preserve = &cx.options.preserve;
     let wanted = if preserve.default_mode {
         0o777
@@ -185,15 +189,19 @@ fn make_missing(
     sys::make_dir(sys::cwd(), dest.as_os_str(), wanted & 0o1777 & !omitted)
         .map_err(|errno| error(Operation::CreateParent, errno))?;
     tell_made(cx, source, dest);
-    let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), true)
+    let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), false)
         .map_err(|errno| error(Operation::ParentFacts, errno))?;
+    if stat.kind != Kind::Dir {
+        // Who may write the target has put something in its place.
+        return Err(error(Operation::ParentFacts, Errno::STALE));
+    }
     let mode_at_end = stat.mode | (omitted & !cx.process.umask);
     if stat.mode & 0o700 != 0o700 {
         sys::set_mode_at(sys::cwd(), dest.as_os_str(), stat.mode | 0o700)
             .map_err(|errno| error(Operation::SetPermissions, errno))?;
     }
     let differs = mode_at_end != stat.mode || stat.mode & 0o700 != 0o700;
-    Ok(differs.then_some(mode_at_end))
+    Ok((stat.id, differs.then_some(mode_at_end)))
 }
 
 #[cfg(test)]

@@ -71,6 +71,7 @@ use std::num::NonZero;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::error::without_number;
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
 use crate::job::Ledger;
@@ -462,9 +463,7 @@ pub struct BuildError {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { thread, cause } = self;
-        // The standard library adds "(os error N)", which no other message has.
-        let cause = cause.to_string();
-        let cause = cause.split(" (os error").next().unwrap_or_default();
+        let cause = without_number(cause);
         write!(f, "cannot start worker thread {thread}: {cause}")
     }
 }

@@ -24,9 +24,8 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::closing;
-use crate::data::Failure;
 use crate::dir::{Dir, Place};
-use crate::error::Operation;
+use crate::error::{Failure, Operation, failed};
 use crate::path::split;
 use crate::sys::{self, Errno, FileId, Kind, Stat};
 
@@ -112,6 +111,26 @@ impl<'a> Staged<'a> {
         }
     }
 
+    /// The file is not going to be complete: a new one is removed, and nothing else that has its name by now.
+    ///
+    /// # Errors
+    ///
+    /// It could not be removed, and is there in part.
+    pub(crate) fn discard(self) -> sys::Result<()> {
+        let Some(mut guard) = self.guard else {
+            return Ok(());
+        };
+        if guard.id.is_none() {
+            guard.id = sys::fstat(&self.file).ok().map(|stat| stat.id);
+        }
+        let removed = guard.remove();
+        guard.forget();
+        match removed {
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed,
+        }
+    }
+
     /// The name that the file has until it is committed, if this run made it.
     pub(crate) fn name(&self) -> Option<&OsStr> {
         self.guard.as_ref().map(|guard| &*guard.name)
@@ -120,9 +139,8 @@ impl<'a> Staged<'a> {
     /// Closes the file, hears what its filesystem has to say at the end, and keeps it if that is nothing. Where it is known to
     /// be nothing (`is_silent`), a file that has its name may stay open for a moment.
     pub(crate) fn commit(self, is_silent: bool) -> Result<(), Failure> {
-        let failed = |operation| move |errno| Failure { operation, errno };
         let close = |file| sys::close(file).map_err(failed(Operation::Close));
-        let Some(mut guard) = self.guard else {
+        let Some(guard) = self.guard else {
             return close(self.file);
         };
         if let Some((name, taken)) = self.takes {
@@ -141,9 +159,7 @@ impl<'a> Staged<'a> {
         } else {
             close(self.file)?;
         }
-        // What is forgotten is not freed.
-        guard.name = Cow::Borrowed(OsStr::new(""));
-        std::mem::forget(guard);
+        guard.forget();
         Ok(())
     }
 }
@@ -164,12 +180,27 @@ impl RemoveOnDrop<'_> {
     }
 }
 
+impl RemoveOnDrop<'_> {
+    fn remove(&self) -> sys::Result<()> {
+        if self.has_name() {
+            sys::unlink(self.dir, &self.name)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Nothing is removed any more.
+    fn forget(mut self) {
+        // What is forgotten is not freed.
+        self.name = Cow::Borrowed(OsStr::new(""));
+        std::mem::forget(self);
+    }
+}
+
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        if self.has_name() {
-            // The error that led here is reported already; that a part of the file stays behind adds nothing to it.
-            let _ = sys::unlink(self.dir, &self.name);
-        }
+        // Here after a panic, or an error of closing or renaming, which is told.
+        let _ = self.remove();
     }
 }
 
@@ -181,8 +212,19 @@ pub(crate) fn replace(
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let ((), temporary) = make_temporary(place, make)?;
     let renamed = sys::rename(dir, &temporary, name, true);
-    // Two names of one file are left as they are by rename(2), and so is anything after an error.
-    match sys::unlink(dir, &temporary) {
+    // Two names of one file are left as they are by rename(2), and so is anything after an error. Otherwise the temporary name may
+    // be another run's by now.
+    let is_left = match renamed {
+        Ok(()) => {
+            sys::stat_at(dir, name, false).is_ok_and(|made| sys::leads_to(dir, &temporary, made.id))
+        }
+        Err(_) => true,
+    };
+    match if is_left {
+        sys::unlink(dir, &temporary)
+    } else {
+        Ok(())
+    } {
         Ok(()) | Err(Errno::NOENT) => renamed,
         Err(errno) => Err(errno),
     }

@@ -1,4 +1,4 @@
-//! The operating system: every system call that poolcp makes, and the only room that may depend on the target.
+//! The operating system: every system call that poolcp makes on what it copies, and the only room that may depend on the target.
 //!
 //! Each function is one call (or the one call and its documented substitute), takes an open directory and a name where the
 //! kernel does, and returns the kernel's own [`Errno`]. No policy lives here: which error means "try the next way" is
@@ -153,7 +153,7 @@ pub(crate) fn read_link(dir: impl AsFd, name: &OsStr) -> Result<CString> {
 }
 
 /// Tells `each` of everything in an open directory but `.` and `..`, from where its descriptor's position is, as long as it
-/// wants to hear of more.
+/// wants to hear of more. One that has been removed meanwhile has nothing in it (`ENOENT` of getdents(2)).
 fn for_each_entry(
     dir: impl AsFd,
     mut each: impl FnMut(&OsStr, &rustix::fs::RawDirEntry<'_>) -> bool,
@@ -161,7 +161,10 @@ fn for_each_entry(
     let mut buffer = [MaybeUninit::uninit(); 32 << 10];
     let mut entries = rustix::fs::RawDir::new(dir, &mut buffer);
     while let Some(entry) = entries.next() {
-        let entry = entry?;
+        let entry = match entry {
+            Err(Errno::NOENT) => break,
+            entry => entry?,
+        };
         let name = entry.file_name().to_bytes();
         if name != b"." && name != b".." && !each(OsStr::from_bytes(name), &entry) {
             break;
@@ -312,13 +315,15 @@ pub(crate) fn create_file(dir: impl AsFd, name: &OsStr, mode: u32) -> Result<Own
 
 /// Opens a file that may be locked, and not through a link.
 pub(crate) fn open_for_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
-    rustix::fs::openat(
-        dir,
-        name,
-        // NFS gives exclusive locks to those only who can write.
-        OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY,
-        Mode::empty(),
-    )
+    let open = |access| {
+        let flags = OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NOCTTY;
+        rustix::fs::openat(&dir, name, access | flags, Mode::empty())
+    };
+    // NFS gives exclusive locks to those only who can write; but a file may be its owner's to read only.
+    match open(OFlags::WRONLY) {
+        Err(Errno::ACCESS) => open(OFlags::RDONLY),
+        opened => opened,
+    }
 }
 
 /// Locks an open file against others who do the same, or answers `EWOULDBLOCK` (flock(2)). The lock goes with the file's last
@@ -463,10 +468,18 @@ pub(crate) fn rename(dir: impl AsFd, from: &OsStr, to: &OsStr, replace: bool) ->
         return renameat(&dir, from, &dir, to);
     }
     match renameat_with(&dir, from, &dir, to, RenameFlags::NOREPLACE) {
-        // A filesystem that does not know the flag (rename(2), "ERRORS"): look, then rename.
-        Err(Errno::INVAL) => match stat_at(&dir, to, false) {
-            Ok(_) => Err(Errno::EXIST),
-            Err(_) => renameat(&dir, from, &dir, to),
+        // A filesystem that does not know the flag (rename(2), "ERRORS"): a second name is as good, and the first one goes.
+        Err(Errno::INVAL) => match make_link(&dir, from, &dir, to, false) {
+            Ok(()) => unlink(&dir, from),
+            // A directory, or a filesystem without links: look, then rename.
+            Err(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK) => {
+                match stat_at(&dir, to, false) {
+                    Ok(_) => Err(Errno::EXIST),
+                    Err(Errno::NOENT) => renameat(&dir, from, &dir, to),
+                    Err(errno) => Err(errno),
+                }
+            }
+            linked => linked,
         },
         renamed => renamed,
     }
@@ -1018,5 +1031,20 @@ fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
             Err(Errno::INTR) => {}
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_that_is_gone_has_nothing_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gone");
+        std::fs::create_dir(&path).unwrap();
+        let open = open_dest_dir(cwd(), path.as_os_str(), false).unwrap();
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(read_dir(&open), Ok(Vec::new()));
     }
 }

@@ -31,9 +31,8 @@ use crate::ahead;
 use crate::closing;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::Failure;
 use crate::dir::{Dir, DirFacts, Names, Place};
-use crate::error::{Error, Operation, unless_panic};
+use crate::error::{Error, Failure, Operation, unless_panic};
 use crate::file;
 use crate::filter::Ignored;
 use crate::gate;
@@ -278,7 +277,7 @@ impl DirTask {
             fresh: made.fresh,
             rehearsed: made.fresh && cx.options.dry_run,
             default_acl: match above {
-                Some(above) if made.fresh => above.default_acl,
+                Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
                 _ => meta::has_default_acl(made.fd.as_fd()),
             },
             plain_owner: made.fresh

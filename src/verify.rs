@@ -6,7 +6,9 @@
 //! that lives in memory there is nothing else to read.
 //!
 //! Bytes that never came by cannot be hashed, so with this option data is neither shared with the source nor copied inside
-//! the kernel. Holes were never written, and are not read. A limit of the bandwidth holds for what is read back, too.
+//! the kernel. The source's holes were never written, and are not read. A limit of the bandwidth holds for what is read back, too.
+//!
+//! A file with very many holes has as many pieces, so it is read back from time to time while it is copied.
 
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -17,8 +19,8 @@ use blake3::{Hash, Hasher};
 
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::{self, Failure, with_buffer};
-use crate::error::Operation;
+use crate::data::{self, with_buffer};
+use crate::error::{Failure, Operation, failed};
 use crate::live::Shown;
 use crate::lock::lock;
 use crate::sys::{self, Errno};
@@ -81,14 +83,13 @@ impl Written {
     /// `EBADMSG` if something else was read; others if nothing could be, or the copy was stopped.
     pub(crate) fn check(&self, dest: &OwnedFd, cx: &Context, shown: &Shown) -> Result<(), Failure> {
         let begin = Instant::now();
-        shown.add_verified(0);
-        sys::sync_data(dest).map_err(failed)?;
-        sys::drop_cache(dest).map_err(failed)?;
+        sys::sync_data(dest).map_err(failed(Operation::Verify))?;
+        sys::drop_cache(dest).map_err(failed(Operation::Verify))?;
         let pieces = std::mem::take(&mut *lock(&self.0));
         for (range, hash) in pieces {
             let len = range.end - range.start;
             if hash_of(dest, range, cx)? != hash {
-                return Err(failed(Errno::BADMSG));
+                return Err(failed(Operation::Verify)(Errno::BADMSG));
             }
             cx.counters.add(Count::Verified, len);
             shown.add_verified(len);
@@ -101,13 +102,6 @@ impl Written {
     }
 }
 
-fn failed(errno: Errno) -> Failure {
-    Failure {
-        operation: Operation::Verify,
-        errno,
-    }
-}
-
 fn hash_of(file: &OwnedFd, range: Range<u64>, cx: &Context) -> Result<Hash, Failure> {
     let limit = cx.limit.as_ref();
     let mut hasher = Hasher::new();
@@ -117,7 +111,9 @@ fn hash_of(file: &OwnedFd, range: Range<u64>, cx: &Context) -> Result<Hash, Fail
         while offset < range.end {
             let room = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
             let room = room.min(buffer.len());
-            match sys::read_at(file.as_fd(), &mut buffer[..room], offset).map_err(failed)? {
+            match sys::read_at(file.as_fd(), &mut buffer[..room], offset)
+                .map_err(failed(Operation::Verify))?
+            {
                 // It is shorter than what was written.
                 0 => break,
                 count => {

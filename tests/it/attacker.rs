@@ -16,7 +16,7 @@
 
 use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -510,4 +510,35 @@ fn a_target_directory_that_is_swapped_is_not_looked_for_again() {
         .count();
     assert_eq!(refused, run.messages().len(), "{run:#?}");
     assert_eq!(count("swap") + refused, names.len());
+}
+
+#[test]
+fn what_takes_the_name_of_a_leading_directory_gets_no_attributes() {
+    needs!(Strace);
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("a/b/file", 100);
+    chmod(&sandbox.path("a/b"), 0o777);
+    sandbox.dir("target");
+    chmod(&sandbox.dir("outside"), 0o700);
+    let outside = Snapshot::of(&sandbox.path("outside"));
+    let path = source.to_str().expect("UTF-8");
+    let delay = "read:delay_enter=1000000:when=1";
+    let delay = ["-P", path, "--trace=read", "--inject", delay];
+    let args = ["-p", "--parents", "a/b/file", "target"];
+    let copy = sandbox.poolcp(args).traced(&delay);
+    let run = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_open(&source) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(100));
+            let made = sandbox.path("target/a/b");
+            fs::rename(&made, sandbox.path("target/a/moved")).expect("move");
+            symlink(sandbox.path("outside"), &made).expect("link");
+        });
+        copy.run()
+    });
+    let told = "failed to preserve times for 'target/a/b': Stale file handle";
+    assert_eq!((run.code, run.messages()), (1, vec![told]));
+    assert_same(&outside, &Snapshot::of(&sandbox.path("outside")), "outside");
 }

@@ -378,6 +378,56 @@ fn a_source_that_changes_once_is_copied_again() {
     }
 }
 
+#[test]
+fn a_small_source_that_changes_before_it_is_read_is_copied_as_it_is_then() {
+    needs!(Strace);
+    for (before, after) in [(9, 14), (9, 3), (9, 0), (3000, 5000), (3000, 300_000)] {
+        let sandbox = Sandbox::new();
+        let source = sandbox.file("source/file", before);
+        let copy = sandbox.path("copy/file");
+        let call = sandbox.poolcp(["-a", "-j1", "source", "copy"]);
+        let path = source.to_str().expect("UTF-8");
+        let delay = "read:delay_enter=500000:when=1";
+        let call = call.traced(&["-P", path, "--trace=read", "--inject", delay]);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                // It has been opened and looked at when its copy is made.
+                wait_for(&copy);
+                thread::sleep(Duration::from_millis(100));
+                fs::write(&source, vec![b'x'; after]).expect("write");
+            });
+            call.patience(PATIENCE).ok();
+        });
+        let what = format!("{before} bytes, then {after}");
+        assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), &what);
+    }
+}
+
+#[test]
+fn a_part_of_a_file_that_cannot_be_removed_is_told() {
+    needs!(Strace);
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("source/file", 100);
+    sandbox.dir("copy");
+    let faults = [
+        "-P",
+        source.to_str().expect("UTF-8"),
+        "-P",
+        "copy/file",
+        "-P",
+        "copy",
+        "--inject",
+        "read:error=EIO",
+        "--inject",
+        "unlinkat:error=EPERM",
+    ];
+    let args = ["source/file", "copy"];
+    sandbox.poolcp(args).traced(&faults).fails(&[
+        "cannot remove 'copy/file': Operation not permitted",
+        "error reading 'source/file': Input/output error",
+    ]);
+}
+
 fn wait_for(path: &Path) {
     let start = Instant::now();
     while !path.exists() {

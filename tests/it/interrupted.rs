@@ -444,3 +444,27 @@ fn a_script_ends_with_the_copy_that_is_interrupted() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "");
     assert_eq!(output.status.signal(), Some(2));
 }
+
+#[test]
+fn what_a_limit_holds_up_is_not_there_in_part() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source", 300_000);
+    let script = "timeout --signal=KILL 0.7 \"$0\" --bwlimit=100K source copy; test $? = 137";
+    let args = [OsStr::new("-c"), OsStr::new(script), poolcp().as_os_str()];
+    let run = sandbox.call("sh", args).run();
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!sandbox.path("copy").exists());
+}
+
+#[test]
+fn a_dead_runs_file_that_may_only_be_read_is_swept_by_its_owner() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::new();
+    sandbox.file("source/a", 10);
+    let dead = sandbox.file("copy/.poolcp-0123456789abcdef-0", 10);
+    sandbox.give_to_ordinary_user();
+    chmod(&dead, 0o400);
+    let copy = sandbox.poolcp(["-rT", "source", "copy"]);
+    copy.by_ordinary_user().ok();
+    assert!(!dead.exists());
+}

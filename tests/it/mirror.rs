@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::harness::{Run, Sandbox, TRACE, chmod, chown, is_root, mode, set_mtime};
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Snapshot, assert_same_tree};
 use crate::trees::{Item, What, check, make, tree, workers};
 
 /// What rsync would still change; ACLs and extended attributes are not looked at.
@@ -471,4 +471,18 @@ fn nothing_more_is_removed_once_the_copy_is_stopped() {
             report.stats
         );
     }
+}
+
+#[test]
+fn a_copy_that_cannot_be_read_is_no_reason_not_to_mend_it() {
+    needs!(Strace);
+    let sandbox = Sandbox::new();
+    sandbox.file("source/file", 5000);
+    let copy = sandbox.file("copy/file", 5000);
+    fs::write(&copy, vec![0; 5000]).expect("write");
+    let fault = ["-P", copy.to_str().expect("UTF-8"), "--trace=read"];
+    let fault = [&fault[..], &["--inject", "read:error=EIO"]].concat();
+    let args = ["-aT", "--checksum", "source", "copy"];
+    sandbox.poolcp(args).traced(&fault).ok();
+    assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "copy");
 }

@@ -8,7 +8,7 @@ use crate::harness::{
     ACCESS_ACL, Call, NOBODY, Sandbox, acl_for, chmod, chown, is_root, same_as_cp, same_as_cp_when,
     set_capability, set_mtime, set_xattr,
 };
-use crate::snapshot::{Snapshot, assert_same};
+use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const OLD: i64 = 1_000_000_000;
 const NEW: i64 = 1_100_000_000;
@@ -443,4 +443,24 @@ fn names_that_lead_to_one_file_are_written_one_after_the_other() {
         let is_one = |i: usize| read(&format!("source/{}/{i}", i % 3)) == read("one");
         assert!((0..40).any(is_one), "a mixture of several sources");
     }
+}
+
+#[test]
+fn names_are_taken_and_kept_where_rename_knows_no_flags() {
+    needs!(Strace);
+    let fault = ["--inject", "renameat2:error=EINVAL"];
+    let sandbox = Sandbox::new();
+    sandbox.file("source/large", 5 << 20);
+    sandbox.file("source/file", 10);
+    sandbox.poolcp(["-a", "source", "copy"]).traced(&fault).ok();
+    assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "new");
+    let args = ["-aT", "--backup=numbered", "source", "copy"];
+    sandbox.poolcp(args).traced(&fault).ok();
+    let names = ["file", "file.~1~", "large", "large.~1~"];
+    let mut found: Vec<_> = fs::read_dir(sandbox.path("copy"))
+        .expect("list")
+        .map(|entry| entry.expect("entry").file_name())
+        .collect();
+    found.sort();
+    assert_eq!(found, names);
 }

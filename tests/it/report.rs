@@ -1,13 +1,13 @@
 //! What is shown: the report as text and as JSON, `-v`, and the silence of a `cp`.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::harness::{Sandbox, poolcp, poolcp_as_cp, same_as_cp};
+use crate::harness::{Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp};
 
 /// The keys of the JSON report, schema 1.
 const KEYS: [&str; 22] = [
@@ -534,4 +534,39 @@ fn a_log_that_cannot_be_written_is_told_once_and_is_a_failure() {
     let told = "poolcp: cannot write 'no/log': No such file or directory\n";
     assert_eq!((run.code, run.stderr.as_str()), (1, told));
     assert!(!sandbox.path("other").exists());
+}
+
+#[test]
+fn a_report_is_written_to_its_file_even_if_standard_output_fails() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/file", 10);
+    let full = OpenOptions::new().write(true).open("/dev/full");
+    let args = [
+        "-rv",
+        "--report=json",
+        "--report-file=report",
+        "source",
+        "copy",
+    ];
+    let run = sandbox
+        .call(poolcp(), args)
+        .stdout_to(full.expect("/dev/full"))
+        .run();
+    let told = "poolcp: write error: No space left on device\n";
+    assert_eq!((run.code, run.stderr.as_str()), (1, told));
+    let report = fs::read_to_string(sandbox.path("report")).expect("a report");
+    let report: Value = serde_json::from_str(&report).expect("JSON");
+    assert_eq!(report["files"], 1);
+}
+
+#[test]
+fn a_report_that_replaces_another_is_no_more_public() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    let report = sandbox.file("report", 10);
+    chmod(&report, 0o600);
+    sandbox
+        .call(poolcp(), ["--report-file=report", "a", "copy"])
+        .ok();
+    assert_eq!(mode(&report), 0o600);
 }

@@ -823,3 +823,15 @@ fn everything_is_synced_by_itself_where_the_whole_filesystem_cannot_be() {
     assert!(!strange.below("failed/dir/1").exists());
     assert!(strange.below("failed/dir/0").exists());
 }
+
+#[test]
+fn a_file_with_very_many_holes_is_read_back_while_it_is_copied() {
+    let sandbox = Sandbox::in_memory();
+    let ranges: Vec<(u64, usize)> = (0..70_000).map(|n| (n << 13, 4096)).collect();
+    sandbox.sparse("source", 70_000 << 13, &ranges);
+    let args = ["--verify", "--report=json", "source", "copy"];
+    let report = sandbox.poolcp(args).ok().json();
+    assert_eq!(report["bytes_verified"], 70_000 * 4096);
+    let compared = sandbox.call("cmp", ["source", "copy"]).run();
+    assert_eq!(compared.code, 0, "{compared:?}");
+}
