@@ -29,8 +29,8 @@ use rustix::process::Signal;
 
 use crate::arm::Arm;
 use crate::harness::{
-    ALL_FORMATS, Disk, Format, Mount, Run, Sandbox, assert_rsync_agrees, changes_by_rsync, content,
-    poolcp, say, set_mtime,
+    ALL_FORMATS, Disk, Format, Mount, Run, Sandbox, TRACE, assert_rsync_agrees, changes_by_rsync,
+    content, poolcp, say, set_mtime,
 };
 use crate::interrupted::{mixed, signal, staged, start};
 use crate::passthrough::{Manners, Operation, Passthrough};
@@ -636,4 +636,28 @@ fn a_mount_that_becomes_read_only_is_told_and_the_copy_finished_later() {
         assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("target/copy"));
     }
     assert!(failed > 0, "all ended before");
+}
+
+#[test]
+fn what_is_written_is_synced_whatever_filesystem_it_is_on() {
+    needs!(Mount, Strace);
+    let sandbox = Sandbox::new();
+    let (disk, other) = (sandbox.dir("disk"), sandbox.dir("other"));
+    let mount = |at| Mount::tmpfs(at, "10M").expect("a filesystem");
+    let _mounts = (mount(&disk), mount(&other));
+    sandbox.file("a/b/file", 100);
+    sandbox.file("other/old", 10);
+    sandbox.symlink("disk/link", &other.join("old"));
+    let synced = |args: &[&str]| {
+        let trace = ["-y", "--trace=syncfs,fsync"];
+        sandbox.poolcp(args).traced(&trace).ok();
+        fs::read_to_string(sandbox.path(TRACE)).expect("a trace")
+    };
+    let at = |path: &Path| format!("<{}", path.display());
+    // The leading directories are not there when it begins.
+    let calls = synced(&["--fsync", "--parents", "a/b/file", "disk"]);
+    assert!(calls.contains(&at(&disk)), "{calls}");
+    // Through a link it goes to a filesystem that no directory of the copy is on.
+    let calls = synced(&["--fsync", "a/b/file", "disk/link"]);
+    assert!(calls.contains(&at(&other)), "{calls}");
 }
