@@ -298,3 +298,21 @@ fn the_repository_is_found_from_each_operand() {
         assert_eq!(copied, ["sub/x.c", "x.c"].map(str::to_owned).into());
     }
 }
+
+#[test]
+fn what_git_would_ignore_is_not_copied_in_silence() {
+    let sandbox = Sandbox::new();
+    sandbox.dir("source/.git");
+    sandbox.file("source/a.o", 10);
+    let rules = sandbox.path("source/.gitignore");
+    // git passes over a byte order mark.
+    fs::write(&rules, "\u{feff}*.o\n").expect("write");
+    sandbox.poolcp(["-r", "--gitignore", "source", "copy"]).ok();
+    assert!(!sandbox.path("copy/a.o").exists());
+    // More than a matcher is made for.
+    let wild = "[a-zA-Z0-9_]*".repeat(40);
+    let many: String = (0..2000).map(|n| format!("*{wild}x{n}\n")).collect();
+    fs::write(&rules, format!("*.o\n{many}")).expect("write");
+    let copy = sandbox.poolcp(["-r", "--gitignore", "source", "again"]);
+    copy.fails(&["error reading 'source/.gitignore': File too large"]);
+}
