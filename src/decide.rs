@@ -292,17 +292,23 @@ pub(crate) fn decide_dir(
         Ok(stat) if options.keep_directory_symlink => stat,
         _ => dest.seen.itself,
     };
-    let sameness = match options.overwrite {
-        Overwrite::Never | Overwrite::Refuse => Sameness::Different,
-        _ => sameness(options, source, dest, &seen),
+    let sameness = if keeps_all(options) {
+        Sameness::Different
+    } else {
+        sameness(options, source, dest, &seen)
     };
     match (sameness, seen.kind) {
         (Sameness::Refused, _) => FilePlan::Refuse(Operation::SameFile),
         (Sameness::Done, _) => FilePlan::Skip(Reason::Same),
         (_, Kind::Dir) => FilePlan::Overwrite,
-        _ if dest.is_extraneous => FilePlan::Replace,
+        _ if dest.is_extraneous && !keeps_all(options) => FilePlan::Replace,
         _ => FilePlan::Refuse(Operation::DirOverOther),
     }
+}
+
+/// Whether nothing that is there is replaced.
+fn keeps_all(options: &Options) -> bool {
+    matches!(options.overwrite, Overwrite::Never | Overwrite::Refuse)
 }
 
 /// Whether what has the name is removed before the copy is made.

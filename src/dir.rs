@@ -23,6 +23,8 @@ pub(crate) struct DirFacts {
     pub dest_id: FileId,
     /// This run made the destination: nothing was in it, and nothing is in it that this run did not make.
     pub fresh: bool,
+    /// It was there, or a directory that it is in was.
+    pub merged: bool,
     /// Nobody made it: in a dry run, something else is open in its place.
     pub rehearsed: bool,
     /// The destination has a default ACL, which new files inherit.
@@ -145,6 +147,11 @@ impl Dir {
         self.facts.as_ref().is_some_and(|facts| facts.fresh)
     }
 
+    /// Whether the destination would be made, and something else is open in its place.
+    pub(crate) fn is_rehearsed(&self) -> bool {
+        self.facts.as_ref().is_some_and(|facts| facts.rehearsed)
+    }
+
     pub(crate) fn source_name(&self) -> &OsStr {
         &self.source_name
     }
@@ -252,6 +259,13 @@ impl Dir {
         above.skip(1).nth(depth).is_some()
     }
 
+    /// Whether `id` is the destination of this directory or of one that it is in.
+    pub(crate) fn is_made_in(&self, id: FileId) -> bool {
+        let above = std::iter::successors(Some(self), |dir| dir.parent.as_deref());
+        let mut facts = above.filter_map(|dir| dir.facts.as_ref());
+        facts.any(|facts| facts.dest_id == id && !facts.rehearsed)
+    }
+
     /// Whether this directory or one that it is in has `id` as its source.
     pub(crate) fn is_below(&self, id: FileId) -> bool {
         let mut dir = Some(self);
@@ -326,7 +340,6 @@ impl Place<'_> {
             dir: Arc::clone(self.dir),
             source: source.to_owned(),
             dest: dest.to_owned(),
-            backup: None,
         }
     }
 

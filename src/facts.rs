@@ -39,7 +39,12 @@ pub(crate) fn gather(
             follow => follow,
         },
     };
-    let seen = match see(place.pair.dest(), place.names.dest) {
+    let found = if place.dir.is_rehearsed() {
+        Err(Errno::NOENT)
+    } else {
+        see(place.pair.dest(), place.names.dest)
+    };
+    let seen = match found {
         Ok(seen) => seen,
         Err(errno) => {
             let dest = match errno {

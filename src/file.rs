@@ -27,7 +27,7 @@ use crate::decide::{
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
-use crate::links::{Claim, Left, Name};
+use crate::links::{Claim, Copied, Left, MadeFile, Name};
 use crate::observer::{Event, Interest, Question, What};
 use crate::operands::Made;
 use crate::options::{Follow, Make};
@@ -59,7 +59,7 @@ fn try_copy(
 ) -> Result<(), Error> {
     let (entry, plan) = choose(cx, place, kind, follow)?;
     let written = match plan {
-        FilePlan::Overwrite => entry.dest_file().map(|stat| stat.id),
+        FilePlan::Overwrite | FilePlan::Supersede => entry.dest_file().map(|stat| stat.id),
         _ => None,
     };
     let Some(id) = written.filter(|id| held != Some(*id)) else {
@@ -70,6 +70,7 @@ fn try_copy(
         name: place.to_name(),
         kind,
         follow,
+        backup: None,
     };
     if !cx.writers.claim(id, left) {
         return Ok(());
@@ -255,11 +256,11 @@ fn restore(cx: &Context, place: Place<'_>, saved: &Saved<'_>) {
 }
 
 /// The same for a name that was left with this worker.
-fn restore_left(cx: &Context, name: &Name) {
-    let Some(backup) = &name.backup else {
+fn restore_left(cx: &Context, left: &Left) {
+    let Some(backup) = &left.backup else {
         return;
     };
-    let restored = at(cx, name, |place| {
+    let restored = at(cx, &left.name, |place| {
         let (dir, dest) = (place.pair.dest(), place.names.dest);
         restore(cx, place, &Saved::of(dir, dest, backup.clone()));
         Ok(())
@@ -278,51 +279,63 @@ fn settle(
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<Option<How>, Error> {
     let id = entry.stat.id;
-    let mut first = place.to_name();
-    let mut copied = made.is_ok();
-    while !copied {
+    let mut first = made.is_ok().then(|| Copied {
+        name: place.to_name(),
+        made: entry.made,
+    });
+    let copied = loop {
+        if let Some(copied) = first {
+            break copied;
+        }
         let Some(next) = cx.links.fail(id) else {
             return made;
         };
-        copied = match copy_left(cx, &next, entry.followed) {
-            Ok(()) => true,
+        first = match copy_left(cx, &next, id) {
+            Ok(made) => Some(Copied {
+                name: next.name.clone(),
+                made,
+            }),
             Err(error) => {
                 cx.error(error);
                 restore_left(cx, &next);
-                false
+                None
             }
         };
-        ended.push(Arc::clone(&next.dir));
-        first = next;
-    }
-    for name in cx.links.finish(id, first.clone()) {
-        if let Err(error) = at(cx, &name, |place| link(cx, &first, place, id)) {
+        ended.push(next.name.dir);
+    };
+    for left in cx.links.finish(id, copied.clone()) {
+        if let Err(error) = at(cx, &left.name, |place| link(cx, &copied, place, id)) {
             cx.error(error);
-            restore_left(cx, &name);
+            restore_left(cx, &left);
         }
-        ended.push(name.dir);
+        ended.push(left.name.dir);
     }
     made
 }
 
-/// Copies a name that was left with this worker, after the first one failed.
-fn copy_left(cx: &Context, name: &Name, follow: bool) -> Result<(), Error> {
-    at(cx, name, |place| {
-        let mut entry = Entry::look(place, follow)?;
+/// Copies a name of `id` that was left with this worker, after the first one failed. Returns what the copy is, as far as that is
+/// known.
+fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Option<MadeFile>, Error> {
+    at(cx, &left.name, |place| {
+        let mut entry = Entry::look(place, left.follow)?;
+        if entry.stat.id != id {
+            return Err(Error::new(Operation::Replaced, place.source_path()));
+        }
         // Whoever left it has asked, and cleared the name.
         match entry.decide(cx, place)?.plan {
             FilePlan::Refuse(operation) => Err(place.refused(operation)),
-            plan => entry.make(cx, place, plan).map(drop),
+            plan => entry.make(cx, place, plan).map(|_| entry.made),
         }
     })
 }
 
-/// Gives the copy of `id` that is at `first` the name at `place`.
-fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), Error> {
+/// Gives the copy of `id` the name at `place`.
+fn link(cx: &Context, copied: &Copied, place: Place<'_>, id: FileId) -> Result<(), Error> {
     if cx.options.dry_run {
         cx.done(What::HardLink, place);
         return Ok(());
     }
+    let first = &copied.name;
     let from = cx.handles.open(&first.dir)?;
     let error = |errno| {
         Error::new(Operation::CreateLink, place.dest_path())
@@ -330,11 +343,26 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
             .with_errno(errno)
     };
     let (dir, name) = (place.pair.dest(), place.names.dest);
-    match sys::make_link(from.dest(), &first.dest, dir, name, false) {
+    let make = |name: &OsStr| {
+        sys::make_link(from.dest(), &first.dest, dir, name, false)?;
+        // Who may write the directory of the first one may have put something else there, which is not to come to this one.
+        let linked = || sys::stat_at(dir, name, false).map(|stat| MadeFile::of(&stat));
+        if copied.made.is_some_and(|made| linked() != Ok(made)) {
+            sys::unlink(dir, name)?;
+            return Err(Errno::STALE);
+        }
+        Ok(())
+    };
+    match make(name) {
         Err(Errno::EXIST) => {
             let there = sys::stat_at(dir, name, false).map_err(error)?;
             if there.id == id {
                 return Err(place.refused(Operation::SameFile));
+            }
+            let copy = MadeFile::of(&there);
+            if place.dir.is_fresh() && copied.made.is_some_and(|made| made != copy) {
+                // Names that differ in the source and not here.
+                return Err(place.refused(Operation::JustCreated));
             }
             let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
             if there.id == copy.id {
@@ -345,8 +373,6 @@ fn link(cx: &Context, first: &Name, place: Place<'_>, id: FileId) -> Result<(), 
                 }
                 return Ok(());
             }
-            let make =
-                |temporary: &OsStr| sys::make_link(from.dest(), &first.dest, dir, temporary, false);
             replace(place, make).map_err(error)?;
             cx.tell(|| Event::Removed {
                 dest: place.dest_path(),
@@ -420,6 +446,8 @@ pub(crate) struct Entry {
     dest: Option<Box<Seen>>,
     /// Why it is copied, if anybody wants to know.
     why: Why,
+    /// What has been made, if its other names may be linked to it.
+    pub made: Option<MadeFile>,
 }
 
 impl Entry {
@@ -432,6 +460,7 @@ impl Entry {
             followed: follow,
             dest: None,
             why: Why::New,
+            made: None,
         })
     }
 
@@ -445,6 +474,7 @@ impl Entry {
             followed: follow,
             dest: None,
             why: Why::New,
+            made: None,
         })
     }
 
@@ -514,7 +544,7 @@ impl Entry {
             | FilePlan::Replace
             | FilePlan::Backup => {}
         }
-        sweep_once(place.dir, place.pair.dest());
+        sweep_once(place.dir, place.pair.source(), place.pair.dest());
         if plan == FilePlan::Replace {
             self.open_first(cx, place)?;
         }
@@ -589,7 +619,7 @@ impl Entry {
     }
 
     /// Whether further names of this file are to become links to its copy: it has others, or links to it are followed.
-    fn is_tracked(&self, cx: &Context) -> bool {
+    pub(crate) fn is_tracked(&self, cx: &Context) -> bool {
         let by_links = match cx.options.follow {
             Follow::Never => false,
             Follow::Operands => self.followed,
@@ -606,7 +636,8 @@ impl Entry {
         let Some(dest) = self.dest_itself().filter(|_| self.is_tracked(cx)) else {
             return false;
         };
-        let copy = cx.links.copy_of(self.stat.id).and_then(|first| {
+        let copy = cx.links.copy_of(self.stat.id).and_then(|copied| {
+            let first = copied.name;
             let pair = cx.handles.open(&first.dir).ok()?;
             sys::stat_at(pair.dest(), &first.dest, false).ok()
         });
@@ -628,9 +659,11 @@ impl Entry {
         } else {
             u64::MAX
         };
-        let left = || Name {
+        let left = || Left {
+            name: place.to_name(),
+            kind: self.stat.kind,
+            follow: self.followed,
             backup: saved.map(|saved| saved.backup().to_owned()),
-            ..place.to_name()
         };
         let claim = cx.links.claim(self.stat.id, names, left);
         place.dir.count_name(!matches!(claim, Claim::Copy));
@@ -692,7 +725,11 @@ impl Entry {
     }
 
     /// Another operand must not replace what this one made, nor write through it.
-    pub(crate) fn remember_name(&self, cx: &Context, place: Place<'_>) {
+    pub(crate) fn remember_name(&mut self, cx: &Context, place: Place<'_>) {
+        if self.made.is_none() && self.is_tracked(cx) {
+            let made = sys::stat_at(place.pair.dest(), place.names.dest, false);
+            self.made = made.ok().map(|made| MadeFile::of(&made));
+        }
         let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
         let was_made = || {
             let there = self.dest_file();

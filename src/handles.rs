@@ -215,7 +215,7 @@ fn below(dir: &Dir, parent: &Pair) -> Result<Pair, Error> {
         no_atime: dir.facts().is_some_and(|facts| facts.no_atime),
     };
     let source = sys::open_source_dir(parent.source(), dir.source_name(), flags);
-    let dest = if dir.facts().is_some_and(|facts| facts.rehearsed) {
+    let dest = if dir.is_rehearsed() {
         sys::open_nowhere()
     } else {
         sys::open_dest_dir(parent.dest(), dir.dest_name(), true)

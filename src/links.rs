@@ -34,7 +34,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::dir::Dir;
 use crate::lock::lock;
-use crate::sys::{FileId, Kind};
+use crate::sys::{FileId, Kind, Stat};
 
 /// A name that outlives the task that met it.
 #[derive(Clone)]
@@ -42,8 +42,40 @@ pub(crate) struct Name {
     pub dir: Arc<Dir>,
     pub source: OsString,
     pub dest: OsString,
+}
+
+/// A name that was left with another worker.
+pub(crate) struct Left {
+    pub name: Name,
+    /// What the name is in the source, and whether a link was followed to find that.
+    pub kind: Kind,
+    pub follow: bool,
     /// What had the destination's name before, under another one.
     pub backup: Option<OsString>,
+}
+
+/// A finished copy.
+#[derive(Clone)]
+pub(crate) struct Copied {
+    pub name: Name,
+    /// What has that name, unless somebody has changed that since; `None` if it is not known.
+    pub made: Option<MadeFile>,
+}
+
+/// What a copy is, and whose: what somebody else puts in its place can get its inode number, once that is free, and not its owner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MadeFile {
+    id: FileId,
+    uid: u32,
+}
+
+impl MadeFile {
+    pub(crate) fn of(stat: &Stat) -> Self {
+        Self {
+            id: stat.id,
+            uid: stat.uid,
+        }
+    }
 }
 
 /// What the worker that claims a name has to do.
@@ -51,16 +83,16 @@ pub(crate) enum Claim {
     /// Copy it, then call [`Links::finish`] or [`Links::fail`].
     Copy,
     /// Link it to this finished copy.
-    LinkTo(Name),
+    LinkTo(Copied),
     /// Nothing: the name was left with the worker that is copying the inode.
     Left,
 }
 
 enum State {
     /// Being copied; these names wait for it.
-    Copying(Vec<Name>),
+    Copying(Vec<Left>),
     /// Copied, under this name.
-    Copied(Name),
+    Copied(Copied),
 }
 
 struct Inode {
@@ -96,7 +128,7 @@ impl Links {
     /// Claims a name of an inode that has `nlink` names in all.
     ///
     /// If the name is left with another worker, its directory has one more thing pending; the other worker ends it.
-    pub(crate) fn claim(&self, id: FileId, nlink: u64, name: impl FnOnce() -> Name) -> Claim {
+    pub(crate) fn claim(&self, id: FileId, nlink: u64, left: impl FnOnce() -> Left) -> Claim {
         let mut shard = lock(self.shard(id));
         let Some(inode) = shard.get_mut(&id) else {
             let inode = Inode {
@@ -109,9 +141,9 @@ impl Links {
         inode.unseen = inode.unseen.saturating_sub(1);
         match &mut inode.state {
             State::Copying(waiting) => {
-                let name = name();
-                name.dir.add_pending();
-                waiting.push(name);
+                let left = left();
+                left.name.dir.add_pending();
+                waiting.push(left);
                 Claim::Left
             }
             State::Copied(first) => {
@@ -125,20 +157,20 @@ impl Links {
     }
 
     /// Where the copy of an inode is, if it is complete and further names of it may come.
-    pub(crate) fn copy_of(&self, id: FileId) -> Option<Name> {
+    pub(crate) fn copy_of(&self, id: FileId) -> Option<Copied> {
         match &lock(self.shard(id)).get(&id)?.state {
             State::Copying(_) => None,
             State::Copied(first) => Some(first.clone()),
         }
     }
 
-    /// The copy is complete under `name`. Returns the names that were left meanwhile, for the caller to link.
-    pub(crate) fn finish(&self, id: FileId, name: Name) -> Vec<Name> {
+    /// The copy is complete. Returns the names that were left meanwhile, for the caller to link.
+    pub(crate) fn finish(&self, id: FileId, copied: Copied) -> Vec<Left> {
         let mut shard = lock(self.shard(id));
         let Some(inode) = shard.get_mut(&id) else {
             return Vec::new();
         };
-        let previous = std::mem::replace(&mut inode.state, State::Copied(name));
+        let previous = std::mem::replace(&mut inode.state, State::Copied(copied));
         if inode.unseen == 0 {
             shard.remove(&id);
         }
@@ -150,15 +182,15 @@ impl Links {
 
     /// The copy failed. Returns a name that was left meanwhile: the caller goes on with that one, still as the owner of the
     /// claim. If there is none, the next name that is met will be the first.
-    pub(crate) fn fail(&self, id: FileId) -> Option<Name> {
+    pub(crate) fn fail(&self, id: FileId) -> Option<Left> {
         let mut shard = lock(self.shard(id));
         if let Some(Inode {
             state: State::Copying(waiting),
             ..
         }) = shard.get_mut(&id)
-            && let Some(name) = waiting.pop()
+            && let Some(left) = waiting.pop()
         {
-            return Some(name);
+            return Some(left);
         }
         shard.remove(&id);
         None
@@ -168,14 +200,6 @@ impl Links {
 /// The existing files that are being written, each with the names that wait for its end.
 #[derive(Default)]
 pub(crate) struct Writers(Mutex<HashMap<FileId, Vec<Left>>>);
-
-/// A name that was left with the writer of what it leads to.
-pub(crate) struct Left {
-    pub name: Name,
-    /// What the name is in the source, and whether a link was followed to find that.
-    pub kind: Kind,
-    pub follow: bool,
-}
 
 impl Writers {
     /// Whether the caller may write the file, and must then call [`Writers::next`] until nothing is left. If another worker
@@ -217,23 +241,41 @@ mod tests {
 
     fn name(text: &str) -> Name {
         Name {
-            backup: None,
             dir: Dir::operands(None),
             source: text.into(),
             dest: text.into(),
         }
     }
 
+    fn left(name: Name) -> Left {
+        Left {
+            name,
+            kind: Kind::File,
+            follow: false,
+            backup: None,
+        }
+    }
+
+    fn copied(name: Name) -> Copied {
+        Copied { name, made: None }
+    }
+
     #[test]
     fn names_met_during_the_copy_are_linked_by_its_owner_and_later_ones_link_themselves() {
         let links = Links::default();
-        assert!(matches!(links.claim(ID, 3, || name("a")), Claim::Copy));
-        assert!(matches!(links.claim(ID, 3, || name("b")), Claim::Left));
-        let left = links.finish(ID, name("a"));
-        assert_eq!(left.len(), 1);
-        assert_eq!(left[0].dest, "b");
-        match links.claim(ID, 3, || name("c")) {
-            Claim::LinkTo(first) => assert_eq!(first.dest, "a"),
+        assert!(matches!(
+            links.claim(ID, 3, || left(name("a"))),
+            Claim::Copy
+        ));
+        assert!(matches!(
+            links.claim(ID, 3, || left(name("b"))),
+            Claim::Left
+        ));
+        let waiting = links.finish(ID, copied(name("a")));
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].name.dest, "b");
+        match links.claim(ID, 3, || left(name("c"))) {
+            Claim::LinkTo(first) => assert_eq!(first.name.dest, "a"),
             _ => panic!("the copy is there"),
         }
         assert!(lock(links.shard(ID)).is_empty(), "all names were seen");
@@ -242,19 +284,22 @@ mod tests {
     #[test]
     fn a_failed_first_name_hands_its_claim_on() {
         let links = Links::default();
-        links.claim(ID, 3, || name("a"));
-        links.claim(ID, 3, || name("b"));
-        assert_eq!(links.fail(ID).map(|name| name.dest), Some("b".into()));
+        links.claim(ID, 3, || left(name("a")));
+        links.claim(ID, 3, || left(name("b")));
+        assert_eq!(links.fail(ID).map(|left| left.name.dest), Some("b".into()));
         assert!(links.fail(ID).is_none());
-        assert!(matches!(links.claim(ID, 3, || name("c")), Claim::Copy));
+        assert!(matches!(
+            links.claim(ID, 3, || left(name("c"))),
+            Claim::Copy
+        ));
     }
 
     #[test]
     fn a_waiting_name_keeps_its_directory_pending() {
         let links = Links::default();
         let b = name("b");
-        links.claim(ID, 2, || name("a"));
-        links.claim(ID, 2, || b.clone());
+        links.claim(ID, 2, || left(name("a")));
+        links.claim(ID, 2, || left(b.clone()));
         assert!(!b.dir.end_pending());
         assert!(b.dir.end_pending());
     }
@@ -262,12 +307,7 @@ mod tests {
     #[test]
     fn one_file_has_one_writer_who_gets_the_names_that_come_meanwhile() {
         let writers = Writers::default();
-        let left = |text: &str| Left {
-            name: name(text),
-            kind: Kind::File,
-            follow: false,
-        };
-        let claim = |text: &str| writers.claim(ID, || left(text));
+        let claim = |text: &str| writers.claim(ID, || left(name(text)));
         assert!(claim("a") && !claim("b") && !claim("c"));
         assert_eq!(
             writers.next(ID).map(|left| left.name.dest),
@@ -348,7 +388,7 @@ mod tests {
                 let next = match steps[worker].clone() {
                     Step::Over => unreachable!("it is able"),
                     Step::Claim(i) => {
-                        let claim = links.claim(ID, NAMES as u64, || names[i].clone());
+                        let claim = links.claim(ID, NAMES as u64, || left(names[i].clone()));
                         // What the worker itself had pending is done, whatever becomes of the name.
                         match claim {
                             Claim::Copy => Step::Copy(names[i].clone()),
@@ -364,14 +404,16 @@ mod tests {
                     }
                     Step::Copy(name) if choose(2) == 0 => {
                         settle(&name, Fate::Copied);
-                        for left in links.finish(ID, name) {
-                            settle(&left, Fate::Linked);
+                        for left in links.finish(ID, copied(name)) {
+                            settle(&left.name, Fate::Linked);
                         }
                         Step::Over
                     }
                     Step::Copy(name) => {
                         settle(&name, Fate::Failed);
-                        links.fail(ID).map_or(Step::Over, Step::Copy)
+                        links
+                            .fail(ID)
+                            .map_or(Step::Over, |left| Step::Copy(left.name))
                     }
                 };
                 steps[worker] = next;
@@ -408,12 +450,7 @@ mod tests {
                     Step::Over => unreachable!("it is able"),
                     Step::Claim(i) => {
                         let mine = name(&i.to_string());
-                        let left = || Left {
-                            name: mine.clone(),
-                            kind: Kind::File,
-                            follow: false,
-                        };
-                        if writers.claim(ID, left) {
+                        if writers.claim(ID, || left(mine.clone())) {
                             Step::Copy(mine)
                         } else {
                             Step::Over
@@ -457,7 +494,7 @@ mod tests {
                         let ino = i as u64 % FILES;
                         let id = FileId { dev: 1, ino };
                         let mut mine = name(&i.to_string());
-                        match links.claim(id, NAMES as u64 / FILES, || mine.clone()) {
+                        match links.claim(id, NAMES as u64 / FILES, || left(mine.clone())) {
                             Claim::Left => {}
                             Claim::LinkTo(_) => settle(&mine),
                             Claim::Copy => {
@@ -466,13 +503,14 @@ mod tests {
                                     settle(&mine);
                                     std::thread::yield_now();
                                     match links.fail(id) {
-                                        Some(another) => mine = another,
+                                        Some(another) => mine = another.name,
                                         None => break,
                                     }
                                 }
                                 if index(&mine) % 50 == 7 {
                                     settle(&mine);
-                                    links.finish(id, mine).iter().for_each(settle);
+                                    let waiting = links.finish(id, copied(mine));
+                                    waiting.iter().for_each(|left| settle(&left.name));
                                 }
                             }
                         }

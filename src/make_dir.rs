@@ -72,6 +72,7 @@ pub(crate) fn make_dest(
         if sys::set_owner(&fd, Some(cx.process.uid), Some(cx.process.gid)).is_ok() {
             remove_acls(fd.as_fd()).map_err(error)?;
             sys::set_mode(&fd, modes.at_first & !modes.umask | 0o700).map_err(error)?;
+            stat = sys::fstat(&fd).map_err(error)?;
         }
     }
     Ok(Some(MadeDir {
@@ -149,6 +150,9 @@ fn take_name(
     let make = || {
         if !cx.options.dry_run {
             return sys::make_dir(dir, name, mode);
+        }
+        if place.dir.is_rehearsed() {
+            return Ok(());
         }
         match sys::stat_at(dir, name, false) {
             Err(Errno::NOENT) => Ok(()),

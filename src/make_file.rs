@@ -13,6 +13,7 @@ use crate::dir::Place;
 use crate::error::{Error, Failure, Operation};
 use crate::file::{Entry, remove_dest, same};
 use crate::handles::Tables;
+use crate::links::MadeFile;
 use crate::live::Shown;
 use crate::local::is_overlay;
 use crate::meta::{Attributes, Has, Subject};
@@ -117,6 +118,11 @@ impl Entry {
             has,
         );
         cx.complete(&dest.file).map_err(unsynced)?;
+        if self.is_tracked(cx) {
+            let made = sys::fstat(&dest.file);
+            let made = made.map_err(|errno| create_error(place, errno))?;
+            self.made = Some(MadeFile::of(&made));
+        }
         Ok(how)
     }
 

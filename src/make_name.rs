@@ -16,7 +16,7 @@ use crate::staged::replace;
 use crate::sys::{self, Errno, Kind};
 
 impl Entry {
-    pub(crate) fn make_symlink(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+    pub(crate) fn make_symlink(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let text = sys::read_link(place.pair.source(), place.names.source)
             .map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
         let (dir, name) = (place.pair.dest(), place.names.dest);
@@ -27,6 +27,10 @@ impl Entry {
         };
         let make = |name: &OsStr| sys::make_symlink(&text, dir, name);
         match make(name) {
+            Err(Errno::EXIST) if place.dir.is_fresh() => {
+                // Names that differ in the source and not here.
+                return Err(place.refused(Operation::JustCreated));
+            }
             Err(Errno::EXIST) if cx.options.force => replace(place, make),
             Err(Errno::EXIST) if is_there() => Ok(()),
             made => made,
@@ -41,7 +45,11 @@ impl Entry {
     }
 
     /// Makes a symbolic link to the source itself (`-s`).
-    pub(crate) fn make_link_to_source(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+    pub(crate) fn make_link_to_source(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+    ) -> Result<(), Error> {
         let source = place.source_path();
         let dest = place.dest_path();
         if source.is_relative() && !is_in_working_dir(place, &dest) {
@@ -70,7 +78,7 @@ impl Entry {
     }
 
     /// Makes another name of the source (`-l`).
-    pub(crate) fn make_hard_link(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+    pub(crate) fn make_hard_link(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let Names { source, dest } = place.names;
         let make = |name: &OsStr| {
             let (from, to) = (place.pair.source(), place.pair.dest());
@@ -86,7 +94,7 @@ impl Entry {
         Ok(())
     }
 
-    pub(crate) fn make_special(&self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+    pub(crate) fn make_special(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let operation = if self.stat.kind == Kind::Fifo {
             Operation::CreateFifo
         } else {

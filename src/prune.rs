@@ -5,7 +5,8 @@
 //! - where the source's listing was not complete,
 //! - once anything could not be copied, or the copy was told to stop; but what is in the way is removed as long as there is
 //!   something to take its place,
-//! - that the filter protects, or that is on another filesystem, or that is the source of this copy.
+//! - that the filter protects, or that is on another filesystem or under another mount, or that is the source of this copy, or in
+//!   it, whatever link or mount leads there.
 //!
 //! What is removed is reached from open directories and never through a symbolic link, however it is moved meanwhile. A tree
 //! is removed deepest entries first, with one descriptor whatever its depth.
@@ -50,6 +51,18 @@ pub(crate) fn prune(cx: &Context, dir: &Arc<Dir>, dest: BorrowedFd<'_>) {
     if extraneous.is_empty() || !cx.may_delete(path) {
         return;
     }
+    match source_above(cx, dir, dest) {
+        Ok(None) => {}
+        Ok(Some(source)) => {
+            let error = Error::new(Operation::SourceInDest, path());
+            cx.fail_to_delete(error.with_other(source));
+            return;
+        }
+        Err(errno) => {
+            cx.fail_to_delete(Error::new(Operation::List, path()).with_errno(errno));
+            return;
+        }
+    }
     let one = |dest: BorrowedFd<'_>, (name, kind): &(OsString, Kind)| {
         let removal = Removal {
             cx,
@@ -75,8 +88,40 @@ pub(crate) fn prune(cx: &Context, dir: &Arc<Dir>, dest: BorrowedFd<'_>) {
     );
 }
 
+/// The source that a destination is, or is in, by a link that was there or by a mount.
+fn source_above(cx: &Context, dir: &Dir, dest: BorrowedFd<'_>) -> sys::Result<Option<PathBuf>> {
+    let mut here = sys::open_dest_dir(dest, OsStr::new("."), false)?;
+    let mut is_mounted = false;
+    loop {
+        let id = sys::fstat(&here)?.id;
+        if cx.operands.dir(id).is_some() {
+            return Ok(Some(dir.source_path(OsStr::new(""))));
+        }
+        if cx.operands.is_known(id) {
+            // This is the operand's copy. A mount on the way here shows some directory of its filesystem, which may be any.
+            return Ok(is_mounted.then(|| dir.source_path(OsStr::new(""))));
+        }
+        let above = sys::open_parent(&here)?;
+        let above_id = sys::fstat(&above)?.id;
+        if above_id == id {
+            return Ok(None);
+        }
+        let is_source_dev = dir
+            .facts()
+            .is_some_and(|facts| facts.source_id.dev == id.dev);
+        is_mounted |= is_source_dev && sys::mount_id(&here) != sys::mount_id(&above);
+        here = above;
+    }
+}
+
 /// Removes what has a destination's name, whatever it is, to make room for something else.
 pub(crate) fn remove_instead(cx: &Context, place: Place<'_>, kind: Kind) -> Result<(), Error> {
+    if kind == Kind::Dir && place.dir.facts().is_some() && !place.dir.is_fresh() {
+        let above = source_above(cx, place.dir, place.pair.dest());
+        if let Some(source) = above.map_err(|errno| place.dest_error(Operation::Remove, errno))? {
+            return Err(Error::new(Operation::SourceInDest, place.dest_path()).with_other(source));
+        }
+    }
     let removal = Removal {
         cx,
         keeps: place.dir.facts().is_some().then_some(&**place.dir),
@@ -179,8 +224,8 @@ impl Removal<'_> {
         kind: Kind,
     ) -> sys::Result<Removed> {
         if is_dir(top, name, kind) {
-            let dev = sys::fstat(top)?.id.dev;
-            let (mut here, level) = self.enter(top, name, dev)?;
+            let mount = (sys::fstat(top)?.id.dev, sys::mount_id(top).ok());
+            let (mut here, level) = self.enter(top, name, mount)?;
             let mut levels = vec![level];
             while let Some(level) = levels.last_mut() {
                 if self.is_over() {
@@ -209,7 +254,7 @@ impl Removal<'_> {
                 if self.protects(is_dir) {
                     level.left = Removed::NotAll;
                 } else if is_dir {
-                    match self.enter(here.as_fd(), &name, dev) {
+                    match self.enter(here.as_fd(), &name, mount) {
                         Ok((below, next)) => {
                             here = below;
                             levels.push(next);
@@ -232,11 +277,16 @@ impl Removal<'_> {
         self.cx.is_cancelled() || spares()
     }
 
-    /// Opens and lists a directory.
-    fn enter(&self, dir: BorrowedFd<'_>, name: &OsStr, dev: u64) -> sys::Result<(OwnedFd, Level)> {
+    /// Opens and lists a directory, if it is on this device and under this mount (where that is known).
+    fn enter(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        mount: (u64, Option<u64>),
+    ) -> sys::Result<(OwnedFd, Level)> {
         let opened = sys::open_dest_dir(dir, name, false)?;
         let id = sys::fstat(&opened)?.id;
-        if id.dev != dev {
+        if (id.dev, sys::mount_id(&opened).ok()) != mount {
             return Err(Errno::XDEV);
         }
         if self.cx.operands.is_known(id) {

@@ -49,6 +49,9 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
     let copied = unless_panic(
         || root.source.clone(),
         || {
+            if cx.is_cancelled() {
+                return Ok(());
+            }
             let parents = gate::work(|| Parents::make(cx, root))?;
             if !cx.is_cancelled()
                 && !is_repeated()

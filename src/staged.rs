@@ -267,17 +267,19 @@ fn make_temporary<T>(
 }
 
 /// Removes what runs that were killed have left in a directory's copy, unless that has been looked for.
-pub(crate) fn sweep_once(dir: &Dir, dest: BorrowedFd<'_>) {
+pub(crate) fn sweep_once(dir: &Dir, source: BorrowedFd<'_>, dest: BorrowedFd<'_>) {
     if dir.begin_sweep() {
-        sweep(dest);
+        sweep(source, dest);
     }
 }
 
-fn sweep(dir: BorrowedFd<'_>) {
+fn sweep(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) {
     // A directory that cannot be listed is not swept, and that is all.
-    for name in sys::names_with_prefix(dir, PREFIX.as_bytes()).unwrap_or_default() {
-        if is_staged_name(&name) {
-            sweep_one(dir, &name);
+    for name in sys::names_with_prefix(dest, PREFIX.as_bytes()).unwrap_or_default() {
+        // What has such a name in the source has it here because it was copied.
+        let is_copied = || sys::stat_at(source, &name, false).is_ok();
+        if is_staged_name(&name) && !is_copied() {
+            sweep_one(dest, &name);
         }
     }
 }

@@ -172,6 +172,12 @@ impl DirTask {
         if cx.options.follow != Follow::Never && self.parent.is_below(stat.id) {
             return Err(Error::new(Operation::Cycle, place.source_path()));
         }
+        // What is made below a directory that was there can be below what is copied, by a link or a mount that leads there.
+        let merged = self.parent.facts().is_some_and(|facts| facts.merged);
+        if merged && self.parent.is_made_in(stat.id) {
+            let (_, source, dest) = operand(place, stat.id);
+            return Err(Error::new(Operation::IntoItself, dest).with_other(source));
+        }
         let made = make_dest(cx, place, stat, self.follow, self.made.take())?;
         if let Some(made) = &made
             && place.dir.facts().is_none()
@@ -199,7 +205,7 @@ impl DirTask {
             return Err(place.source_error(Operation::List, Errno::ACCESS));
         }
         let has = Has {
-            acl: !made.fresh,
+            acl: true,
             private_until: made.private_until,
             ..Has::default()
         };
@@ -275,6 +281,7 @@ impl DirTask {
             source_id: stat.id,
             dest_id: made.stat.id,
             fresh: made.fresh,
+            merged: !made.fresh || above.is_some_and(|above| above.merged),
             rehearsed: made.fresh && cx.options.dry_run,
             default_acl: match above {
                 Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
@@ -317,7 +324,7 @@ impl DirTask {
         let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts, unswept);
         // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
         if made.stat.times.modified != stat.times.modified {
-            sweep_once(&dir, made.fd.as_fd());
+            sweep_once(&dir, source.as_fd(), made.fd.as_fd());
         }
         let pair = Pair::Open {
             source,

@@ -17,7 +17,7 @@
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -541,4 +541,52 @@ fn what_takes_the_name_of_a_leading_directory_gets_no_attributes() {
     let told = "failed to preserve times for 'target/a/b': Stale file handle";
     assert_eq!((run.code, run.messages()), (1, vec![told]));
     assert_same(&outside, &Snapshot::of(&sandbox.path("outside")), "outside");
+}
+
+#[test]
+fn what_takes_the_name_of_a_finished_copy_is_not_linked_to_its_other_names() {
+    needs!(Strace);
+    // Once the copy is another name's, once its inode may be free for what comes in its place.
+    for is_kept in [true, false] {
+        if !is_kept && !is_root() {
+            say("who is not the superuser cannot be two users");
+            continue;
+        }
+        let sandbox = Sandbox::new();
+        let first = sandbox.file("source/d1/a", 10);
+        sandbox.dir("source/d2");
+        sandbox.hard_link("source/d2/b", &first);
+        let names = [sandbox.path("copy/d1/a"), sandbox.path("copy/d2/b")];
+        let delay = ["--trace=linkat", "--inject", "linkat:delay_enter=1000000"];
+        let call = sandbox.poolcp(["-a", "-j1", "source", "copy"]);
+        let call = call.traced(&delay);
+        let run = thread::scope(|scope| {
+            scope.spawn(|| {
+                // Whichever comes first is the one that the other is linked to.
+                let is_complete =
+                    |path: &&PathBuf| fs::metadata(path).is_ok_and(|file| file.len() == 10);
+                let made = loop {
+                    if let Some(made) = names.iter().find(is_complete) {
+                        break made;
+                    }
+                    thread::sleep(Duration::from_millis(1));
+                };
+                thread::sleep(Duration::from_millis(200));
+                if is_kept {
+                    fs::rename(made, sandbox.path("kept")).expect("rename");
+                } else {
+                    fs::remove_file(made).expect("remove");
+                }
+                fs::write(made, "mallory").expect("write");
+                if !is_kept {
+                    chown(made, NOBODY, NOBODY);
+                }
+            });
+            call.run()
+        });
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.messages()[0].ends_with("Stale file handle"), "{run:?}");
+        // One of the two is what was put there, and the other one is not there.
+        assert!(names[0].exists() != names[1].exists());
+    }
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::harness::{Call, Sandbox, chmod, same_as_cp, same_as_cp_when};
+use crate::harness::{Call, Mount, Sandbox, chmod, same_as_cp, same_as_cp_when};
 
 /// Files and directories to be combined.
 fn shop(sandbox: &Sandbox) {
@@ -410,4 +410,35 @@ fn special_files_at_the_destination_are_treated_as_with_cp() {
             "source/name /dev/full",
         ],
     );
+}
+
+#[test]
+fn a_copy_ends_though_links_and_mounts_lead_from_its_source_to_itself() {
+    let told = |source: &str, copy: &str| {
+        format!("cannot copy a directory, '{source}', into itself, '{copy}'")
+    };
+    // The source shows an older copy, which is merged into.
+    let sandbox = Sandbox::new();
+    sandbox.file("source/x/file", 10);
+    let older = sandbox.dir("copy/source/x");
+    sandbox.symlink("source/x/older", &older);
+    let run = sandbox.poolcp(["-rL", "source", "copy"]).run();
+    assert_eq!(run.messages(), [told("source", "copy/source").as_str()]);
+    assert!(sandbox.path("copy/source/x/file").exists());
+
+    // The copy's directory is one in the source.
+    let sandbox = Sandbox::new();
+    let inner = sandbox.dir("source/x/y");
+    sandbox.dir("copy");
+    sandbox.symlink("copy/x", &inner);
+    let args = ["-rT", "--keep-directory-symlink", "source", "copy"];
+    let run = sandbox.poolcp(args).run();
+    assert_eq!(run.messages(), [told("source", "copy").as_str()]);
+
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    let inner = sandbox.dir("source/x/y");
+    let _mount = Mount::bind(&inner, &sandbox.dir("copy/x")).expect("a mount");
+    let run = sandbox.poolcp(["-aT", "source", "copy"]).run();
+    assert_eq!(run.messages(), [told("source", "copy").as_str()]);
 }

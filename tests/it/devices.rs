@@ -647,7 +647,7 @@ fn what_is_written_is_synced_whatever_filesystem_it_is_on() {
     let _mounts = (mount(&disk), mount(&other));
     sandbox.file("a/b/file", 100);
     sandbox.file("other/old", 10);
-    sandbox.symlink("disk/link", &other.join("old"));
+    sandbox.symlink("disk/link", other.join("old"));
     let synced = |args: &[&str]| {
         let trace = ["-y", "--trace=syncfs,fsync"];
         sandbox.poolcp(args).traced(&trace).ok();

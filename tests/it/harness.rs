@@ -773,6 +773,14 @@ impl Mount {
     }
 
     /// A new file system of 64 MiB, in a file of the sandbox next to the directory.
+    /// Shows a directory at another place, too.
+    pub fn bind(dir: &Path, at: &Path) -> Option<Self> {
+        let mut mount = Command::new("mount");
+        let mounted = mount.arg("--bind").args([dir, at]).output();
+        let is_mounted = mounted.is_ok_and(|out| out.status.success());
+        is_mounted.then(|| Self(at.to_owned()))
+    }
+
     pub fn ext4(sandbox: &Sandbox, at: &str, options: &[&str]) -> Option<Self> {
         let image = sandbox.sparse(format!("{at}.ext4"), 64 << 20, &[]);
         let at = sandbox.dir(at);

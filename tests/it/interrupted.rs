@@ -468,3 +468,15 @@ fn a_dead_runs_file_that_may_only_be_read_is_swept_by_its_owner() {
     copy.by_ordinary_user().ok();
     assert!(!dead.exists());
 }
+
+#[test]
+fn what_looks_like_a_dead_runs_file_and_was_copied_stays() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/.poolcp-0123456789abcdef-0", 10);
+    let b = sandbox.file("source/b", 10);
+    sandbox.poolcp(["-aT", "source", "copy"]).ok();
+    fs::write(&b, "longer than it was").expect("write");
+    let args = ["-aT", "--update=changed", "source", "copy"];
+    sandbox.poolcp(args).ok();
+    assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
+}

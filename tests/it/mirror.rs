@@ -13,8 +13,8 @@ use poolcp::{Canceller, Delete, Event, Interest, Observer, Options, Plan, Target
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::harness::{Run, Sandbox, TRACE, chmod, chown, is_root, mode, set_mtime};
-use crate::snapshot::{Snapshot, assert_same_tree};
+use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, chown, is_root, mode, set_mtime};
+use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 use crate::trees::{Item, What, check, make, tree, workers};
 
 /// What rsync would still change; ACLs and extended attributes are not looked at.
@@ -485,4 +485,71 @@ fn a_copy_that_cannot_be_read_is_no_reason_not_to_mend_it() {
     let args = ["-aT", "--checksum", "source", "copy"];
     sandbox.poolcp(args).traced(&fault).ok();
     assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "copy");
+}
+
+#[test]
+fn nothing_is_deleted_in_the_source_whatever_leads_there() {
+    let told = |dest: &str, source: &str| {
+        format!("cannot delete in '{dest}': the source '{source}' is in it")
+    };
+    // A link that is taken for the directory that it leads to.
+    let sandbox = Sandbox::new();
+    sandbox.dir("source/x");
+    sandbox.file("source/y/file", 10);
+    sandbox.dir("copy");
+    sandbox.symlink("copy/x", "../source/y");
+    let before = Snapshot::of(&sandbox.path("source"));
+    let args = [
+        "-aT",
+        "--delete",
+        "--keep-directory-symlink",
+        "source",
+        "copy",
+    ];
+    sandbox.poolcp(args).fails(&[&told("copy/x", "source/x")]);
+    let after = Snapshot::of(&sandbox.path("source"));
+    assert_same(&before, &after, "source");
+
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    sandbox.file("source/deep/d/file", 10);
+    sandbox.file("source/merged/file", 10);
+    let (extra, merged) = (sandbox.dir("copy/extra"), sandbox.dir("copy/merged"));
+    let elsewhere = sandbox.dir("elsewhere");
+    sandbox.file("elsewhere/file", 10);
+    let bind = |dir: &str, at: &Path| Mount::bind(&sandbox.path(dir), at).expect("a mount");
+    let _mounts = (bind("source/deep", &extra), bind("elsewhere", &merged));
+    let before = Snapshot::of(&sandbox.path("source"));
+    let run = sandbox.poolcp(["-aT", "--delete", "source", "copy"]).run();
+    assert_eq!(run.code, 1, "{run:?}");
+    let after = Snapshot::of(&sandbox.path("source"));
+    assert_same(&before, &after, "source");
+    assert!(elsewhere.join("file").exists());
+}
+
+#[test]
+fn a_rehearsed_directory_is_empty_whatever_it_is_called() {
+    let sandbox = Sandbox::new();
+    // As in /proc, which stands for it.
+    for dir in ["net", "fs/x", "sys/kernel", "1"] {
+        sandbox.dir(Path::new("source").join(dir));
+    }
+    sandbox.file("source/version", 10);
+    let args = ["-a", "--delete", "--dry-run", "source", "copy"];
+    let lines = sandbox.poolcp(args).ok().stdout;
+    assert!(lines.lines().all(|line| line.ends_with("(new)")), "{lines}");
+    assert_eq!(lines.lines().count(), 8);
+}
+
+#[test]
+fn a_file_that_is_to_stay_is_not_in_the_way() {
+    let sandbox = Sandbox::new();
+    sandbox.dir("source/x");
+    let file = sandbox.file("copy/x", 10);
+    for option in ["-n", "--update=none-fail"] {
+        let args = ["-aT", option, "--delete", "source", "copy"];
+        let told = "cannot overwrite non-directory 'copy/x' with directory 'source/x'";
+        sandbox.poolcp(args).fails(&[told]);
+        assert!(file.is_file());
+    }
 }

@@ -464,3 +464,20 @@ fn names_are_taken_and_kept_where_rename_knows_no_flags() {
     found.sort();
     assert_eq!(found, names);
 }
+
+#[test]
+fn names_of_one_destination_are_copied_one_after_the_other() {
+    needs!(Strace);
+    let sandbox = Sandbox::new();
+    sandbox.file("source/f", 10);
+    sandbox.file("source/g", 20);
+    sandbox.file("copy/g", 30);
+    sandbox.symlink("copy/f", "g");
+    // One has been decided on while the other one is replaced.
+    let delay = ["-P", "copy/f", "--inject", "openat:delay_enter=500000"];
+    let args = ["-rT", "-j4", "source", "copy"];
+    sandbox.poolcp(args).traced(&delay).ok();
+    assert!(sandbox.path("copy/f").is_symlink());
+    let len = fs::metadata(sandbox.path("copy/g")).expect("stat").len();
+    assert!(len == 10 || len == 20, "{len}");
+}
