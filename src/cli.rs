@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{CommandFactory, FromArgMatches};
 use poolcp::{
-    Atomic, Delete, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target, quote,
+    Atomic, Delete, Effort, Follow, Make, Options, Overwrite, Preserve, Reflink, Sparse, Target,
+    quote,
 };
 
 use crate::args::{Args, CP_NAMES, Typed, in_order};
@@ -134,7 +135,7 @@ impl Command {
         }
         let mut options = options(&args, choices, environment)?;
         options.bandwidth = words::bandwidth(args.bwlimit.as_deref())?;
-        check_context(&args)?;
+        check_context(&args, &options.preserve)?;
         let threads = words::threads(&args.threads)?;
         let report = match &args.report {
             Some(format) => choose(
@@ -288,9 +289,7 @@ impl Choices {
         let preserve = &mut self.preserve;
         match id {
             "archive" => {
-                let default_mode = preserve.default_mode;
-                *preserve = Preserve::all();
-                preserve.default_mode = default_mode;
+                words::keep_all(preserve);
                 self.follow = Some(Follow::Never);
             }
             "links" => {
@@ -405,15 +404,14 @@ fn has_selinux() -> bool {
 }
 
 /// What can be said about security contexts without SELinux, and with it.
-fn check_context(args: &Args) -> Result<(), Stop> {
+fn check_context(args: &Args, preserve: &Preserve) -> Result<(), Stop> {
     let is_enabled = has_selinux();
-    let names_context = |list: &OsString| words::in_list(list).any(|word| word == "context");
     if is_enabled && (args.default_context || !args.context.is_empty()) {
         return Err(impossible(
             "setting a security context (-Z, --context) is not supported",
         ));
     }
-    if args.preserve.iter().any(names_context) && !is_enabled {
+    if preserve.context == Effort::Required && !is_enabled {
         return Err(impossible(
             "cannot preserve security context without an SELinux-enabled kernel",
         ));
@@ -432,8 +430,6 @@ fn explain(error: clap::Error) -> Stop {
 mod tests {
     use std::num::NonZeroU64;
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
-
-    use poolcp::Effort;
 
     use super::*;
 

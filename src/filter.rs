@@ -10,7 +10,8 @@
 //! A directory that is left out is not read, so nothing in it can be brought back. What is named on the command line is
 //! copied if it is a directory, whatever the globs say.
 //!
-//! The rules are those of the crate `ignore`, which ripgrep uses.
+//! The rules are those of the crate `ignore`, which ripgrep uses, with git's globs (`glob.rs`). What git tracks is left out as well
+//! where a rule ignores it: its index is not read.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -28,6 +29,8 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path};
 use crate::context::Context;
 use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
+use crate::glob::translated;
+use crate::quote::quote;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 /// A glob, and what becomes of what matches it.
@@ -107,14 +110,18 @@ impl Filter {
         let mut globs = GitignoreBuilder::new("");
         // In a .gitignore file the last one decides.
         for rule in rules.iter().rev() {
-            let (line, glob) = match rule {
-                Rule::Exclude(glob) => (escaped(glob), glob),
-                Rule::Include(glob) => (format!("!{}", escaped(glob)), glob),
+            let (sign, glob) = match rule {
+                Rule::Exclude(glob) => ("", glob),
+                Rule::Include(glob) => ("!", glob),
             };
             if glob.is_empty() {
                 return Err(InvalidGlob("a glob must not be empty".to_owned()));
             }
-            let added = globs.add_line(None, &line);
+            let line = translated(&escaped(glob)).ok_or_else(|| {
+                let glob = quote(glob);
+                InvalidGlob(format!("invalid glob: {glob}: it would match nothing"))
+            })?;
+            let added = globs.add_line(None, &format!("{sign}{line}"));
             added.map_err(|error| InvalidGlob(error.to_string()))?;
         }
         let globs = globs.build();
@@ -172,9 +179,14 @@ fn escaped(glob: &str) -> String {
         ""
     };
     match glob.strip_suffix(' ') {
-        Some(rest) => format!("{first}{rest}\\ "),
-        None => format!("{first}{glob}"),
+        Some(rest) if !is_escaping(rest) => format!("{first}{rest}\\ "),
+        _ => format!("{first}{glob}"),
     }
+}
+
+/// Whether what comes behind is escaped.
+fn is_escaping(text: &str) -> bool {
+    text.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 1
 }
 
 /// What git ignores in a directory and below it: the rules of all the directories above, the nearest last.
@@ -299,8 +311,10 @@ fn read_rules(
     // As git does with a byte order mark.
     let text = String::from_utf8_lossy(bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes));
     for line in text.lines() {
-        // As git does with what is no glob.
-        let _ = rules.add_line(None, line);
+        if let Some(line) = translated(line) {
+            // As git does with what is no glob.
+            let _ = rules.add_line(None, &line);
+        }
     }
     match rules.build() {
         Ok(rules) => Some(Arc::new(rules)),

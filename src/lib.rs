@@ -163,6 +163,7 @@
 //! | `tree.rs` | the recursion: directories, and who finishes what |
 //! | `list.rs` | what a directory holds, and which of it is copied; the only user of jwalk |
 //! | `filter.rs` | which entries are left out; the only user of the crate ignore |
+//! | `glob.rs` | git's globs in that crate's words |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
@@ -328,6 +329,7 @@ mod facts;
 mod file;
 mod filter;
 mod gate;
+mod glob;
 mod handles;
 mod job;
 pub mod json;

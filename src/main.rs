@@ -21,7 +21,6 @@ mod status;
 mod units;
 mod words;
 
-use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -37,7 +36,7 @@ use journal::Journal;
 use outcome::Again;
 use poolcp::{
     Canceller, Done, Error, Event, Holes, How, Interest, Observer, Operation, Plan, Progress,
-    Question, Root, Task, Tried, quote,
+    Question, Task, Tried, quote,
 };
 use progress::Display;
 use prompt::{Answers, prompt};
@@ -119,7 +118,7 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         let report = job.join().map_err(|error| fail(&error))?;
         pool.join();
         report
-    } else if is_drawn || may_take_long(&plan) {
+    } else if is_drawn || plan.may_take_long() {
         // Nothing is asked: a plan that asks needs a pool.
         thread::scope(|scope| {
             let watch = &watch;
@@ -156,13 +155,6 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
     } else {
         Err(ExitCode::FAILURE)
     }
-}
-
-/// Whether somebody may ask how far the copy of a single small file is (SIGUSR1): it takes long from or to some devices. A
-/// thread that could answer takes some 20 µs to start, which is as long as many a copy.
-fn may_take_long(plan: &Plan) -> bool {
-    let is_long = |root: &Root| fs::metadata(&root.source).is_ok_and(|file| file.len() >= 1 << 20);
-    plan.roots().iter().any(is_long)
 }
 
 /// The thread that waits for the copy: it shows how far that is, and answers.

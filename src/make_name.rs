@@ -2,7 +2,6 @@
 
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStringExt;
-use std::path::Path;
 
 use crate::context::Context;
 use crate::dir::{Names, Place};
@@ -52,7 +51,7 @@ impl Entry {
     ) -> Result<(), Error> {
         let source = place.source_path();
         let dest = place.dest_path();
-        if source.is_relative() && !is_in_working_dir(place, &dest) {
+        if source.is_relative() && !is_in_working_dir(place) {
             return Err(Error::new(Operation::RelativeSymlink, dest));
         }
         let error = |errno| place.dest_error(Operation::CreateSymlinkTo, errno);
@@ -114,13 +113,13 @@ impl Entry {
 }
 
 /// Whether a destination is in the working directory, or could not be made.
-fn is_in_working_dir(place: Place<'_>, path: &Path) -> bool {
-    let there = |name: &OsStr| sys::stat_at(sys::cwd(), name, true).map(|stat| stat.id);
-    let here = OsStr::new(".");
-    // Its path may lead nowhere by now, if it led through what had the name.
-    if let Ok(dir) = sys::fstat(place.pair.dest()) {
-        return Ok(dir.id) == there(here);
+fn is_in_working_dir(place: Place<'_>) -> bool {
+    // The name may be a path from the directory that is open.
+    let (parent, _) = split(place.names.dest);
+    let parent = sys::stat_at(place.pair.dest(), parent, true);
+    let here = sys::stat_at(sys::cwd(), OsStr::new("."), true);
+    match (parent, here) {
+        (Ok(parent), Ok(here)) => parent.id == here.id,
+        _ => true,
     }
-    let (parent, _) = split(path.as_os_str());
-    parent == here || there(parent).is_err() || there(parent) == there(here)
 }

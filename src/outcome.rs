@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -22,6 +23,8 @@ pub enum Place {
     Streams,
     /// A file, which gets all of it in one step at the end; in place if it is no regular file, as a FIFO or a device.
     File(PathBuf),
+    /// Standard output or another open file, by its path.
+    Descriptor(PathBuf),
 }
 
 impl Place {
@@ -34,8 +37,14 @@ impl Place {
         let Some(file) = file else {
             return Ok(Self::Streams);
         };
-        // A link stays what it is.
-        let file = fs::canonicalize(&file).unwrap_or(file);
+        // What is a descriptor of this process is written to as it is, whatever is behind it.
+        if is_descriptor(&file) {
+            access(&file, Access::WRITE_OK)?;
+            return Ok(Self::Descriptor(file));
+        }
+        // A link stays what it is, even one to nothing.
+        let target = fs::read_link(&file).map(|target| directory(&file).join(target));
+        let file = fs::canonicalize(&file).or(target).unwrap_or(file);
         if file.is_dir() {
             return Err(Errno::ISDIR.into());
         }
@@ -69,12 +78,26 @@ impl Place {
                 stdout.flush()
             }
             (Self::File(file), _) if is_replaced(file) => replace(file, text),
+            (Self::Descriptor(file), _) => {
+                let mut file = OpenOptions::new().append(true).open(file)?;
+                file.write_all(text.as_bytes())
+            }
             (Self::File(file), _) => {
                 let mut file = OpenOptions::new().write(true).open(file)?;
                 file.write_all(text.as_bytes())
             }
         }
     }
+}
+
+/// Whether a path means a file that is open in this process.
+fn is_descriptor(file: &Path) -> bool {
+    ["/dev/stdout", "/dev/stderr"]
+        .iter()
+        .any(|&name| file == Path::new(name))
+        || ["/dev/fd", "/proc/self/fd"]
+            .iter()
+            .any(|&dir| file.starts_with(dir))
 }
 
 /// Whether a file gets its contents by another one that takes its name.
@@ -147,26 +170,40 @@ impl Again {
     /// The command that copies what is missing.
     fn command(&self, report: &Report) -> String {
         let options = &report.options;
-        let mut words = vec![OsString::from(&self.program)];
+        let mut added: Vec<OsString> = Vec::new();
         let keeps_all = matches!(options.overwrite, Overwrite::IfChanged | Overwrite::Never);
         if !keeps_all {
             // Times are how it is known what is copied already.
             if !options.preserve.timestamps {
-                words.push("-p".into());
+                added.push("-p".into());
             }
-            words.push("--update=changed".into());
+            added.push("--update=changed".into());
         }
         if self.new_name.as_ref().is_some_and(|name| name.is_dir()) {
-            words.push("-T".into());
+            added.push("-T".into());
         }
-        let added = words.len();
-        words.extend(self.words.iter().cloned());
-        let quoted: Vec<String> = words.iter().map(|word| typed(word)).collect();
-        let command = quoted.join(" ");
+        // Of options that contradict each other the last one counts.
+        let contradicts = |word: &OsString| word.as_bytes().starts_with(b"--no-");
+        let is_contradicted =
+            options.overwrite != Overwrite::Always || self.words.iter().any(contradicts);
+        let at = if is_contradicted {
+            let is_end = |word: &OsString| word == "--";
+            self.words
+                .iter()
+                .position(is_end)
+                .unwrap_or(self.words.len())
+        } else {
+            0
+        };
+        let quoted = |words: &[OsString]| words.iter().map(|word| typed(word)).collect();
+        let mut words: Vec<String> = quoted(&self.words);
+        let added: Vec<String> = quoted(&added);
+        words.splice(at..at, added.clone());
+        let command = format!("{} {}", self.program, words.join(" "));
         if command.len() <= LONGEST_COMMAND {
             command
         } else {
-            format!("the same with {}", quoted[1..added].join(" "))
+            format!("the same with {}", added.join(" "))
         }
     }
 }

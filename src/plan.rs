@@ -26,6 +26,7 @@ use crate::gate::Gate;
 use crate::handles::Tables;
 use crate::job::{Closed, Controls, Job, Task};
 use crate::live::Progress;
+use crate::local::is_local;
 use crate::observer::{Observer, Silent};
 use crate::operands::{Meeting, may_prune};
 use crate::options::{Backup, Delete, Options};
@@ -33,7 +34,7 @@ use crate::path::{join, split, strip_slashes};
 use crate::pool::{BuildError, Pool};
 use crate::report::Report;
 use crate::roots::copy_roots;
-use crate::sys::{self, Errno, FileId, Kind};
+use crate::sys::{self, Errno, FileId, Kind, Stat};
 use crate::tuner::Tuner;
 
 /// The most workers that a tuner may find, unless there are more processors: 128 hide a latency of 5 ms behind 25,000
@@ -276,6 +277,26 @@ impl Plan {
         self.options.ask
             || self.options.bandwidth.is_some()
             || !matches!(&self.roots[..], [only] if is_small(only))
+    }
+
+    /// Whether a plan that needs no pool may take long enough for somebody to ask how far it is, or to stop it: the file is not
+    /// very small, or of unknown size; or one end is a FIFO or a device, or on a filesystem that may be another machine's.
+    #[must_use]
+    pub fn may_take_long(&self) -> bool {
+        let stat = |path: &Path| sys::stat_at(sys::cwd(), path.as_os_str(), true);
+        let is_plain = |stat: &Stat| stat.kind == Kind::File;
+        let is_quick = |stat: &Stat| is_plain(stat) && (1..1 << 20).contains(&stat.size);
+        let is_near = |path: &Path| {
+            let dir = sys::open_dest_dir(sys::cwd(), split(path.as_os_str()).0, true);
+            dir.is_ok_and(is_local)
+        };
+        !self.roots.iter().all(|root| {
+            let (source, dest) = (stat(&root.source), stat(&root.dest));
+            source.as_ref().is_ok_and(is_quick)
+                && dest.as_ref().map_or(true, is_plain)
+                && is_near(&root.source)
+                && is_near(&root.dest)
+        })
     }
 
     fn copy(self, tables: Tables) -> Report {

@@ -24,7 +24,11 @@ impl Answers {
     /// Whether the next line says yes. The end of the input, an error, or the end of the copy says no. `wait` is called now
     /// and then until there is one.
     pub fn is_yes(&mut self, canceller: &Canceller, wait: impl Fn()) -> bool {
-        while self.0.buffer().is_empty() {
+        let mut line = Vec::new();
+        loop {
+            if !self.0.buffer().is_empty() && self.take(&mut line) {
+                break;
+            }
             let mut ready = [PollFd::new(self.0.get_ref(), PollFlags::IN)];
             let tick = Timespec::try_from(TICK).ok();
             let polled = poll(&mut ready, tick.as_ref());
@@ -34,12 +38,25 @@ impl Answers {
             wait();
             // An error is better told by reading.
             if polled != Ok(0) && polled != Err(rustix::io::Errno::INTR) {
-                break;
+                match self.0.fill_buf() {
+                    Ok([]) => break,
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    Err(_) => return false,
+                }
             }
         }
-        let mut line = Vec::new();
-        let read = self.0.read_until(b'\n', &mut line);
-        read.is_ok() && matches!(line.first(), Some(b'y' | b'Y'))
+        matches!(line.first(), Some(b'y' | b'Y'))
+    }
+
+    /// Takes what has been read of the line; true if that was its end.
+    fn take(&mut self, line: &mut Vec<u8>) -> bool {
+        let buffer = self.0.buffer();
+        let end = buffer.iter().position(|&byte| byte == b'\n');
+        let len = end.map_or(buffer.len(), |end| end + 1);
+        line.extend(&buffer[..len]);
+        self.0.consume(len);
+        end.is_some()
     }
 }
 

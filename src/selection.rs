@@ -77,7 +77,8 @@ fn rules_from(path: &OsStr) -> Result<Vec<Rule>, Stop> {
     }
     let text = String::from_utf8(bytes)
         .map_err(|_| impossible(format!("{} is not UTF-8", quote(path))))?;
-    let lines = text.lines().map(str::trim_end);
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let lines = text.lines().map(trimmed);
     let globs = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
     Ok(globs
         .map(|line| match line.strip_prefix('!') {
@@ -85,6 +86,19 @@ fn rules_from(path: &OsStr) -> Result<Vec<Rule>, Stop> {
             None => Rule::Exclude(line.to_owned()),
         })
         .collect())
+}
+
+/// A line without the blanks at its end; the last one stays if it is escaped.
+fn trimmed(line: &str) -> &str {
+    let trimmed = line.trim_end_matches(' ');
+    let is_escaped = trimmed
+        .bytes()
+        .rev()
+        .take_while(|&byte| byte == b'\\')
+        .count()
+        % 2
+        == 1;
+    &line[..line.len().min(trimmed.len() + usize::from(is_escaped))]
 }
 
 fn size(text: &OsStr) -> Result<u64, Stop> {
@@ -123,11 +137,9 @@ fn parse_timestamp(text: &str) -> Option<Timestamp> {
     if let Ok(moment) = text.parse::<DateTime>() {
         return TimeZone::system().to_timestamp(moment).ok();
     }
-    let ago = text
-        .strip_suffix(" ago")
-        .unwrap_or(text)
-        .parse::<Span>()
-        .ok()?;
+    let ago = text.trim_end().strip_suffix("ago").unwrap_or(text);
+    // As for find(1), -2h is the same time ago as 2h: nothing is newer than what is to come.
+    let ago = ago.trim().parse::<Span>().ok()?.abs();
     Some(ZonedDateTime::now().checked_sub(ago).ok()?.timestamp())
 }
 
@@ -145,6 +157,10 @@ mod tests {
         for (text, seconds) in [
             ("2h", 7200),
             ("2 hours ago", 7200),
+            ("2 hours\tago", 7200),
+            ("-2h", 7200),
+            ("-2h ago", 7200),
+            ("PT2H", 7200),
             ("90s", 90),
             ("1d", 86_400),
         ] {

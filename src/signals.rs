@@ -8,8 +8,8 @@
 //!
 //! A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -89,11 +89,10 @@ impl Signals {
 
 /// The process's ignored signals, signal 1 in the lowest bit (proc_pid_status(5), `SigIgn`). None, where there is no /proc.
 fn ignored() -> u64 {
-    // Room for all of it: one call is enough.
-    let mut status = [0; 4096];
-    let read = File::open("/proc/self/status").and_then(|mut file| file.read(&mut status));
-    let text = str::from_utf8(&status[..read.unwrap_or(0)]).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // The name of the process may be any bytes, and its groups any number.
+    let status = fs::read("/proc/self/status").unwrap_or_default();
+    let mut lines = status.split(|&byte| byte == b'\n');
+    let mask = lines.find_map(|line| str::from_utf8(line).ok()?.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
     mask.unwrap_or(0)
 }

@@ -145,9 +145,22 @@ enum Attribute {
 }
 
 /// The words of a comma-separated list.
-pub fn in_list(list: &OsStr) -> impl Iterator<Item = &OsStr> {
+fn in_list(list: &OsStr) -> impl Iterator<Item = &OsStr> {
     let words = list.as_bytes().split(|&byte| byte == b',');
     words.map(OsStr::from_bytes)
+}
+
+/// Keeps everything: what has been insisted on, still.
+pub fn keep_all(preserve: &mut Preserve) {
+    let before = *preserve;
+    *preserve = Preserve::all();
+    preserve.default_mode = before.default_mode;
+    if before.xattrs == Effort::Required {
+        preserve.xattrs = Effort::Required;
+    }
+    if before.context == Effort::Required {
+        preserve.context = Effort::Required;
+    }
 }
 
 /// Sets (or, if not `keep`, clears) the attributes in a comma-separated list.
@@ -181,7 +194,7 @@ pub fn set_attributes(preserve: &mut Preserve, list: &OsStr, keep: bool) -> Resu
             Attribute::Links => preserve.links = keep,
             Attribute::Context => preserve.context = effort,
             Attribute::Xattr => preserve.xattrs = effort,
-            Attribute::All if keep => *preserve = Preserve::all(),
+            Attribute::All if keep => keep_all(preserve),
             Attribute::All => {
                 *preserve = Preserve::default();
                 preserve.default_mode = true;

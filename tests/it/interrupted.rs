@@ -480,3 +480,25 @@ fn what_looks_like_a_dead_runs_file_and_was_copied_stays() {
     sandbox.poolcp(args).ok();
     assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
 }
+
+#[test]
+fn who_waits_for_a_fifo_or_an_answer_is_ended_by_one_signal() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    sandbox.file("b", 10);
+    sandbox.fifo("fifo");
+    sandbox.fifo("input");
+    // The input has a letter, and no end.
+    for (line, feed) in [("a fifo", ""), ("-i a b", "exec 0<>input; printf y >&0; ")] {
+        let script = format!("{feed}timeout --kill-after=15 1 \"$0\" {line}; test $? = 124");
+        let args = [OsStr::new("-c"), OsStr::new(&script), poolcp().as_os_str()];
+        let start = Instant::now();
+        let run = sandbox.call("sh", args).run();
+        assert_eq!(run.code, 0, "{line}: {run:?}");
+        let took = start.elapsed();
+        assert!(
+            !feed.is_empty() || took < Duration::from_secs(12),
+            "{took:?}"
+        );
+    }
+}

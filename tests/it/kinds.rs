@@ -541,3 +541,27 @@ fn one_tree_of_all_kinds_satisfies_rsync() {
     sandbox.poolcp(["-a", "-j4", "source", "copy"]).ok();
     assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
 }
+
+#[test]
+fn a_symbolic_link_to_a_relative_source_is_made_in_the_working_directory_only() {
+    let make = |sandbox: &Sandbox| {
+        sandbox.file("a/f", 10);
+        sandbox.file("a/g", 10);
+        sandbox.fifo("fifo");
+        sandbox.sparse("large", 1 << 30, &[]);
+        sandbox.file("d/x", 10);
+    };
+    same_as_cp(
+        make,
+        &[
+            "-sf large d/x",
+            "-sf fifo d/x",
+            "-s large fifo d",
+            "-s --parents a/f a/g d",
+            "-rs large d/new",
+            "-s large here",
+            "-s large ./here",
+            "-s a/f a/g .",
+        ],
+    );
+}

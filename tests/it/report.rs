@@ -570,3 +570,48 @@ fn a_report_that_replaces_another_is_no_more_public() {
         .ok();
     assert_eq!(mode(&report), 0o600);
 }
+
+#[test]
+fn a_report_goes_to_an_open_file_as_it_is() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    let log = sandbox.path("log");
+    for descriptor in ["/dev/stderr", "/dev/fd/2", "/proc/self/fd/2"] {
+        fs::write(&log, "earlier\n").expect("write");
+        let args = [&format!("--report-file={descriptor}"), "a", "copy"];
+        let copy = sandbox.call(poolcp(), args).before("exec 2>>log; ");
+        assert_eq!(copy.run().code, 0);
+        let text = fs::read_to_string(&log).expect("read");
+        assert!(text.starts_with("earlier\ncopied "), "{text}");
+    }
+    // A link to nothing is one to the report afterwards.
+    sandbox.symlink("link", "report");
+    sandbox
+        .call(poolcp(), ["--report-file=link", "a", "copy"])
+        .ok();
+    assert!(sandbox.path("link").is_symlink() && sandbox.path("report").exists());
+}
+
+#[test]
+fn the_next_command_is_not_contradicted_by_what_was_typed() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    sandbox.dir("target");
+    for (typed, next) in [
+        (
+            "-a missing a target",
+            "poolcp --update=changed -a missing a target",
+        ),
+        (
+            "-a -u missing a target",
+            "poolcp -a -u missing a target --update=changed",
+        ),
+        (
+            "-a --no-preserve=timestamps -- missing a target",
+            "poolcp -a --no-preserve=timestamps -p --update=changed -- missing a target",
+        ),
+    ] {
+        let run = sandbox.call(poolcp(), typed.split(' ')).run();
+        assert!(run.stderr.ends_with(&format!("{next}\n")), "{}", run.stderr);
+    }
+}

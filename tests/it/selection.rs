@@ -316,3 +316,83 @@ fn what_git_would_ignore_is_not_copied_in_silence() {
     let copy = sandbox.poolcp(["-r", "--gitignore", "source", "again"]);
     copy.fails(&["error reading 'source/.gitignore': File too large"]);
 }
+
+#[test]
+fn globs_mean_what_they_mean_to_git() {
+    needs!(Git);
+    let sandbox = Sandbox::new();
+    let names = [
+        "a",
+        "b",
+        "z",
+        "-",
+        "5",
+        "{a,b}",
+        "a{b",
+        "ab}",
+        "x.o",
+        "x.a",
+        "x.{o,a}",
+        "[a",
+        "a]",
+        "]",
+        "^",
+        "!",
+        "\\",
+        "a\t",
+        "xaa",
+        "xba",
+        "x/a",
+        "dir/sub/xba",
+        "A",
+        "a b",
+        "é",
+    ];
+    for name in names {
+        sandbox.file(Path::new("repository").join(name), 1);
+    }
+    let repository = sandbox.path("repository");
+    let mut init = Command::new("git");
+    let init = init.args(["init", "-q"]).arg(&repository).status();
+    assert!(init.expect("run git").success());
+    for rules in [
+        "{a,b}",
+        "*.{o,a}",
+        "x.{o,a}",
+        "a{b",
+        "ab}",
+        "a\t",
+        "a\t ",
+        "[a",
+        "[[:alpha:]]",
+        "[[:alpha:]]]",
+        "[[:digit:]]",
+        "[[:x:]]",
+        "[a\\-z]",
+        "x[/]a",
+        "x[!a]a",
+        "[!a]",
+        "[\\]a]",
+        "[]a]",
+        "[b-a]",
+        "[+--]",
+        "[^-^]",
+        "[\\!^]",
+        "\\[a",
+        "a\\",
+        "dir/*/x[!a]a",
+        "[é]",
+        "[à-ü]",
+        "*[!o]",
+        "!a\n",
+        "*\n!a",
+    ] {
+        fs::write(repository.join(".gitignore"), format!("{rules}\n")).expect("write");
+        let copy = sandbox.path("copy");
+        sandbox
+            .poolcp(["-rT", "--gitignore", "--exclude=.git", "repository", "copy"])
+            .ok();
+        assert_eq!(files(&copy), git_would_add(&repository), "{rules:?}");
+        fs::remove_dir_all(&copy).expect("remove");
+    }
+}

@@ -1,0 +1,173 @@
+//! Globs as git has them, in the words of the crate globset, whose syntax is another one where git's has less or more:
+//!
+//! | | git (gitignore(5), glob(7)) | globset |
+//! |---|---|---|
+//! | `{a,b}` | five characters | one of the two |
+//! | `[[:alpha:]]` | a letter | a character of `[:alph`, and a bracket |
+//! | `[\]]` | a bracket | a backslash, and a bracket |
+//! | `[!a]`, `[+-9]` | never a slash | a slash, too |
+//! | a bracket that nothing closes | matches nothing | a bracket, or an error |
+//! | a tab at the end | is one | is left out |
+
+use std::collections::BTreeSet;
+use std::iter::Peekable;
+use std::str::Chars;
+
+/// A line of a `.gitignore` file, as the crate ignore understands it; `None` if it matches nothing.
+pub(crate) fn translated(line: &str) -> Option<String> {
+    let mut translated = String::with_capacity(line.len());
+    let mut rest = line.chars().peekable();
+    let mut has_negation = false;
+    while let Some(c) = rest.next() {
+        match c {
+            '\\' => translated.extend([c, rest.next()?]),
+            '{' | '}' => translated.extend(['\\', c]),
+            '[' => {
+                has_negation |= matches!(rest.peek(), Some('!' | '^'));
+                translated += &class(&mut rest)?;
+            }
+            // Only blanks are left out at the end.
+            '\t' if rest.clone().all(|c| c == ' ' || c == '\t') => translated += "[\t]",
+            _ => translated.push(c),
+        }
+    }
+    // A slash makes it match a whole path, even the one that a class is not to match.
+    let inner = line.trim_end().trim_end_matches('/');
+    if has_negation && !inner.contains('/') {
+        let at = usize::from(translated.starts_with('!'));
+        translated.insert_str(at, "**/");
+    }
+    Some(translated)
+}
+
+/// What is between brackets; the first one has been read.
+fn class(rest: &mut Peekable<Chars>) -> Option<String> {
+    let is_negated = rest.next_if(|&c| c == '!' || c == '^').is_some();
+    let mut members = BTreeSet::new();
+    let mut ranges = Vec::new();
+    let mut is_first = true;
+    loop {
+        let mut c = rest.next()?;
+        if c == ']' && !is_first {
+            break;
+        }
+        is_first = false;
+        if c == '[' && rest.peek() == Some(&':') {
+            let mut ahead = rest.clone();
+            let name: String = ahead.by_ref().skip(1).take_while(|&c| c != ']').collect();
+            if let Some(name) = name.strip_suffix(':') {
+                members.extend(named(name)?);
+                *rest = ahead;
+                continue;
+            }
+        }
+        if c == '\\' {
+            c = rest.next()?;
+        }
+        members.insert(c);
+        let mut ahead = rest.clone();
+        if ahead.next() == Some('-') && ahead.next().is_some_and(|end| end != ']') {
+            rest.next();
+            let mut end = rest.next()?;
+            if end == '\\' {
+                end = rest.next()?;
+            }
+            // What may mean something else is taken one by one.
+            members.extend((c..=end).take_while(char::is_ascii));
+            let beyond = c.max('\u{80}');
+            if beyond <= end {
+                ranges.push((beyond, end));
+            }
+        }
+    }
+    if is_negated {
+        members.insert('/');
+    } else {
+        members.remove(&'/');
+    }
+    written(is_negated, members, &ranges)
+}
+
+/// The characters of `[:name:]`.
+fn named(name: &str) -> Option<impl Iterator<Item = char> + use<>> {
+    let is_member: fn(&char) -> bool = match name {
+        "alnum" => char::is_ascii_alphanumeric,
+        "alpha" => char::is_ascii_alphabetic,
+        "blank" => |c| matches!(c, ' ' | '\t'),
+        "cntrl" => char::is_ascii_control,
+        "digit" => char::is_ascii_digit,
+        "graph" => char::is_ascii_graphic,
+        "lower" => char::is_ascii_lowercase,
+        "print" => |c| matches!(c, ' '..='~'),
+        "punct" => char::is_ascii_punctuation,
+        "space" => |c| matches!(c, ' ' | '\t'..='\r'),
+        "upper" => char::is_ascii_uppercase,
+        "xdigit" => char::is_ascii_hexdigit,
+        _ => return None,
+    };
+    Some(('\0'..='\u{7f}').filter(is_member))
+}
+
+/// A class in globset's words, in which nothing is escaped: a bracket comes first, `!` and `^` do not, and a hyphen comes first
+/// or last. `None` if nothing is in it.
+fn written(
+    is_negated: bool,
+    mut members: BTreeSet<char>,
+    ranges: &[(char, char)],
+) -> Option<String> {
+    let mut take = |c: char| members.remove(&c).then_some(c);
+    let (bracket, hyphen) = (take(']'), take('-'));
+    let signs: Vec<char> = ['!', '^'].into_iter().filter_map(take).collect();
+    let mut inner = String::from_iter(bracket);
+    inner.extend(&members);
+    for (start, end) in ranges {
+        inner.extend([*start, '-', *end]);
+    }
+    if inner.is_empty() {
+        match (hyphen, &signs[..]) {
+            (None, []) => return None,
+            (None, [sign]) => return Some(format!("\\{sign}")),
+            (None, _) => return Some("{\\!,\\^}".to_owned()),
+            (Some(_), _) => inner.extend(hyphen.into_iter().chain(signs)),
+        }
+    } else {
+        inner.extend(signs.into_iter().chain(hyphen));
+    }
+    let negation = if is_negated { "!" } else { "" };
+    Some(format!("[{negation}{inner}]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_means_the_same_is_left_as_it_is_and_the_rest_said_otherwise() {
+        for (line, expected) in [
+            ("*.o", Some("*.o")),
+            ("/build/", Some("/build/")),
+            ("!a\\ ", Some("!a\\ ")),
+            ("{a,b}", Some("\\{a,b\\}")),
+            ("[a-c]x", Some("[abc]x")),
+            ("[b-a]", Some("[b]")),
+            ("[]-]", Some("[]-]")),
+            ("[\\]a]", Some("[]a]")),
+            ("[[:digit:]]", Some("[0123456789]")),
+            ("[[:x]", Some("[:[x]")),
+            ("x[!a]a", Some("**/x[!/a]a")),
+            ("!d/[^a]", Some("!d/[!/a]")),
+            ("x[/]a", None),
+            ("[a", None),
+            ("[[:nothing:]]", None),
+            ("a\\", None),
+            ("[!]", None),
+            ("[\\!]", Some("\\!")),
+            ("[\\^!]", Some("{\\!,\\^}")),
+            ("[-!]", Some("[-!]")),
+            ("[а-я]", Some("[аа-я]")),
+            ("a\t ", Some("a[\t] ")),
+        ] {
+            assert_eq!(translated(line).as_deref(), expected, "{line}");
+        }
+    }
+}
