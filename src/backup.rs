@@ -61,9 +61,9 @@ impl<'a> Saved<'a> {
         &self.backup
     }
 
-    /// Gives the destination its name back.
+    /// Gives the destination its name back, unless somebody else has taken that meanwhile.
     pub(crate) fn restore(&self) -> Result<()> {
-        sys::rename(self.dir, &self.backup, self.name, true)
+        sys::rename(self.dir, &self.backup, self.name, false)
     }
 }
 

@@ -455,15 +455,15 @@ impl Transfer<'_> {
             })
         };
         let parallel = || {
-            let chunks: Vec<Range<u64>> = ranges.iter().flat_map(chunks).collect();
+            let chunks = Chunks::of(ranges);
             // Whoever begins one takes the first that is left, and not its own: there are as many to take as to begin.
             let begun = AtomicUsize::new(0);
             let at_work = AtomicUsize::new(0);
-            chunks
-                .par_iter()
+            (0..chunks.count())
+                .into_par_iter()
                 .map_init(self.reopen, |own, _| {
                     gate::work(|| {
-                        let chunk = chunks[begun.fetch_add(1, Ordering::Relaxed)].clone();
+                        let chunk = chunks.get(begun.fetch_add(1, Ordering::Relaxed));
                         let alone = at_work.fetch_add(1, Ordering::Relaxed) == 0;
                         let end = match own {
                             Ok(None) => copy(self.source, self.dest, chunk, alone),
@@ -769,6 +769,8 @@ fn data_ranges(
         // A hole punched between the two questions would end where it starts.
         let end = match sys::next_hole(source, start) {
             Ok(end) => end.clamp(start + 1, size),
+            // It has become shorter between the two questions, which reading will show.
+            Err(Errno::NXIO) => size,
             Err(errno) if tells_no_holes(errno) => size,
             Err(errno) => return Err(errno),
         };
@@ -854,12 +856,42 @@ fn total(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 
-/// A range in pieces of at most [`CHUNK`] bytes.
-fn chunks(range: &Range<u64>) -> impl Iterator<Item = Range<u64>> + use<> {
-    let end = range.end;
-    (range.start..end)
-        .step_by(CHUNK as usize)
-        .map(move |start| start..end.min(start + CHUNK))
+/// Ranges in pieces of at most [`CHUNK`] bytes. They are not written down: a file may call itself as large as it likes.
+struct Chunks<'a> {
+    ranges: &'a [Range<u64>],
+    /// How many pieces there are before each range.
+    before: Vec<usize>,
+    count: usize,
+}
+
+impl<'a> Chunks<'a> {
+    fn of(ranges: &'a [Range<u64>]) -> Self {
+        let mut count = 0;
+        let before = ranges.iter().map(|range| {
+            let before = count;
+            let pieces = (range.end - range.start).div_ceil(CHUNK);
+            // Cannot be cut: sizes are below 2^63.
+            count += usize::try_from(pieces).unwrap_or(usize::MAX);
+            before
+        });
+        Self {
+            ranges,
+            before: before.collect(),
+            count,
+        }
+    }
+
+    fn count(&self) -> usize {
+        self.count
+    }
+
+    /// One of them, by its number.
+    fn get(&self, number: usize) -> Range<u64> {
+        let at = self.before.partition_point(|&before| before <= number) - 1;
+        let range = &self.ranges[at];
+        let start = range.start + (number - self.before[at]) as u64 * CHUNK;
+        start..range.end.min(start.saturating_add(CHUNK))
+    }
 }
 
 #[cfg(test)]
@@ -880,13 +912,30 @@ mod tests {
 
     #[test]
     fn chunks_cover_the_range_once() {
+        let all = |ranges: &[Range<u64>]| {
+            let chunks = Chunks::of(ranges);
+            let all = (0..chunks.count()).map(|number| chunks.get(number));
+            all.collect::<Vec<_>>()
+        };
         for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
-            let pieces: Vec<_> = chunks(&(7..7 + len)).collect();
+            let pieces = all(std::slice::from_ref(&(7..7 + len)));
             assert_eq!(pieces[0].start, 7);
             assert_eq!(pieces[pieces.len() - 1].end, 7 + len);
             assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
             assert!(pieces.iter().all(|piece| piece.end - piece.start <= CHUNK));
         }
+        let ranges = [0..CHUNK + 1, 5 * CHUNK..6 * CHUNK, 7 * CHUNK..7 * CHUNK + 1];
+        let [first, rest @ ..] = &all(&ranges)[..] else {
+            panic!("none");
+        };
+        assert_eq!(*first, 0..CHUNK);
+        assert_eq!(
+            rest,
+            [CHUNK..CHUNK + 1, ranges[1].clone(), ranges[2].clone()]
+        );
+        let huge = std::slice::from_ref(&(0..1 << 62));
+        assert_eq!(Chunks::of(huge).count(), 1 << 38);
+        assert!(all(&[]).is_empty());
     }
 
     #[test]

@@ -378,7 +378,7 @@ impl Place<'_> {
     pub(crate) fn explain(&self, failure: Failure) -> Error {
         let Failure { operation, errno } = failure;
         match operation {
-            Operation::Read => self.source_error(operation, errno),
+            Operation::Read | Operation::Open => self.source_error(operation, errno),
             // It was read, and is something else.
             Operation::Verify if errno == Errno::BADMSG => self.refused(Operation::Differs),
             // Nothing failed.

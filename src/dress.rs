@@ -7,12 +7,18 @@ use crate::data;
 use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
 use crate::file::{Entry, same};
+use crate::links::MadeFile;
 use crate::meta::{Attributes, Has, Subject};
 use crate::observer::What;
 use crate::options::Effort;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 impl Entry {
+    /// Whether it is opened once more, or written to by setting attributes, before it is complete.
+    pub(crate) fn is_written_later(&self, cx: &Context) -> bool {
+        data::is_large(&self.stat) || cx.options.preserve.xattrs != Effort::No
+    }
+
     /// The mode that a new file is made with, and what it has then.
     pub(crate) fn new_mode(&self, cx: &Context, dir: &Dir) -> (u32, Has) {
         let preserve = &cx.options.preserve;
@@ -32,8 +38,7 @@ impl Entry {
         let right_owner = has.owner == Some((self.stat.uid, self.stat.gid));
         // A large file is opened again by the workers that take a part of it, and who sets attributes must be allowed to
         // write: neither asks the superuser.
-        let written_later = data::is_large(&self.stat) || preserve.xattrs != Effort::No;
-        let read_only = wanted & 0o200 == 0 && written_later && !cx.process.superuser;
+        let read_only = wanted & 0o200 == 0 && self.is_written_later(cx) && !cx.process.superuser;
         let is_public = !dir.is_fresh();
         if read_only || (preserve.ownership && !right_owner) || (preserve.mode && is_public) {
             // Its group and others must not read it before it is theirs, nor before its ACL says who is who. (In a directory
@@ -70,10 +75,15 @@ impl Entry {
         };
         let dest = same(opened, id, Operation::Permissions);
         let dest = dest.map_err(|failure| failed(failure.errno))?;
-        let has = Has {
-            acl: true,
-            ..Has::default()
-        };
+        let there = sys::fstat(&dest).map_err(failed)?;
+        let mut has = Has::found(&there);
+        if is_file && !cx.process.superuser && there.mode & 0o200 == 0 && self.is_written_later(cx)
+        {
+            // Its owner must be allowed to write what is set.
+            if sys::set_mode(&dest, there.mode | 0o200).is_ok() {
+                has.private_until = Some(there.mode);
+            }
+        }
         let source = if is_file {
             Some(self.take_file(cx, place)?)
         } else {
@@ -89,6 +99,9 @@ impl Entry {
             Subject::Named(dir, name)
         };
         self.dress(cx, place, from, to, has);
+        if self.is_tracked(cx) {
+            self.made = sys::fstat(&dest).ok().map(|made| MadeFile::of(&made));
+        }
         cx.done(What::Dressed, place);
         Ok(())
     }

@@ -30,7 +30,7 @@ use crate::facts::{Facts, gather};
 use crate::links::{Claim, Copied, Left, MadeFile, Name};
 use crate::observer::{Event, Interest, Question, What};
 use crate::operands::Made;
-use crate::options::{Follow, Make};
+use crate::options::{Atomic, Follow, Make};
 use crate::prune::remove_instead;
 use crate::staged::{replace, sweep_once};
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
@@ -548,7 +548,8 @@ impl Entry {
         if plan == FilePlan::Replace {
             self.open_first(cx, place)?;
         }
-        let saved = if plan == FilePlan::Replace && self.is_linked(cx) {
+        let is_kept = self.is_linked(cx) || self.is_replaced_at_once(cx);
+        let saved = if plan == FilePlan::Replace && is_kept {
             None
         } else {
             clear(cx, place, plan, self.dest.as_deref())?
@@ -559,6 +560,17 @@ impl Entry {
             restore(cx, place, saved);
         }
         done
+    }
+
+    /// Whether a file that is to be removed first stays until the copy takes its name. (Names of one file go another way.)
+    pub(crate) fn is_replaced_at_once(&self, cx: &Context) -> bool {
+        let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
+        let is_no_tree = self.dest_itself().is_some_and(|it| it.kind != Kind::Dir);
+        is_file
+            && is_no_tree
+            && cx.options.atomic != Atomic::Never
+            && !cx.options.dry_run
+            && !self.is_tracked(cx)
     }
 
     /// A directory that is in the way is more than a file could bring back: it stays if the file cannot be read.
@@ -700,6 +712,7 @@ impl Entry {
         plan: FilePlan,
     ) -> Result<Option<How>, Error> {
         if matches!(plan, FilePlan::Skip(_)) {
+            self.made = self.dest_itself().map(|there| MadeFile::of(&there));
             skip(cx, place);
             return Ok(None);
         }

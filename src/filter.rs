@@ -415,7 +415,7 @@ mod tests {
 
     #[test]
     fn what_is_no_glob_is_told() {
-        assert!(filter("a{b").is_err());
+        assert!(filter("a{b").is_ok(), "it is no glob to git, either");
         assert!(Filter::new([Rule::Include(String::new())]).is_err());
     }
 }

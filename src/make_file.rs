@@ -1,6 +1,6 @@
 //! Making a regular file: opened, filled, verified, and given its name.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::links::MadeFile;
 use crate::live::Shown;
 use crate::local::is_overlay;
 use crate::meta::{Attributes, Has, Subject};
-use crate::observer::What;
+use crate::observer::{Event, What};
 use crate::options::{Atomic, Effort, Preserve};
 use crate::staged::{Staged, Taken};
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
@@ -36,7 +36,7 @@ impl Entry {
         plan: FilePlan,
     ) -> Result<Option<How>, Error> {
         let source = self.take_file(cx, place)?;
-        let (dest, has) = self.open_dest(cx, place, plan)?;
+        let Opened { dest, has, removes } = self.open_dest(cx, place, plan)?;
         // Borrowed where it can be: all workers would count references to one ladder otherwise, at every file.
         let own;
         let ladder = match place.dir.facts() {
@@ -79,6 +79,11 @@ impl Entry {
                 errno: Errno::EXIST,
             }) => return Err(self.taken(place)),
             Err(failure) => return Err(place.explain(failure)),
+        }
+        if removes {
+            cx.tell(|| Event::Removed {
+                dest: place.dest_path(),
+            });
         }
         closing::close(source);
         self.remember_name(cx, place);
@@ -175,7 +180,7 @@ impl Entry {
         ladder: &Ladder,
         written: Option<&Written>,
     ) -> Result<(How, Option<Stat>), Error> {
-        let reopen = self.reopener(cx, place, dest)?;
+        let reopen = self.reopener(cx, place, source, dest)?;
         let check = || {
             written.map_or(Ok(()), |written| {
                 self.verify(cx, place, (dest, shown), written)
@@ -226,9 +231,14 @@ impl Entry {
         &'a self,
         cx: &'a Context,
         place: Place<'a>,
+        source: BorrowedFd<'_>,
         dest: &'a Staged<'_>,
     ) -> Result<impl Fn() -> Result<Option<Ends>, Failure> + Sync + 'a, Error> {
         let opener = rayon::current_thread_index();
+        let (thread, numbers) = (
+            sys::thread_id(),
+            (source.as_raw_fd(), dest.file.as_raw_fd()),
+        );
         let shared = cx.handles.tables() == Tables::Shared;
         let dest_name = dest.name().unwrap_or(place.names.dest);
         // Only a file that is cut into chunks needs it.
@@ -251,10 +261,18 @@ impl Entry {
                 wait: false,
                 no_atime: place.dir.facts().is_some_and(|facts| facts.no_atime),
             };
+            // What has lost its name meanwhile is still open.
+            let id = Some(self.stat.id);
             let source = sys::open_source(pair.source(), place.names.source, flags);
-            let source = same(source, Some(self.stat.id), Operation::Open)?;
+            let source = same(source, id, Operation::Open).or_else(|failure| {
+                let again = sys::open_again(thread, numbers.0, false);
+                same(again, id, Operation::Open).map_err(|_| failure)
+            })?;
             let dest = sys::open_dest(pair.dest(), dest_name, self.dest_flags());
-            let dest = same(dest, dest_id, Operation::CreateFile)?;
+            let dest = same(dest, dest_id, Operation::CreateFile).or_else(|failure| {
+                let again = sys::open_again(thread, numbers.1, true);
+                same(again, dest_id, Operation::CreateFile).map_err(|_| failure)
+            })?;
             Ok(Some(Ends { source, dest }))
         })
     }
@@ -274,15 +292,27 @@ impl Entry {
         cx: &Context,
         place: Place<'a>,
         plan: FilePlan,
-    ) -> Result<(Staged<'a>, Has), Error> {
-        if matches!(plan, FilePlan::Overwrite | FilePlan::Supersede)
-            && let Some(dest) = self.open_existing(cx, place, plan)?
-        {
-            let mode = Has {
-                acl: true,
-                ..Has::default()
-            };
-            return Ok((dest, mode));
+    ) -> Result<Opened<'a>, Error> {
+        let mut removes = plan == FilePlan::Replace && self.is_replaced_at_once(cx);
+        if matches!(plan, FilePlan::Overwrite | FilePlan::Supersede) {
+            match self.open_existing(cx, place, plan)? {
+                Existing::Open(dest, has) => {
+                    return Ok(Opened {
+                        dest,
+                        has,
+                        removes: false,
+                    });
+                }
+                Existing::Gone => {}
+                // No file can take a name with a slash behind it.
+                Existing::Refused
+                    if cx.options.atomic == Atomic::Never
+                        || place.names.dest.as_bytes().ends_with(b"/") =>
+                {
+                    remove_dest(cx, place)?;
+                }
+                Existing::Refused => removes = true,
+            }
         }
         let (mode, mut has) = self.new_mode(cx, place.dir);
         let (dir, name) = (place.pair.dest(), place.names.dest);
@@ -294,7 +324,16 @@ impl Entry {
             Atomic::Never => false,
         };
         // What is in the way is better known before the data is copied than after.
-        let made = if !beside {
+        let made = if removes {
+            match Staged::beside(place, Taken::Yes, mode) {
+                Err(Errno::PERM | Errno::ACCESS) if cx.options.atomic == Atomic::Auto => {
+                    remove_dest(cx, place)?;
+                    removes = false;
+                    Staged::create(dir, name, mode)
+                }
+                made => made,
+            }
+        } else if !beside {
             Staged::create(dir, name, mode)
         } else if !place.dir.is_fresh() && sys::stat_at(dir, name, false).is_ok() {
             Err(Errno::EXIST)
@@ -310,15 +349,40 @@ impl Entry {
         };
         match made {
             Ok(dest) => {
+                let created = |errno| create_error(place, errno);
+                self.make_writable(cx, &dest, &mut has).map_err(created)?;
                 let facts = place.dir.facts().filter(|_| cx.options.preserve.mode);
                 has.mode = has.mode.filter(|&mode| {
                     facts.is_some_and(|facts| facts.modes.include(mode, || sys::fstat(&dest.file)))
                 });
-                Ok((dest, has))
+                Ok(Opened { dest, has, removes })
             }
-            Err(Errno::EXIST) => self.open_taken(cx, place, mode).map(|dest| (dest, has)),
+            Err(Errno::EXIST) => {
+                let dest = self.open_taken(cx, place, mode)?;
+                Ok(Opened {
+                    dest,
+                    has,
+                    removes: false,
+                })
+            }
             Err(errno) => Err(create_error(place, errno)),
         }
+    }
+
+    /// Makes sure that a new file can be opened again, and given attributes, by an owner who is no superuser: the umask, or a
+    /// default ACL, may not let them write.
+    fn make_writable(&self, cx: &Context, dest: &Staged<'_>, has: &mut Has) -> sys::Result<()> {
+        let may_forbid = has.acl || cx.process.umask & 0o200 != 0;
+        if cx.process.superuser || !may_forbid || !self.is_written_later(cx) {
+            return Ok(());
+        }
+        let made = sys::fstat(&dest.file)?;
+        if made.mode & 0o200 == 0 {
+            sys::set_mode(&dest.file, 0o600)?;
+            has.mode = None;
+            has.private_until = has.private_until.or(Some(made.mode));
+        }
+        Ok(())
     }
 
     /// The name of a new file is taken, although it was free a moment ago.
@@ -354,23 +418,19 @@ impl Entry {
         Ok(Staged::existing(file, false))
     }
 
-    /// Opens and empties a file that is there, or makes another one that is to take its place; `None` if it is gone or had to
-    /// be removed (`-f`).
+    /// Opens and empties a file that is there, or makes another one that is to take its place.
     fn open_existing<'a>(
         &self,
         cx: &Context,
         place: Place<'a>,
         plan: FilePlan,
-    ) -> Result<Option<Staged<'a>>, Error> {
+    ) -> Result<Existing<'a>, Error> {
         let file = match sys::open_dest(place.pair.dest(), place.names.dest, self.dest_flags()) {
             Ok(file) => file,
             // Gone since the decision.
-            Err(Errno::NOENT) => return Ok(None),
-            // A lease that nobody gives back is no reason to remove it.
-            Err(errno) if cx.options.force && errno != Errno::WOULDBLOCK => {
-                remove_dest(cx, place)?;
-                return Ok(None);
-            }
+            Err(Errno::NOENT) => return Ok(Existing::Gone),
+            // It may not be opened, and another one can take its place. What may pass is no reason to remove it.
+            Err(errno) if cx.options.force && is_refusal(errno) => return Ok(Existing::Refused),
             Err(errno) => return Err(create_error(place, errno)),
         };
         let stat = sys::fstat(&file).map_err(|errno| create_error(place, errno))?;
@@ -386,13 +446,24 @@ impl Entry {
         }
         if plan == FilePlan::Supersede {
             match self.supersede(cx, place, &file, &stat) {
-                Ok(dest) => return Ok(Some(dest)),
+                Ok((dest, has)) => return Ok(Existing::Open(dest, has)),
                 // To empty the file that is there would be to lose it: it would hardly be filled again.
                 Err(errno) if cx.options.atomic == Atomic::Auto && is_shortage(errno) => {
                     return Err(create_error(place, errno));
                 }
                 Err(_) if cx.options.atomic == Atomic::Auto => {}
                 Err(_) => return Err(place.refused(Operation::NotAtomic)),
+            }
+        }
+        let mut has = Has::found(&stat);
+        if stat.kind == Kind::File && cx.options.preserve.mode && !cx.options.attributes_only {
+            // Nobody may read what is coming who may not read the source. Who is not the owner cannot see to that, nor keep its mode.
+            let moves = cx.options.preserve.ownership
+                && (stat.uid, stat.gid) != (self.stat.uid, self.stat.gid);
+            let kept = if moves { 0o700 } else { 0o777 };
+            let narrow = stat.mode & (self.stat.mode | 0o600) & kept;
+            if narrow != stat.mode & 0o777 && sys::set_mode(&file, narrow).is_ok() {
+                has.old_mode = None;
             }
         }
         if stat.kind == Kind::File && !cx.options.attributes_only {
@@ -405,7 +476,8 @@ impl Entry {
             };
             emptied.map_err(|errno| create_error(place, errno))?;
         }
-        Ok(Some(Staged::existing(file, stat.kind != Kind::File)))
+        let dest = Staged::existing(file, stat.kind != Kind::File);
+        Ok(Existing::Open(dest, has))
     }
 
     /// Whether the file that was `seen` is the one that is open now, which the filesystem has made of it in order to open it.
@@ -436,7 +508,7 @@ impl Entry {
         place: Place<'a>,
         file: &OwnedFd,
         stat: &Stat,
-    ) -> sys::Result<Staged<'a>> {
+    ) -> sys::Result<(Staged<'a>, Has)> {
         // Not the file that was decided about.
         if stat.kind != Kind::File || stat.nlink != 1 {
             return Err(Errno::STALE);
@@ -474,14 +546,52 @@ impl Entry {
         }
         // It could have that file's attributes. It gets the source's at the end, and nobody who may not read that must be able
         // to read it before.
+        let mut has = Has {
+            old_mode: None,
+            ..Has::found(&given)
+        };
         if cx.options.preserve.mode {
             if cx.options.preserve.ownership && (given.uid, given.gid) != (made.uid, made.gid) {
                 sys::set_owner(&dest.file, Some(made.uid), Some(made.gid))?;
+                has.owner = Some((made.uid, made.gid));
             }
             sys::set_mode(&dest.file, 0o600)?;
         }
-        Ok(dest)
+        Ok((dest, has))
     }
+}
+
+/// A destination that is ready to be filled.
+struct Opened<'a> {
+    dest: Staged<'a>,
+    /// What it has already.
+    has: Has,
+    /// What has its name goes when it takes that.
+    removes: bool,
+}
+
+/// What was there.
+enum Existing<'a> {
+    /// It is open, or another one that is to take its place, with what it has.
+    Open(Staged<'a>, Has),
+    /// Nothing any more.
+    Gone,
+    /// What cannot be opened, and may be removed (`-f`).
+    Refused,
+}
+
+/// Whether a file is not to be opened for writing, now or later, by this user.
+fn is_refusal(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::ACCESS
+            | Errno::PERM
+            | Errno::TXTBSY
+            | Errno::LOOP
+            | Errno::NXIO
+            | Errno::ISDIR
+            | Errno::NODEV
+    )
 }
 
 /// Whether a filesystem has no room for another file, or nothing works any more.

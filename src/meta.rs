@@ -76,6 +76,20 @@ pub(crate) struct Has {
     pub private_until: Option<u32>,
     /// It may have inherited an ACL.
     pub acl: bool,
+    /// It was there before, with this mode, which lets in whom the new owner and the new group may not.
+    pub old_mode: Option<u32>,
+}
+
+impl Has {
+    /// What something has that was there before.
+    pub(crate) fn found(stat: &Stat) -> Self {
+        Self {
+            owner: Some((stat.uid, stat.gid)),
+            acl: true,
+            old_mode: Some(stat.mode),
+            ..Self::default()
+        }
+    }
 }
 
 impl Preserve {
@@ -231,6 +245,18 @@ impl Attributes {
         let mut mode = self.stat.mode;
         let mut private_until = has.private_until;
         if preserve.ownership && has.owner != Some((self.stat.uid, self.stat.gid)) {
+            if preserve.mode
+                && self.stat.kind != Kind::Symlink
+                && let Some(old) = has.old_mode
+            {
+                let needed = if self.stat.kind == Kind::Dir {
+                    0o700
+                } else {
+                    0
+                };
+                // It gets its mode at the end; if this is refused, so is that, which is told.
+                let _ = set_mode(dest, old & self.stat.mode & 0o700 | needed);
+            }
             match self.give_owner(dest, process) {
                 Ok(true) => {}
                 Ok(false) => mode &= 0o777,
@@ -387,8 +413,24 @@ fn is_kept(name: &CStr, preserve: &Preserve) -> bool {
     if is_acl(name) {
         return preserve.mode;
     }
-    effort(name, preserve) != Effort::No && !name.to_bytes().starts_with(b"system.")
+    let is_left_out = || {
+        NOT_COPIED
+            .iter()
+            .any(|name_starts| name.to_bytes().starts_with(name_starts))
+    };
+    effort(name, preserve) != Effort::No && !is_left_out()
 }
+
+/// How the names of attributes begin that belong to one inode or one filesystem, or are another view of what is kept anyway
+/// (xattr.conf(5)): xfs, say, shows ACLs as `trusted.SGI_ACL_FILE`, too.
+const NOT_COPIED: [&[u8]; 6] = [
+    b"system.",
+    b"trusted.SGI_",
+    b"xfsroot.",
+    b"security.evm",
+    b"afs.",
+    b"user.Beagle.",
+];
 
 fn list(subject: Subject) -> Result<Vec<CString>> {
     match subject {

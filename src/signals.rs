@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use poolcp::Canceller;
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
 
@@ -56,6 +56,8 @@ impl Signals {
         if !is_ignored(SIGUSR1) {
             flag::register(SIGUSR1, Arc::clone(&signals.asks))?;
         }
+        // Whoever writes beyond a limit (ulimit -f) then gets an error, for the one file.
+        flag::register(SIGXFSZ, Arc::default())?;
         if is_drawn && !is_ignored(SIGTSTP) {
             flag::register(SIGTSTP, Arc::clone(&signals.pauses))?;
         }

@@ -326,6 +326,22 @@ pub(crate) fn open_for_lock(dir: impl AsFd, name: &OsStr) -> Result<OwnedFd> {
     }
 }
 
+/// Opens once more what a thread of this process has open, whatever its name is by now, and whatever descriptors the calling thread
+/// has.
+pub(crate) fn open_again(thread: i32, fd: RawFd, is_written: bool) -> Result<OwnedFd> {
+    let access = if is_written {
+        OFlags::WRONLY
+    } else {
+        OFlags::RDONLY
+    };
+    let path = format!("/proc/self/task/{thread}/fd/{fd}");
+    rustix::fs::open(
+        path,
+        access | OFlags::CLOEXEC | OFlags::NOCTTY,
+        Mode::empty(),
+    )
+}
+
 /// Locks an open file against others who do the same, or answers `EWOULDBLOCK` (flock(2)). The lock goes with the file's last
 /// descriptor.
 pub(crate) fn lock_file(fd: impl AsFd) -> Result<()> {

@@ -573,10 +573,11 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
             .as_ref()
             .filter(|attributes| !are_there(attributes));
         if let Some(attributes) = missing {
+            let found = sys::fstat(pair.dest()).ok().filter(|_| !facts.fresh);
             let has = Has {
-                acl: facts.default_acl || !facts.fresh,
                 private_until: facts.private_until,
-                ..Has::default()
+                acl: facts.default_acl || !facts.fresh,
+                ..found.as_ref().map(Has::found).unwrap_or_default()
             };
             attributes.give(
                 Subject::Open(pair.dest()),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use poolcp::{Error, Event, Interest, Observer, Options, Plan, Target};
 
-use crate::harness::{Call, LoopDevice, Mount, Sandbox, chmod, poolcp};
+use crate::harness::{Call, LoopDevice, Mount, Sandbox, chmod, mode, poolcp};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const MIB: usize = 1 << 20;
@@ -528,4 +528,76 @@ fn a_panic_is_an_error_of_its_entry_and_the_rest_is_copied() {
         let copy = Snapshot::of(&target.join("source")).only(is_other);
         assert_same(&source, &copy, &format!("{interest:?}"));
     }
+}
+
+#[test]
+fn a_large_source_may_lose_its_name_while_it_is_copied() {
+    let sandbox = Sandbox::in_memory();
+    let source = sandbox.file("source", 80 * MIB);
+    sandbox.dir("target");
+    let args = ["-j4", "--bwlimit=100M", "source", "target"];
+    let copy = sandbox.poolcp(args);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let target = sandbox.path("target");
+            while fs::read_dir(&target).expect("list").next().is_none() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            fs::rename(&source, sandbox.path("elsewhere")).expect("rename");
+        });
+        copy.ok();
+    });
+    let copied = sandbox.path("target/source");
+    assert_eq!(fs::metadata(copied).expect("a copy").len(), 80 * MIB as u64);
+}
+
+#[test]
+fn a_sparse_source_that_is_cut_while_its_holes_are_looked_for_is_copied() {
+    needs!(Strace);
+    let sandbox = Sandbox::in_memory();
+    let source = sandbox.sparse("source", 3 << 20, &[(2 << 20, 5000)]);
+    let path = source.to_str().expect("UTF-8");
+    let delay = [
+        "-P",
+        path,
+        "--trace=lseek",
+        "--inject",
+        "lseek:delay_enter=300000",
+    ];
+    let copy = sandbox.poolcp(["source", "copy"]).traced(&delay);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            wait_for(&sandbox.path("copy"));
+            thread::sleep(Duration::from_millis(450));
+            let file = OpenOptions::new().write(true).open(&source);
+            file.expect("open").set_len(1 << 20).expect("cut");
+        });
+        copy.ok();
+    });
+    let copied = fs::metadata(sandbox.path("copy")).expect("a copy");
+    assert_eq!(copied.len(), 1 << 20);
+}
+
+#[test]
+fn a_limit_on_the_size_of_files_is_an_error_of_those_that_are_larger() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/large", MIB);
+    sandbox.file("source/small", 100);
+    let copy = sandbox.poolcp(["-r", "source", "copy"]);
+    let run = copy.before("ulimit -f 500; ").run();
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.messages()[0].ends_with("File too large"), "{run:?}");
+    assert!(sandbox.path("copy/small").exists());
+    assert!(!sandbox.path("copy/large").exists());
+}
+
+#[test]
+fn a_umask_that_forbids_the_owner_to_write_forbids_no_copy() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::in_memory();
+    sandbox.file("large", 65 * MIB);
+    sandbox.give_to_ordinary_user();
+    let copy = sandbox.poolcp(["-j4", "large", "copy"]).umask(0o277);
+    copy.by_ordinary_user().ok();
+    assert_eq!(mode(&sandbox.path("copy")), 0o400);
 }

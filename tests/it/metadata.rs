@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 
 use crate::harness::{
-    ACCESS_ACL, Call, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, has_xattr, is_root,
-    long_ago, mode, same_as_cp, same_as_cp_when, set_atime, set_capability, set_mtime, set_xattr,
+    ACCESS_ACL, Call, DEFAULT_ACL, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, has_xattr,
+    is_root, long_ago, mode, same_as_cp, same_as_cp_when, set_atime, set_capability, set_mtime,
+    set_xattr,
 };
 use crate::snapshot::assert_same_tree;
 
@@ -537,4 +538,61 @@ fn an_existing_acl_is_replaced_by_the_sources_mode_when_modes_are_kept() {
             "-a -T source target",
         ],
     );
+}
+
+#[test]
+fn what_was_there_is_narrowed_before_it_gets_another_owner_or_the_data_of_others() {
+    needs!(Root, Strace);
+    let sandbox = Sandbox::new();
+    chmod(&sandbox.file("source/file", 10), 0o640);
+    let file = sandbox.file("copy/file", 10);
+    chmod(&file, 0o664);
+    chown(&file, NOBODY, NOBODY);
+    let dir = sandbox.dir("copy/dir");
+    chmod(&sandbox.dir("source/dir"), 0o755);
+    chmod(&dir, 0o775);
+    chown(&dir, NOBODY, NOBODY);
+    let trace = [
+        "-y",
+        "--trace=fchmod,fchown,fchownat,ftruncate,write,pwrite64,copy_file_range",
+    ];
+    let args = ["-rpT", "-j1", "--atomic=never", "source", "copy"];
+    sandbox.poolcp(args).traced(&trace).ok();
+    let text = fs::read_to_string(sandbox.path(TRACE)).expect("a trace");
+    let calls = |name: &str| -> Vec<String> {
+        let lines = text
+            .lines()
+            .filter(|line| line.contains(&format!("/copy/{name}>")));
+        let call = |line: &str| line.split_whitespace().nth(1).unwrap_or("").to_owned();
+        lines
+            .map(|line| call(line).split('(').next().unwrap_or("").to_owned())
+            .collect()
+    };
+    let of_file = calls("file");
+    let expected = ["fchmod", "ftruncate", "write", "fchown", "fchmod"];
+    let is_as_expected = |calls: &[String], expected: &[&str]| {
+        let pairs = calls.iter().zip(expected);
+        calls.len() == expected.len()
+            && pairs.into_iter().all(|(call, name)| call.starts_with(name))
+    };
+    assert!(is_as_expected(&of_file, &expected), "{text}");
+    let expected = ["fchmod", "fchown", "fchmod"];
+    assert!(is_as_expected(&calls("dir"), &expected), "{text}");
+    assert_eq!((mode(&file), mode(&dir)), (0o640, 0o755));
+}
+
+#[test]
+fn an_owner_who_is_right_is_not_given_again() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/file", 10);
+    let file = sandbox.file("copy/file", 10);
+    chmod(&file, 0o2755);
+    let args = ["-rT", "--preserve=ownership", "source", "copy"];
+    let run = |program: Call| {
+        program.ok();
+        mode(&file)
+    };
+    let by_cp = run(sandbox.cp(args));
+    chmod(&file, 0o2755);
+    assert_eq!(run(sandbox.poolcp(args)), by_cp);
 }

@@ -3,6 +3,8 @@
 use std::fs;
 
 use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::Duration;
 
 use crate::harness::{
     ACCESS_ACL, Call, NOBODY, Sandbox, acl_for, chmod, chown, is_root, same_as_cp, same_as_cp_when,
@@ -473,11 +475,85 @@ fn names_of_one_destination_are_copied_one_after_the_other() {
     sandbox.file("source/g", 20);
     sandbox.file("copy/g", 30);
     sandbox.symlink("copy/f", "g");
-    // One has been decided on while the other one is replaced.
-    let delay = ["-P", "copy/f", "--inject", "openat:delay_enter=500000"];
+    // One has been decided on, and is opened when the other one has been replaced.
+    let dir = sandbox.path("copy");
+    let delay = "openat:delay_enter=200000:when=1";
+    let delay = ["-P", dir.to_str().expect("UTF-8"), "--inject", delay];
     let args = ["-rT", "-j4", "source", "copy"];
     sandbox.poolcp(args).traced(&delay).ok();
     assert!(sandbox.path("copy/f").is_symlink());
     let len = fs::metadata(sandbox.path("copy/g")).expect("stat").len();
     assert!(len == 10 || len == 20, "{len}");
+}
+
+#[test]
+fn a_file_that_is_to_be_removed_first_stays_if_there_is_no_copy_of_its_source() {
+    needs!(Strace);
+    let full = ["--inject", "write,pwrite64,copy_file_range:error=ENOSPC"];
+    for atomic in ["--atomic=auto", "--atomic=always"] {
+        let sandbox = Sandbox::in_memory();
+        sandbox.file("source/a", 5000);
+        let old = sandbox.file("copy/a", 10);
+        let before = fs::read(&old).expect("read");
+        let args = ["-rT", "--remove-destination", atomic, "source", "copy"];
+        let run = sandbox.poolcp(args).traced(&full).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        assert_eq!(fs::read(&old).expect("it is there"), before);
+        // Two names are to be kept apart.
+        sandbox.hard_link("copy/b", &old);
+        let args = ["-aT", atomic, "source", "copy"];
+        let run = sandbox.poolcp(args).traced(&full).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        assert_eq!(fs::read(&old).expect("it is there"), before);
+    }
+    let sandbox = Sandbox::in_memory();
+    sandbox.file("source/a", 5000);
+    let old = sandbox.file("copy/a", 10);
+    // Nothing that a removal would mend. The first that is opened in the directory is the file.
+    let dir = sandbox.path("copy");
+    let fault = "openat:error=EMFILE:when=1";
+    let open = [
+        "-P",
+        dir.to_str().expect("UTF-8"),
+        "--trace=openat",
+        "--inject",
+        fault,
+    ];
+    let run = sandbox
+        .poolcp(["-rfT", "source", "copy"])
+        .traced(&open)
+        .run();
+    let told = "cannot create regular file 'copy/a': Too many open files";
+    assert_eq!(run.messages(), [told]);
+    assert_eq!(fs::metadata(&old).expect("it is there").len(), 10);
+}
+
+#[test]
+fn a_backup_does_not_come_back_over_what_others_made_meanwhile() {
+    needs!(Strace);
+    let sandbox = Sandbox::new();
+    let source = sandbox.file("source", 5 << 20);
+    let copy = sandbox.file("copy/source", 10);
+    let path = source.to_str().expect("UTF-8");
+    let delay = "copy_file_range,read:delay_enter=1000000:when=1";
+    let delay = ["-P", path, "--inject", delay];
+    let call = sandbox.poolcp(["-b", "source", "copy"]).traced(&delay);
+    let run = thread::scope(|scope| {
+        scope.spawn(|| {
+            while copy.exists() {
+                thread::sleep(Duration::from_millis(1));
+            }
+            thread::sleep(Duration::from_millis(200));
+            fs::write(&copy, "another").expect("write");
+        });
+        call.run()
+    });
+    assert_eq!(run.code, 1, "{run:?}");
+    assert_eq!(fs::read(&copy).expect("read"), b"another");
+    assert_eq!(
+        fs::metadata(sandbox.path("copy/source~"))
+            .expect("a backup")
+            .len(),
+        10
+    );
 }
