@@ -78,7 +78,7 @@ pub struct Args {
     #[arg(long, value_name = "FILE", action = ArgAction::Append, help_heading = "Which entries are copied")]
     pub exclude_from: Vec<OsString>,
 
-    /// Leave out what git ignores
+    /// Leave out what git ignores, even if it tracks it
     #[arg(long, help_heading = "Which entries are copied")]
     pub gitignore: bool,
 

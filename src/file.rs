@@ -2,7 +2,8 @@
 //!
 //! 1. **Decide** (`decide.rs`): from the options and the facts about both ends to a [`FilePlan`]. Nothing has been touched by
 //!    then.
-//! 2. **Clear** the name, as planned: what has it is removed, or becomes a backup.
+//! 2. **Clear** the name, as planned: what has it is removed, or becomes a backup. (What a regular file is to replace goes when
+//!    that takes its name.)
 //! 3. **Make** the name, with no more permission than it will have at the end.
 //! 4. **Fill** it (`data.rs`; links and special files have nothing to fill).
 //! 5. **Dress** it (`dress.rs`).
