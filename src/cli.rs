@@ -664,6 +664,7 @@ mod tests {
         assert_eq!(rate("--bwlimit 50M a b"), Some(50 << 20));
         assert_eq!(rate("--bwlimit=50M --bwlimit=1kB a b"), Some(1000));
         assert_eq!(rate("--bwlimit=50M --bwlimit=0 a b"), None);
+        assert!(complaint("--bwlimit=0.5 a b").starts_with("invalid rate: '0.5' "));
         assert!(complaint("--bwlimit=fast a b").starts_with("invalid rate: 'fast' "));
     }
 

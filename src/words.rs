@@ -31,7 +31,13 @@ pub fn bandwidth(rate: Option<&OsStr>) -> Result<Option<NonZeroU64>, Stop> {
     let Some(text) = rate else {
         return Ok(None);
     };
-    match text.to_str().and_then(units::bytes) {
+    // Less than a byte is not none.
+    let is_none = text
+        .as_bytes()
+        .iter()
+        .all(|byte| !(b'1'..=b'9').contains(byte));
+    let rate = text.to_str().and_then(units::bytes);
+    match rate.filter(|&rate| rate > 0 || is_none) {
         Some(rate) => Ok(NonZeroU64::new(rate)),
         None => Err(usage(format!(
             "invalid rate: {} (bytes a second, such as 500K or 1.5MB)",
