@@ -108,12 +108,19 @@ impl Filesystems {
     pub(crate) fn complete(&self, fd: impl AsFd) -> sys::Result<()> {
         let (dev, kind) = self.kind_of(&fd)?;
         // What was reached through a link may be where nothing else of this copy is.
-        let is_synced_later = SYNCED_WHOLE.contains(&kind) && lock(&self.met).contains_key(&dev);
-        if is_synced_later {
+        if SYNCED_WHOLE.contains(&kind) && self.will_sync(dev, kind) {
             Ok(())
         } else {
             sys::sync(fd)
         }
+    }
+
+    /// Whether a device is going to be synced as a whole. An overlay's files and directories may be on different ones.
+    fn will_sync(&self, dev: u64, kind: u64) -> bool {
+        let met = lock(&self.met);
+        let kinds = lock(&self.kinds);
+        let is_overlay = |dev| kinds.get(dev) == Some(&OVERLAY);
+        met.contains_key(&dev) || (kind == OVERLAY && met.keys().any(is_overlay))
     }
 
     /// A file has got its data, from front to back if `in_order`, and its time is next: after a crash of the machine nobody may

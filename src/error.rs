@@ -66,6 +66,8 @@ pub enum Operation {
     Spare,
     /// A source is in the directory that would be pruned (`--delete`).
     SourceInDest,
+    /// Removing what the source does not have where something is mounted that may be the source.
+    MountInDest,
     /// Two sources have the same destination, and each would remove what the other brings (`--delete`).
     SharedDest,
     /// Giving a destination its backup's name.
@@ -184,6 +186,9 @@ impl Operation {
                 )
             }
             Self::SourceInDest => format!("cannot delete in {path}: the source {other} is in it"),
+            Self::MountInDest => {
+                format!("cannot delete in {path}: what is mounted there may be the source {other}")
+            }
             Self::SharedDest => {
                 format!("cannot delete in {path}, which more than one source is copied to")
             }

@@ -29,6 +29,7 @@ use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
 use crate::links::{Claim, Copied, Left, MadeFile, Name};
+use crate::local::is_local;
 use crate::observer::{Event, Interest, Question, What};
 use crate::operands::Made;
 use crate::options::{Atomic, Follow, Make};
@@ -72,6 +73,7 @@ fn try_copy(
         kind,
         follow,
         backup: None,
+        removes: false,
     };
     if !cx.writers.claim(id, left) {
         return Ok(());
@@ -305,7 +307,9 @@ fn settle(
         ended.push(next.name.dir);
     };
     for left in cx.links.finish(id, copied.clone()) {
-        if let Err(error) = at(cx, &left.name, |place| link(cx, &copied, place, id)) {
+        if let Err(error) = at(cx, &left.name, |place| {
+            link(cx, &copied, place, id, left.removes)
+        }) {
             cx.error(error);
             restore_left(cx, &left);
         }
@@ -330,8 +334,14 @@ fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Option<MadeFile>, 
     })
 }
 
-/// Gives the copy of `id` the name at `place`.
-fn link(cx: &Context, copied: &Copied, place: Place<'_>, id: FileId) -> Result<(), Error> {
+/// Gives the copy of `id` the name at `place`, whatever has that if it is to be removed.
+fn link(
+    cx: &Context,
+    copied: &Copied,
+    place: Place<'_>,
+    id: FileId,
+    removes: bool,
+) -> Result<(), Error> {
     if cx.options.dry_run {
         cx.done(What::HardLink, place);
         return Ok(());
@@ -344,11 +354,16 @@ fn link(cx: &Context, copied: &Copied, place: Place<'_>, id: FileId) -> Result<(
             .with_errno(errno)
     };
     let (dir, name) = (place.pair.dest(), place.names.dest);
+    let has_numbers = match first.dir.facts() {
+        Some(facts) => facts.closes_silently,
+        None => is_local(from.dest()),
+    };
+    let is_copy = |made: MadeFile, it: &Stat| made.is(MadeFile::of(it), has_numbers);
     let make = |name: &OsStr| {
         sys::make_link(from.dest(), &first.dest, dir, name, false)?;
         // Who may write the directory of the first one may have put something else there, which is not to come to this one.
-        let linked = || sys::stat_at(dir, name, false).map(|stat| MadeFile::of(&stat));
-        if copied.made.is_some_and(|made| linked() != Ok(made)) {
+        let is = |made| sys::stat_at(dir, name, false).is_ok_and(|it| is_copy(made, &it));
+        if copied.made.is_some_and(|made| !is(made)) {
             sys::unlink(dir, name)?;
             return Err(Errno::STALE);
         }
@@ -357,11 +372,11 @@ fn link(cx: &Context, copied: &Copied, place: Place<'_>, id: FileId) -> Result<(
     match make(name) {
         Err(Errno::EXIST) => {
             let there = sys::stat_at(dir, name, false).map_err(error)?;
-            if there.id == id {
+            if there.id == id && !removes {
                 return Err(place.refused(Operation::SameFile));
             }
-            let copy = MadeFile::of(&there);
-            if place.dir.is_fresh() && copied.made.is_some_and(|made| made != copy) {
+            let is_other = |made| has_numbers && !is_copy(made, &there);
+            if place.dir.is_fresh() && copied.made.is_some_and(is_other) {
                 // Names that differ in the source and not here.
                 return Err(place.refused(Operation::JustCreated));
             }
@@ -449,6 +464,8 @@ pub(crate) struct Entry {
     why: Why,
     /// What has been made, if its other names may be linked to it.
     pub made: Option<MadeFile>,
+    /// A file that is to be removed first stays until the copy takes its name.
+    pub is_replaced_at_once: bool,
 }
 
 impl Entry {
@@ -462,6 +479,7 @@ impl Entry {
             dest: None,
             why: Why::New,
             made: None,
+            is_replaced_at_once: false,
         })
     }
 
@@ -476,6 +494,7 @@ impl Entry {
             dest: None,
             why: Why::New,
             made: None,
+            is_replaced_at_once: false,
         })
     }
 
@@ -496,6 +515,13 @@ impl Entry {
         {
             decision.plan = FilePlan::Dress;
         }
+        let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
+        let is_no_tree = self.dest_itself().is_some_and(|it| it.kind != Kind::Dir);
+        self.is_replaced_at_once = decision.plan == FilePlan::Replace
+            && is_file
+            && is_no_tree
+            && cx.options.atomic != Atomic::Never
+            && !cx.options.dry_run;
         Ok(decision)
     }
 
@@ -549,7 +575,7 @@ impl Entry {
         if plan == FilePlan::Replace {
             self.open_first(cx, place)?;
         }
-        let is_kept = self.is_linked(cx) || self.is_replaced_at_once(cx);
+        let is_kept = self.is_replaced_at_once || self.is_linked(cx);
         let saved = if plan == FilePlan::Replace && is_kept {
             None
         } else {
@@ -561,17 +587,6 @@ impl Entry {
             restore(cx, place, saved);
         }
         done
-    }
-
-    /// Whether a file that is to be removed first stays until the copy takes its name. (Names of one file go another way.)
-    pub(crate) fn is_replaced_at_once(&self, cx: &Context) -> bool {
-        let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
-        let is_no_tree = self.dest_itself().is_some_and(|it| it.kind != Kind::Dir);
-        is_file
-            && is_no_tree
-            && cx.options.atomic != Atomic::Never
-            && !cx.options.dry_run
-            && !self.is_tracked(cx)
     }
 
     /// A directory that is in the way is more than a file could bring back: it stays if the file cannot be read.
@@ -609,9 +624,11 @@ impl Entry {
             place,
             why: self.why,
             saved,
-            is_late: cx.interest() == Interest::Ways
-                && plan != FilePlan::Dress
-                && has_data(&cx.options, self.stat.kind),
+            // As cp does: what is removed is said first, and how the data came with the rest.
+            is_late: self.is_replaced_at_once
+                || (cx.interest() == Interest::Ways
+                    && plan != FilePlan::Dress
+                    && has_data(&cx.options, self.stat.kind)),
         };
         let is_made = !matches!(plan, FilePlan::Skip(_));
         if is_made && !announcement.is_late {
@@ -626,7 +643,9 @@ impl Entry {
             self.make(cx, place, plan)
         };
         if is_made && announcement.is_late {
-            announcement.make(cx, done.as_ref().ok().copied().flatten());
+            let tells_ways = cx.interest() == Interest::Ways;
+            let how = done.as_ref().ok().copied().flatten();
+            announcement.make(cx, how.filter(|_| tells_ways));
         }
         done.map(drop)
     }
@@ -677,6 +696,7 @@ impl Entry {
             kind: self.stat.kind,
             follow: self.followed,
             backup: saved.map(|saved| saved.backup().to_owned()),
+            removes: plan == FilePlan::Replace,
         };
         let claim = cx.links.claim(self.stat.id, names, left);
         place.dir.count_name(!matches!(claim, Claim::Copy));
@@ -685,7 +705,10 @@ impl Entry {
                 let made = place.unless_panic(|| self.make(cx, place, plan));
                 settle(cx, self, place, made, ended)
             }
-            Claim::LinkTo(first) => link(cx, &first, place, self.stat.id).map(|()| None),
+            Claim::LinkTo(first) => {
+                let removes = plan == FilePlan::Replace;
+                link(cx, &first, place, self.stat.id, removes).map(|()| None)
+            }
             Claim::Left => Ok(None),
         }
     }

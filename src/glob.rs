@@ -15,6 +15,13 @@ use std::str::Chars;
 
 /// A line of a `.gitignore` file, as the crate ignore understands it; `None` if it matches nothing.
 pub(crate) fn translated(line: &str) -> Option<String> {
+    if line.starts_with('#') {
+        return Some(line.to_owned());
+    }
+    let inner = line.trim_end().trim_end_matches('/');
+    if inner.ends_with('\\') && inner.len() < line.trim_end().len() {
+        return None;
+    }
     let mut translated = String::with_capacity(line.len());
     let mut rest = line.chars().peekable();
     let mut has_negation = false;
@@ -31,11 +38,12 @@ pub(crate) fn translated(line: &str) -> Option<String> {
             _ => translated.push(c),
         }
     }
-    // A slash makes it match a whole path, even the one that a class is not to match.
-    let inner = line.trim_end().trim_end_matches('/');
-    if has_negation && !inner.contains('/') {
-        let at = usize::from(translated.starts_with('!'));
+    // A slash makes it match a whole path: even the one that a class is not to match, and that which was in one.
+    let at = usize::from(translated.starts_with('!'));
+    if !inner.contains('/') && has_negation {
         translated.insert_str(at, "**/");
+    } else if inner.contains('/') && !translated[at..].trim_end_matches('/').contains('/') {
+        translated.insert(at, '/');
     }
     Some(translated)
 }
@@ -160,6 +168,10 @@ mod tests {
             ("[a", None),
             ("[[:nothing:]]", None),
             ("a\\", None),
+            ("a\\/", None),
+            ("# [!x]", Some("# [!x]")),
+            ("[/f]oo", Some("/[f]oo")),
+            ("!a/[b]/", Some("!a/[b]/")),
             ("[!]", None),
             ("[\\!]", Some("\\!")),
             ("[\\^!]", Some("{\\!,\\^}")),

@@ -253,13 +253,13 @@
 //! descriptor that is open anyway (`list.rs` falls back on that), 20,000 directories in memory take 0.74 of the time (11
 //! interleaved rounds, 2 workers), and 100,000 tiny files 0.94 (9).
 //!
-//! On a disk that may have to seek (and with `-i`, or backups in a directory that was there) a directory is listed twice, the second time for the numbers of its inodes, which jwalk does not
-//! tell: its entries are copied in that order, in which they lie on the disk, and with `-j auto` by one worker for as long as
+//! On a disk that may have to seek (and with `-i`, or backups in a directory that was there) a directory is listed twice, the
+//! second time for the numbers of its inodes, which jwalk does not tell: its entries are copied in that order, in which they lie on the disk, and with `-j auto` by one worker for as long as
 //! several are not found to be better. That takes 1.08 of the time for 50,000 files in one directory of ext4 if all of them are in
 //! memory (11 interleaved rounds; no more than usual for a source tree), and a small part of it if they are not: `cargo bench --bench
 //! seeking`.
 //!
-//! A further name of a file that is copied already is an fstatat(2) and a linkat(2). That it is one can be known only from its
+//! A further name of a file that is copied already is an fstatat(2), a linkat(2), and an fstatat(2) that sees what was linked. That it is one can be known only from its
 //! inode number: where most of the last names in a directory were further names the next one is looked at before it is opened
 //! (`dir.rs`). Five trees whose files are links to each other's take 0.82 of the time so (11 interleaved rounds in memory).
 //!

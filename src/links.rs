@@ -52,6 +52,8 @@ pub(crate) struct Left {
     pub follow: bool,
     /// What had the destination's name before, under another one.
     pub backup: Option<OsString>,
+    /// What has the destination's name goes, whatever it is.
+    pub removes: bool,
 }
 
 /// A finished copy.
@@ -70,6 +72,12 @@ pub(crate) struct MadeFile {
 }
 
 impl MadeFile {
+    /// Whether that is what this `is`. Where a filesystem numbers names and not inodes, or copies what is linked, only the owner
+    /// tells.
+    pub(crate) fn is(self, is: Self, has_numbers: bool) -> bool {
+        self.uid == is.uid && (self.id == is.id || !has_numbers)
+    }
+
     pub(crate) fn of(stat: &Stat) -> Self {
         Self {
             id: stat.id,
@@ -253,6 +261,7 @@ mod tests {
             kind: Kind::File,
             follow: false,
             backup: None,
+            removes: false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Making a regular file: opened, filled, verified, and given its name.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
@@ -74,6 +74,10 @@ impl Entry {
             {
                 return self.make_file(cx, place, FilePlan::Overwrite);
             }
+            Err(Failure {
+                operation: Operation::Commit,
+                errno: errno @ (Errno::BUSY | Errno::PERM | Errno::ACCESS),
+            }) if removes => return Err(place.dest_error(Operation::Remove, errno)),
             Err(Failure {
                 operation: Operation::Commit,
                 errno: Errno::EXIST,
@@ -235,10 +239,6 @@ impl Entry {
         dest: &'a Staged<'_>,
     ) -> Result<impl Fn() -> Result<Option<Ends>, Failure> + Sync + 'a, Error> {
         let opener = rayon::current_thread_index();
-        let (thread, numbers) = (
-            sys::thread_id(),
-            (source.as_raw_fd(), dest.file.as_raw_fd()),
-        );
         let shared = cx.handles.tables() == Tables::Shared;
         let dest_name = dest.name().unwrap_or(place.names.dest);
         // Only a file that is cut into chunks needs it.
@@ -248,6 +248,8 @@ impl Entry {
             let stat = sys::fstat(&dest.file);
             Some(stat.map_err(|errno| create_error(place, errno))?.id)
         };
+        // And what is open, by whom, in case it loses its name meanwhile.
+        let open = dest_id.map(|_| (sys::thread_id(), source.as_raw_fd(), dest.file.as_raw_fd()));
         Ok(move || {
             if shared || rayon::current_thread_index() == opener {
                 return Ok(None);
@@ -261,16 +263,19 @@ impl Entry {
                 wait: false,
                 no_atime: place.dir.facts().is_some_and(|facts| facts.no_atime),
             };
-            // What has lost its name meanwhile is still open.
+            let again = |which: fn((i32, RawFd, RawFd)) -> (i32, RawFd), is_written| {
+                let (thread, number) = open.map(which).ok_or(Errno::STALE)?;
+                sys::open_again(thread, number, is_written)
+            };
             let id = Some(self.stat.id);
             let source = sys::open_source(pair.source(), place.names.source, flags);
             let source = same(source, id, Operation::Open).or_else(|failure| {
-                let again = sys::open_again(thread, numbers.0, false);
+                let again = again(|(thread, source, _)| (thread, source), false);
                 same(again, id, Operation::Open).map_err(|_| failure)
             })?;
             let dest = sys::open_dest(pair.dest(), dest_name, self.dest_flags());
             let dest = same(dest, dest_id, Operation::CreateFile).or_else(|failure| {
-                let again = sys::open_again(thread, numbers.1, true);
+                let again = again(|(thread, _, dest)| (thread, dest), true);
                 same(again, dest_id, Operation::CreateFile).map_err(|_| failure)
             })?;
             Ok(Some(Ends { source, dest }))
@@ -293,7 +298,7 @@ impl Entry {
         place: Place<'a>,
         plan: FilePlan,
     ) -> Result<Opened<'a>, Error> {
-        let mut removes = plan == FilePlan::Replace && self.is_replaced_at_once(cx);
+        let mut removes = self.is_replaced_at_once;
         if matches!(plan, FilePlan::Overwrite | FilePlan::Supersede) {
             match self.open_existing(cx, place, plan)? {
                 Existing::Open(dest, has) => {
@@ -551,11 +556,11 @@ impl Entry {
             ..Has::found(&given)
         };
         if cx.options.preserve.mode {
-            if cx.options.preserve.ownership && (given.uid, given.gid) != (made.uid, made.gid) {
+            sys::set_mode(&dest.file, 0o600)?;
+            if cx.options.preserve.ownership && given.uid != made.uid {
                 sys::set_owner(&dest.file, Some(made.uid), Some(made.gid))?;
                 has.owner = Some((made.uid, made.gid));
             }
-            sys::set_mode(&dest.file, 0o600)?;
         }
         Ok((dest, has))
     }

@@ -92,12 +92,13 @@ impl Place {
 
 /// Whether a path means a file that is open in this process.
 fn is_descriptor(file: &Path) -> bool {
+    let is_number = |name: &OsStr| name.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_in = |dir| file.parent() == Some(Path::new(dir));
     ["/dev/stdout", "/dev/stderr"]
         .iter()
-        .any(|&name| file == Path::new(name))
-        || ["/dev/fd", "/proc/self/fd"]
-            .iter()
-            .any(|&dir| file.starts_with(dir))
+        .any(|name| file == Path::new(name))
+        || (["/dev/fd", "/proc/self/fd"].into_iter().any(is_in)
+            && file.file_name().is_some_and(is_number))
 }
 
 /// Whether a file gets its contents by another one that takes its name.
@@ -170,40 +171,38 @@ impl Again {
     /// The command that copies what is missing.
     fn command(&self, report: &Report) -> String {
         let options = &report.options;
-        let mut added: Vec<OsString> = Vec::new();
+        let mut added = Vec::new();
         let keeps_all = matches!(options.overwrite, Overwrite::IfChanged | Overwrite::Never);
         if !keeps_all {
             // Times are how it is known what is copied already.
             if !options.preserve.timestamps {
-                added.push("-p".into());
+                added.push("-p");
             }
-            added.push("--update=changed".into());
+            added.push("--update=changed");
         }
         if self.new_name.as_ref().is_some_and(|name| name.is_dir()) {
-            added.push("-T".into());
+            added.push("-T");
         }
         // Of options that contradict each other the last one counts.
         let contradicts = |word: &OsString| word.as_bytes().starts_with(b"--no-");
         let is_contradicted =
             options.overwrite != Overwrite::Always || self.words.iter().any(contradicts);
-        let at = if is_contradicted {
-            let is_end = |word: &OsString| word == "--";
-            self.words
-                .iter()
-                .position(is_end)
-                .unwrap_or(self.words.len())
-        } else {
-            0
-        };
-        let quoted = |words: &[OsString]| words.iter().map(|word| typed(word)).collect();
-        let mut words: Vec<String> = quoted(&self.words);
-        let added: Vec<String> = quoted(&added);
-        words.splice(at..at, added.clone());
-        let command = format!("{} {}", self.program, words.join(" "));
+        let added = added.join(" ");
+        if is_contradicted && !added.is_empty() {
+            return format!("the same with {added} as the last options");
+        }
+        let words = self.words.iter().map(|word| typed(word));
+        let words: Vec<String> = [&self.program, &added]
+            .into_iter()
+            .cloned()
+            .chain(words)
+            .collect();
+        let command = words.into_iter().filter(|word| !word.is_empty());
+        let command = command.collect::<Vec<_>>().join(" ");
         if command.len() <= LONGEST_COMMAND {
             command
         } else {
-            format!("the same with {}", added.join(" "))
+            format!("the same with {added}")
         }
     }
 }

@@ -28,6 +28,8 @@ struct Parent {
     dest_id: FileId,
     /// The mode that it could not be made with.
     private_until: Option<u32>,
+    /// It was there.
+    is_found: bool,
 }
 
 /// The leading directories of one operand, outermost first.
@@ -100,10 +102,11 @@ impl Parents {
                 // What may not be read has no ACL that could be known.
                 Err(_) => Attributes::without_xattrs(&parent.source_stat),
             };
+            let found = sys::fstat(&dest).ok().filter(|_| parent.is_found);
             let has = Has {
                 acl: true,
                 private_until: parent.private_until,
-                ..Has::default()
+                ..found.as_ref().map(Has::found).unwrap_or_default()
             };
             let dest = Subject::Open(dest.as_fd());
             attributes.give(dest, &preserve, &cx.process, has, &mut failed);
@@ -140,6 +143,7 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
             return Err(Error::new(Operation::ParentFacts, source).with_errno(errno));
         }
     };
+    let is_found = found.is_some();
     let (dest_id, private_until) = match found {
         Some(found) => (found.id, None),
         None if cx.options.dry_run => {
@@ -154,6 +158,7 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
         dest,
         dest_id,
         private_until,
+        is_found,
     }))
 }
 

@@ -286,16 +286,18 @@ impl Plan {
         let stat = |path: &Path| sys::stat_at(sys::cwd(), path.as_os_str(), true);
         let is_plain = |stat: &Stat| stat.kind == Kind::File;
         let is_quick = |stat: &Stat| is_plain(stat) && (1..1 << 20).contains(&stat.size);
-        let is_near = |path: &Path| {
-            let dir = sys::open_dest_dir(sys::cwd(), split(path.as_os_str()).0, true);
+        let is_near = |dir: &OsStr| {
+            let dir = sys::open_dest_dir(sys::cwd(), dir, true);
             dir.is_ok_and(is_local)
         };
         !self.roots.iter().all(|root| {
             let (source, dest) = (stat(&root.source), stat(&root.dest));
+            let (from, _) = split(root.source.as_os_str());
+            let (to, _) = split(root.dest.as_os_str());
             source.as_ref().is_ok_and(is_quick)
                 && dest.as_ref().map_or(true, is_plain)
-                && is_near(&root.source)
-                && is_near(&root.dest)
+                && is_near(from)
+                && (from == to || is_near(to))
         })
     }
 

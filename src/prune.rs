@@ -51,17 +51,9 @@ pub(crate) fn prune(cx: &Context, dir: &Arc<Dir>, dest: BorrowedFd<'_>) {
     if extraneous.is_empty() || !cx.may_delete(path) {
         return;
     }
-    match source_above(cx, dir, dest) {
-        Ok(None) => {}
-        Ok(Some(source)) => {
-            let error = Error::new(Operation::SourceInDest, path());
-            cx.fail_to_delete(error.with_other(source));
-            return;
-        }
-        Err(errno) => {
-            cx.fail_to_delete(Error::new(Operation::List, path()).with_errno(errno));
-            return;
-        }
+    if let Err(error) = is_apart(cx, dir, dest) {
+        cx.fail_to_delete(error);
+        return;
     }
     let one = |dest: BorrowedFd<'_>, (name, kind): &(OsString, Kind)| {
         let removal = Removal {
@@ -88,18 +80,32 @@ pub(crate) fn prune(cx: &Context, dir: &Arc<Dir>, dest: BorrowedFd<'_>) {
     );
 }
 
-/// The source that a destination is, or is in, by a link that was there or by a mount.
-fn source_above(cx: &Context, dir: &Dir, dest: BorrowedFd<'_>) -> sys::Result<Option<PathBuf>> {
+/// Makes sure that a destination is not the source, nor in it, by a link that was there or by a mount.
+fn is_apart(cx: &Context, dir: &Dir, dest: BorrowedFd<'_>) -> Result<(), Error> {
+    let here = OsStr::new("");
+    let shown = shown(cx, dir, dest);
+    let shown =
+        shown.map_err(|errno| Error::new(Operation::List, dir.dest_path(here)).with_errno(errno));
+    match shown? {
+        None => Ok(()),
+        Some(operation) => {
+            Err(Error::new(operation, dir.dest_path(here)).with_other(dir.source_path(here)))
+        }
+    }
+}
+
+/// What is wrong with a destination that shows the source, or may.
+fn shown(cx: &Context, dir: &Dir, dest: BorrowedFd<'_>) -> sys::Result<Option<Operation>> {
     let mut here = sys::open_dest_dir(dest, OsStr::new("."), false)?;
     let mut is_mounted = false;
     loop {
         let id = sys::fstat(&here)?.id;
         if cx.operands.dir(id).is_some() {
-            return Ok(Some(dir.source_path(OsStr::new(""))));
+            return Ok(Some(Operation::SourceInDest));
         }
         if cx.operands.is_known(id) {
             // This is the operand's copy. A mount on the way here shows some directory of its filesystem, which may be any.
-            return Ok(is_mounted.then(|| dir.source_path(OsStr::new(""))));
+            return Ok(is_mounted.then_some(Operation::MountInDest));
         }
         let above = sys::open_parent(&here)?;
         let above_id = sys::fstat(&above)?.id;
@@ -117,10 +123,7 @@ fn source_above(cx: &Context, dir: &Dir, dest: BorrowedFd<'_>) -> sys::Result<Op
 /// Removes what has a destination's name, whatever it is, to make room for something else.
 pub(crate) fn remove_instead(cx: &Context, place: Place<'_>, kind: Kind) -> Result<(), Error> {
     if kind == Kind::Dir && place.dir.facts().is_some() && !place.dir.is_fresh() {
-        let above = source_above(cx, place.dir, place.pair.dest());
-        if let Some(source) = above.map_err(|errno| place.dest_error(Operation::Remove, errno))? {
-            return Err(Error::new(Operation::SourceInDest, place.dest_path()).with_other(source));
-        }
+        is_apart(cx, place.dir, place.pair.dest())?;
     }
     let removal = Removal {
         cx,

@@ -8,8 +8,8 @@
 //!
 //! A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -92,7 +92,11 @@ impl Signals {
 /// The process's ignored signals, signal 1 in the lowest bit (proc_pid_status(5), `SigIgn`). None, where there is no /proc.
 fn ignored() -> u64 {
     // The name of the process may be any bytes, and its groups any number.
-    let status = fs::read("/proc/self/status").unwrap_or_default();
+    let mut status = Vec::with_capacity(8192);
+    let read = File::open("/proc/self/status").and_then(|mut file| file.read_to_end(&mut status));
+    if read.is_err() {
+        return 0;
+    }
     let mut lines = status.split(|&byte| byte == b'\n');
     let mask = lines.find_map(|line| str::from_utf8(line).ok()?.strip_prefix("SigIgn:"));
     let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());

@@ -178,9 +178,7 @@ impl RemoveOnDrop<'_> {
         self.id
             .is_none_or(|id| sys::leads_to(self.dir, &self.name, id))
     }
-}
 
-impl RemoveOnDrop<'_> {
     fn remove(&self) -> sys::Result<()> {
         if self.has_name() {
             sys::unlink(self.dir, &self.name)

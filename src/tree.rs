@@ -204,10 +204,14 @@ impl DirTask {
         if cx.options.dry_run {
             return Err(place.source_error(Operation::List, Errno::ACCESS));
         }
-        let has = Has {
-            acl: true,
-            private_until: made.private_until,
-            ..Has::default()
+        let has = if made.fresh {
+            Has {
+                acl: true,
+                private_until: made.private_until,
+                ..Has::default()
+            }
+        } else {
+            Has::found(&made.stat)
         };
         let dest = Subject::Open(made.fd.as_fd());
         let mut failed =

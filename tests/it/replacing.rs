@@ -1,14 +1,14 @@
 //! What happens to files that are there already: `-i`, `-n`, `-u`, backups, `--remove-destination`, `-f`.
 
 use std::fs;
-
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    ACCESS_ACL, Call, NOBODY, Sandbox, acl_for, chmod, chown, is_root, same_as_cp, same_as_cp_when,
-    set_capability, set_mtime, set_xattr,
+    ACCESS_ACL, Call, Mount, NOBODY, Sandbox, acl_for, chmod, chown, is_root, same_as_cp,
+    same_as_cp_when, set_capability, set_mtime, set_xattr,
 };
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
@@ -556,4 +556,27 @@ fn a_backup_does_not_come_back_over_what_others_made_meanwhile() {
             .len(),
         10
     );
+}
+
+#[test]
+fn names_of_one_file_stay_until_there_is_room_for_their_copies() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    let names = ["a", "b", "c"];
+    let first = sandbox.file("source/a", 30_000);
+    for name in &names[1..] {
+        sandbox.hard_link(Path::new("source").join(name), &first);
+    }
+    let disk = sandbox.dir("disk");
+    let _mount = Mount::tmpfs(&disk, "64k").expect("a filesystem");
+    let old = sandbox.file("disk/a", 40_000);
+    for name in &names[1..] {
+        sandbox.hard_link(Path::new("disk").join(name), &old);
+    }
+    for option in ["--atomic=auto", "--atomic=always", "--remove-destination"] {
+        let run = sandbox.poolcp(["-aT", option, "source", "disk"]).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        let are_there = names.iter().all(|name| disk.join(name).exists());
+        assert!(are_there, "{option}: {run:?}");
+    }
 }

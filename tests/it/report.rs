@@ -604,11 +604,11 @@ fn the_next_command_is_not_contradicted_by_what_was_typed() {
         ),
         (
             "-a -u missing a target",
-            "poolcp -a -u missing a target --update=changed",
+            "the same with --update=changed as the last options",
         ),
         (
             "-a --no-preserve=timestamps -- missing a target",
-            "poolcp -a --no-preserve=timestamps -p --update=changed -- missing a target",
+            "the same with -p --update=changed as the last options",
         ),
     ] {
         let run = sandbox.call(poolcp(), typed.split(' ')).run();
