@@ -12,7 +12,6 @@
 //!
 //! Names of one inode go through the registry in `links.rs` between 2 and 3.
 
-use std::ffi::OsStr;
 use std::io::ErrorKind;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -28,13 +27,13 @@ use crate::decide::{
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
-use crate::links::{Claim, Copied, Left, MadeFile, Name};
-use crate::local::is_local;
+use crate::further::{link, settle};
+use crate::links::{Claim, Left, MadeFile, Name};
 use crate::observer::{Event, Interest, Question, What};
 use crate::operands::Made;
 use crate::options::{Atomic, Follow, Make};
 use crate::prune::remove_instead;
-use crate::staged::{replace, sweep_once};
+use crate::staged::sweep_once;
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
@@ -101,7 +100,7 @@ fn copy_waiting(
 }
 
 /// Does something about a name that was left by another worker.
-fn at<T>(
+pub(crate) fn at<T>(
     cx: &Context,
     name: &Name,
     work: impl FnOnce(Place<'_>) -> Result<T, Error>,
@@ -196,7 +195,7 @@ impl Announcement<'_> {
     }
 }
 
-fn skip(cx: &Context, place: Place<'_>) {
+pub(crate) fn skip(cx: &Context, place: Place<'_>) {
     cx.done(What::Skipped, place);
     cx.tell(|| Event::Skipped {
         dest: place.dest_path(),
@@ -245,7 +244,7 @@ fn clear<'a>(
 }
 
 /// The copy has failed: what was there gets its name back.
-fn restore(cx: &Context, place: Place<'_>, saved: &Saved<'_>) {
+pub(crate) fn restore(cx: &Context, place: Place<'_>, saved: &Saved<'_>) {
     match saved.restore() {
         Ok(()) => cx.tell(|| Event::Restored {
             dest: place.dest_path(),
@@ -256,148 +255,6 @@ fn restore(cx: &Context, place: Place<'_>, saved: &Saved<'_>) {
             cx.error(error.with_errno(errno));
         }
     }
-}
-
-/// The same for a name that was left with this worker.
-fn restore_left(cx: &Context, left: &Left) {
-    let Some(backup) = &left.backup else {
-        return;
-    };
-    let restored = at(cx, &left.name, |place| {
-        let (dir, dest) = (place.pair.dest(), place.names.dest);
-        restore(cx, place, &Saved::of(dir, dest, backup.clone()));
-        Ok(())
-    });
-    if let Err(error) = restored {
-        cx.error(error);
-    }
-}
-
-/// Ends a claim: links the names that were left meanwhile or, if the copy failed, goes on with one of them as the first.
-fn settle(
-    cx: &Context,
-    entry: &Entry,
-    place: Place<'_>,
-    made: Result<Option<How>, Error>,
-    ended: &mut Vec<Arc<Dir>>,
-) -> Result<Option<How>, Error> {
-    let id = entry.stat.id;
-    let mut first = made.is_ok().then(|| Copied {
-        name: place.to_name(),
-        made: entry.made,
-    });
-    let copied = loop {
-        if let Some(copied) = first {
-            break copied;
-        }
-        let Some(next) = cx.links.fail(id) else {
-            return made;
-        };
-        first = match copy_left(cx, &next, id) {
-            Ok(made) => Some(Copied {
-                name: next.name.clone(),
-                made,
-            }),
-            Err(error) => {
-                cx.error(error);
-                restore_left(cx, &next);
-                None
-            }
-        };
-        ended.push(next.name.dir);
-    };
-    for left in cx.links.finish(id, copied.clone()) {
-        if let Err(error) = at(cx, &left.name, |place| {
-            link(cx, &copied, place, id, left.removes)
-        }) {
-            cx.error(error);
-            restore_left(cx, &left);
-        }
-        ended.push(left.name.dir);
-    }
-    made
-}
-
-/// Copies a name of `id` that was left with this worker, after the first one failed. Returns what the copy is, as far as that is
-/// known.
-fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Option<MadeFile>, Error> {
-    at(cx, &left.name, |place| {
-        let mut entry = Entry::look(place, left.follow)?;
-        if entry.stat.id != id {
-            return Err(Error::new(Operation::Replaced, place.source_path()));
-        }
-        // Whoever left it has asked, and cleared the name.
-        match entry.decide(cx, place)?.plan {
-            FilePlan::Refuse(operation) => Err(place.refused(operation)),
-            plan => entry.make(cx, place, plan).map(|_| entry.made),
-        }
-    })
-}
-
-/// Gives the copy of `id` the name at `place`, whatever has that if it is to be removed.
-fn link(
-    cx: &Context,
-    copied: &Copied,
-    place: Place<'_>,
-    id: FileId,
-    removes: bool,
-) -> Result<(), Error> {
-    if cx.options.dry_run {
-        cx.done(What::HardLink, place);
-        return Ok(());
-    }
-    let first = &copied.name;
-    let from = cx.handles.open(&first.dir)?;
-    let error = |errno| {
-        Error::new(Operation::CreateLink, place.dest_path())
-            .with_other(first.dir.dest_path(&first.dest))
-            .with_errno(errno)
-    };
-    let (dir, name) = (place.pair.dest(), place.names.dest);
-    let has_numbers = match first.dir.facts() {
-        Some(facts) => facts.closes_silently,
-        None => is_local(from.dest()),
-    };
-    let is_copy = |made: MadeFile, it: &Stat| made.is(MadeFile::of(it), has_numbers);
-    let make = |name: &OsStr| {
-        sys::make_link(from.dest(), &first.dest, dir, name, false)?;
-        // Who may write the directory of the first one may have put something else there, which is not to come to this one.
-        let is = |made| sys::stat_at(dir, name, false).is_ok_and(|it| is_copy(made, &it));
-        if copied.made.is_some_and(|made| !is(made)) {
-            sys::unlink(dir, name)?;
-            return Err(Errno::STALE);
-        }
-        Ok(())
-    };
-    match make(name) {
-        Err(Errno::EXIST) => {
-            let there = sys::stat_at(dir, name, false).map_err(error)?;
-            if there.id == id && !removes {
-                return Err(place.refused(Operation::SameFile));
-            }
-            let is_other = |made| has_numbers && !is_copy(made, &there);
-            if place.dir.is_fresh() && copied.made.is_some_and(is_other) {
-                // Names that differ in the source and not here.
-                return Err(place.refused(Operation::JustCreated));
-            }
-            let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
-            if there.id == copy.id {
-                if cx.options.overwrite.compares() {
-                    skip(cx, place);
-                } else {
-                    cx.log(What::HardLink, place);
-                }
-                return Ok(());
-            }
-            replace(place, make).map_err(error)?;
-            cx.tell(|| Event::Removed {
-                dest: place.dest_path(),
-            });
-        }
-        made => made.map_err(error)?,
-    }
-    cx.done(What::HardLink, place);
-    Ok(())
 }
 
 pub(crate) fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
@@ -484,7 +341,7 @@ impl Entry {
     }
 
     /// Takes the facts from the name.
-    fn look(place: Place<'_>, follow: bool) -> Result<Self, Error> {
+    pub(crate) fn look(place: Place<'_>, follow: bool) -> Result<Self, Error> {
         let stat = sys::stat_at(place.pair.source(), place.names.source, follow)
             .map_err(|errno| place.source_error(Operation::Stat, errno))?;
         Ok(Self {
@@ -499,7 +356,7 @@ impl Entry {
     }
 
     /// What is going to be done, given what has the destination's name now.
-    fn decide(&mut self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
+    pub(crate) fn decide(&mut self, cx: &Context, place: Place<'_>) -> Result<Decision, Error> {
         let Facts { source, dest } = gather(cx, place, self.stat, self.followed)?;
         let mut decision = decide(&cx.options, &source, &dest);
         if cx.interest() > Interest::Nothing {
@@ -729,7 +586,7 @@ impl Entry {
     }
 
     /// Makes the copy, as planned, and says how its data came.
-    fn make(
+    pub(crate) fn make(
         &mut self,
         cx: &Context,
         place: Place<'_>,

@@ -181,7 +181,8 @@
 //! | `local.rs` | which filesystems are this machine's own |
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `prune.rs` | what the destination has and the source does not |
-//! | `links.rs` | hard links; several names at the destination for one file |
+//! | `links.rs` | hard links; several names at the destination for one file: who copies, and who links |
+//! | `further.rs` | linking further names to the first one's copy |
 //! | `limit.rs` | how fast data may move (`--bwlimit`), and how much others come first (`--background`) |
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device |
@@ -328,6 +329,7 @@ mod error;
 mod facts;
 mod file;
 mod filter;
+mod further;
 mod gate;
 mod glob;
 mod handles;
