@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// Stops a copy before its end, from any thread or from a signal handler.
 ///
 /// The workers take up nothing new then, remove the files that they have not completed, give the directories that they have
-/// made their attributes, and the copy ends with a [`crate::Report`] that says so.
+/// made their attributes, and the copy ends with a [`crate::Report`] that says so. A worker in a system call that waits for somebody
+/// else (whoever opens or writes to a FIFO, a dead server) is waited for.
 ///
 /// ```
 /// # use poolcp::{Options, Plan, Pool, Target};

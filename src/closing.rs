@@ -97,7 +97,7 @@ mod tests {
     /// Runs something on a thread with a descriptor table of its own.
     fn alone(test: impl FnOnce() + Send + 'static) {
         let thread = std::thread::spawn(|| {
-            sys::unshare_thread().unwrap();
+            sys::unshare_thread(None).unwrap();
             test();
         });
         thread.join().unwrap();

@@ -3,7 +3,7 @@
 //! Everything here is either immutable, or a counter, or behind a lock that is held for a moment (longer only where a filesystem
 //! is met for the first time) and never across a call into rayon.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +18,7 @@ use crate::data::Ladder;
 use crate::dir::Place;
 use crate::disk;
 use crate::durable::Filesystems;
-use crate::error::{Error, Operation};
+use crate::error::{Error, Operation, unless_panic};
 use crate::gate;
 use crate::handles::{Handles, Tables};
 use crate::limit::Limiter;
@@ -49,6 +49,8 @@ pub(crate) struct Context {
     pub max_waiting: usize,
     observer: Arc<dyn Observer>,
     told: Mutex<Told>,
+    /// The leading directories that a dry run has said it would make.
+    rehearsed_parents: Mutex<HashSet<PathBuf>>,
     /// The observer wants to hear what is done.
     keeps_log: bool,
     ladders: Mutex<HashMap<(u64, u64), Arc<Ladder>>>,
@@ -125,6 +127,7 @@ impl Context {
             max_waiting: most_waiting(share),
             observer,
             told: Mutex::default(),
+            rehearsed_parents: Mutex::default(),
             ladders: Mutex::default(),
             seeking: Mutex::default(),
             ahead: Queue::default(),
@@ -160,6 +163,11 @@ impl Context {
         }
     }
 
+    /// Whether a leading directory would be made, as far as this dry run has not said so already.
+    pub(crate) fn rehearse_parent(&self, dest: &Path) -> bool {
+        lock(&self.rehearsed_parents).insert(dest.to_owned())
+    }
+
     /// Counts an error, keeps it for the report and shows it.
     pub(crate) fn error(&self, error: Error) {
         self.is_incomplete.store(true, Ordering::Release);
@@ -184,15 +192,31 @@ impl Context {
 
     fn tell_error(&self, error: Error) {
         self.counters.add(Count::Errors, 1);
-        self.observer.error(&error);
-        lock(&self.told).error(error);
+        lock(&self.told).error(error.clone());
+        self.watched(&error, |observer| observer.error(&error));
+    }
+
+    /// Tells the observer of an error. That it panics is an error as well, of which it is not told.
+    fn watched(&self, error: &Error, tell: impl FnOnce(&dyn Observer)) {
+        let told = unless_panic(
+            || error.path().to_owned(),
+            || {
+                tell(&*self.observer);
+                Ok(())
+            },
+        );
+        if let Err(panic) = told {
+            self.is_incomplete.store(true, Ordering::Release);
+            self.counters.add(Count::Errors, 1);
+            lock(&self.told).error(panic);
+        }
     }
 
     /// Shows and counts something that does not make the copy incomplete.
     pub(crate) fn warning(&self, warning: &Error) {
         self.counters.add(Count::Warnings, 1);
-        self.observer.warning(warning);
         lock(&self.told).warning(warning);
+        self.watched(warning, |observer| observer.warning(warning));
     }
 
     /// Whether nothing new is to be taken up.

@@ -388,7 +388,11 @@ impl Transfer<'_> {
     fn share(&self) -> Result<Tried, Failure> {
         match self.reflink {
             Reflink::Never => return Ok(Tried::No),
-            _ if self.written.is_some() => return Ok(Tried::No),
+            Reflink::Auto if self.written.is_some() => return Ok(Tried::No),
+            // What is shared is not written, and so cannot be verified.
+            Reflink::Always if self.written.is_some() => {
+                return Err(failed(Operation::Clone)(Errno::OPNOTSUPP));
+            }
             Reflink::Auto if self.sparse != Sparse::Auto => return Ok(Tried::No),
             Reflink::Auto if self.stat.size < self.ladder.shared_from && !self.waits_for_disk() => {
                 return Ok(Tried::Unknown);

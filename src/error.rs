@@ -66,6 +66,8 @@ pub enum Operation {
     Spare,
     /// A source is in the directory that would be pruned (`--delete`).
     SourceInDest,
+    /// Removing what the source does not have in a copy that asks, or makes backups.
+    DeleteKeeps,
     /// Removing what the source does not have where something is mounted that may be the source.
     MountInDest,
     /// Two sources have the same destination, and each would remove what the other brings (`--delete`).
@@ -186,6 +188,9 @@ impl Operation {
                 )
             }
             Self::SourceInDest => format!("cannot delete in {path}: the source {other} is in it"),
+            Self::DeleteKeeps => {
+                format!("cannot delete in {path}: that asks nobody, and keeps no backups")
+            }
             Self::MountInDest => {
                 format!("cannot delete in {path}: what is mounted there may be the source {other}")
             }

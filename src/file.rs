@@ -370,7 +370,16 @@ impl Entry {
         if decision.plan == FilePlan::Skip(Reason::UpToDate)
             && self.dest_itself().is_some_and(is_undressed)
         {
-            decision.plan = FilePlan::Dress;
+            // The attributes of one of several names would be those of the others, too.
+            let is_shared = |dest: Stat| {
+                let is_file = dest.kind == Kind::File;
+                is_file && dest.nlink > 1 && self.stat.nlink == 1 && cx.options.preserve.links
+            };
+            decision.plan = if self.dest_itself().is_some_and(is_shared) {
+                FilePlan::Replace
+            } else {
+                FilePlan::Dress
+            };
         }
         let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
         let is_no_tree = self.dest_itself().is_some_and(|it| it.kind != Kind::Dir);
@@ -571,7 +580,10 @@ impl Entry {
     }
 
     /// Counts what making it would have counted.
-    fn rehearse(&self, cx: &Context, place: Place<'_>, plan: FilePlan) {
+    fn rehearse(&mut self, cx: &Context, place: Place<'_>, plan: FilePlan) {
+        if plan == FilePlan::Dress {
+            self.made = self.dest_itself().map(|there| MadeFile::of(&there));
+        }
         let what = match (plan, cx.options.make, self.stat.kind) {
             (FilePlan::Dress, ..) => What::Dressed,
             (_, Make::HardLinks, _) => What::HardLink,

@@ -94,6 +94,30 @@ fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Option<MadeFile>, 
     })
 }
 
+/// Counts and says what linking would.
+fn rehearse(cx: &Context, copied: &Copied, place: Place<'_>) {
+    let there = if place.dir.is_rehearsed() {
+        None
+    } else {
+        sys::stat_at(place.pair.dest(), place.names.dest, false).ok()
+    };
+    match there.map(|there| MadeFile::of(&there)) {
+        Some(there) if copied.made == Some(there) => {
+            if cx.options.overwrite.compares() {
+                skip(cx, place);
+            } else {
+                cx.log(What::HardLink, place);
+            }
+            return;
+        }
+        Some(_) => cx.tell(|| Event::Removed {
+            dest: place.dest_path(),
+        }),
+        None => {}
+    }
+    cx.done(What::HardLink, place);
+}
+
 /// Gives the copy of `id` the name at `place`, whatever has that if it is to be removed.
 pub(crate) fn link(
     cx: &Context,
@@ -103,7 +127,7 @@ pub(crate) fn link(
     removes: bool,
 ) -> Result<(), Error> {
     if cx.options.dry_run {
-        cx.done(What::HardLink, place);
+        rehearse(cx, copied, place);
         return Ok(());
     }
     let first = &copied.name;

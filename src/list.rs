@@ -40,16 +40,14 @@ pub(crate) fn list(cx: &Context, dir: &Dir, pair: &Pair, order: Order) -> Vec<Li
     }
     let deletes = cx.options.delete;
     let prunes = deletes != Delete::Nothing && !dir.is_fresh() && failed.is_none();
-    let all: Option<Vec<_>> = (prunes && deletes == Delete::Extraneous)
-        .then(|| names.iter().map(|(name, _)| name.clone()).collect());
     let names = match order {
         Order::Listing => names,
         Order::Inodes => sort_by_inode(pair, names),
     };
     let listed = select(cx, dir, pair, names);
     if prunes {
-        let copied = || listed.iter().map(|listed| listed.name.clone()).collect();
-        dir.keep_names(all.unwrap_or_else(copied));
+        // What the filter leaves out is not among them: whether it protects what has the name there, that thing's kind says.
+        dir.keep_names(listed.iter().map(|listed| listed.name.clone()).collect());
     }
     let dirs = listed.iter().filter(|listed| listed.kind == Kind::Dir);
     cx.counters.found(listed.len() as u64, dirs.count() as u64);

@@ -298,7 +298,7 @@ impl Entry {
         place: Place<'a>,
         plan: FilePlan,
     ) -> Result<Opened<'a>, Error> {
-        let mut removes = self.is_replaced_at_once;
+        let mut replaces = self.is_replaced_at_once;
         if matches!(plan, FilePlan::Overwrite | FilePlan::Supersede) {
             match self.open_existing(cx, place, plan)? {
                 Existing::Open(dest, has) => {
@@ -316,7 +316,7 @@ impl Entry {
                 {
                     remove_dest(cx, place)?;
                 }
-                Existing::Refused => removes = true,
+                Existing::Refused => replaces = true,
             }
         }
         let (mode, mut has) = self.new_mode(cx, place.dir);
@@ -329,7 +329,9 @@ impl Entry {
             Atomic::Never => false,
         };
         // What is in the way is better known before the data is copied than after.
-        let made = if removes {
+        // By a rule of cp's, which says so.
+        let mut removes = replaces && (cx.options.force || self.is_replaced_at_once);
+        let made = if replaces {
             match Staged::beside(place, Taken::Yes, mode) {
                 Err(Errno::PERM | Errno::ACCESS) if cx.options.atomic == Atomic::Auto => {
                     remove_dest(cx, place)?;
@@ -436,6 +438,12 @@ impl Entry {
             Err(Errno::NOENT) => return Ok(Existing::Gone),
             // It may not be opened, and another one can take its place. What may pass is no reason to remove it.
             Err(errno) if cx.options.force && is_refusal(errno) => return Ok(Existing::Refused),
+            // Who keeps two trees the same wants it replaced, not written to.
+            Err(Errno::ACCESS)
+                if plan == FilePlan::Supersede && cx.options.overwrite.compares() =>
+            {
+                return Ok(Existing::Refused);
+            }
             Err(errno) => return Err(create_error(place, errno)),
         };
         let stat = sys::fstat(&file).map_err(|errno| create_error(place, errno))?;

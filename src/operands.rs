@@ -58,12 +58,13 @@ impl Meeting {
     }
 }
 
-/// Refuses destinations in which deleting would take away what belongs to this copy.
-pub(crate) fn may_prune(roots: &[Root]) -> Result<(), Error> {
+/// Refuses destinations in which deleting would take away what belongs to this copy. A destination that is a link to a directory
+/// is one if it `follows_links`.
+pub(crate) fn may_prune(roots: &[Root], follows_links: bool) -> Result<(), Error> {
     let mut resolver = Resolver::default();
     let mut dests = Vec::new();
     for root in roots {
-        let Some(dest) = resolver.resolve(&root.dest, true) else {
+        let Some(dest) = resolver.resolve(&root.dest, follows_links) else {
             continue;
         };
         for other in roots {

@@ -245,7 +245,8 @@ pub struct Options {
     /// Which entries are left out.
     pub filter: Filter,
     /// What else becomes of directories that exist. Whoever sets it must be sure that no two sources have the same
-    /// destination; [`crate::Plan::resolve`] refuses those that have.
+    /// destination; [`crate::Plan::resolve`] refuses those that have, and copies that ask or make backups: what is removed is not
+    /// asked for, nor kept.
     pub delete: Delete,
     /// Nothing is changed: what would be done is only told to the [`crate::Observer`] and counted (`--dry-run`).
     pub dry_run: bool,

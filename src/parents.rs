@@ -147,7 +147,9 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
     let (dest_id, private_until) = match found {
         Some(found) => (found.id, None),
         None if cx.options.dry_run => {
-            tell_made(cx, source, &dest);
+            if cx.rehearse_parent(&dest) {
+                tell_made(cx, source, &dest);
+            }
             return Ok(None);
         }
         None => make_missing(cx, source, &source_stat, &dest)?,

@@ -158,7 +158,12 @@ impl Plan {
             }
         };
         if options.delete != Delete::Nothing {
-            may_prune(&roots)?;
+            if options.ask || options.backup != Backup::No {
+                let dest = roots.first().map(|root| root.dest.as_path());
+                let dest = dest.unwrap_or(Path::new(""));
+                return Err(Error::new(Operation::DeleteKeeps, dest));
+            }
+            may_prune(&roots, options.keep_directory_symlink)?;
         }
         Ok(Self {
             roots,
@@ -303,7 +308,12 @@ impl Plan {
 
     fn copy(self, tables: Tables) -> Report {
         let meeting = Meeting::of(&self.roots, self.options.follow);
-        let workers = rayon::current_thread_index().map_or(1, |_| rayon::current_num_threads());
+        // One small file needs no pool, and starts none.
+        let workers = if rayon::current_thread_index().is_some() || self.needs_pool() {
+            rayon::current_num_threads()
+        } else {
+            1
+        };
         let is_durable = self.options.durable;
         let mut cx = Context::new(
             self.options,

@@ -68,6 +68,7 @@ use std::fmt;
 use std::io;
 use std::mem;
 use std::num::NonZero;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
@@ -93,6 +94,8 @@ pub struct PoolBuilder {
     stack_size: Option<usize>,
     background: bool,
     tables: Tables,
+    /// Where workers with a working directory of their own begin.
+    working_dir: Option<Arc<OwnedFd>>,
     /// For a pool that grows: behind which gate its workers work.
     gate: Option<Arc<Gate>>,
 }
@@ -136,6 +139,10 @@ impl PoolBuilder {
     /// but what knows of it.
     pub(crate) fn tables(mut self, tables: Tables) -> Self {
         self.tables = tables;
+        if tables == Tables::PerWorker {
+            // Workers that start late are to find what a relative path meant when the copy began.
+            self.working_dir = sys::open_working_dir().ok().map(Arc::new);
+        }
         self
     }
 
@@ -222,6 +229,7 @@ impl PoolBuilder {
             thread = thread.stack_size(bytes.max(LEAST_STACK));
         }
         let tables = self.tables;
+        let working_dir = self.working_dir.clone();
         let is_background = self.background;
         let gate = self.gate.clone();
         thread.spawn(move || {
@@ -231,8 +239,10 @@ impl PoolBuilder {
             }
             if tables == Tables::PerWorker {
                 // Refused (to this thread alone: see [`Tables::best`]), the worker goes on with what it shares.
-                let _ = sys::unshare_thread();
+                let _ = sys::unshare_thread(working_dir.as_ref().map(|dir| dir.as_fd()));
             }
+            // The crew has another one, so that nothing is closed here.
+            drop(working_dir);
             if let Some(gate) = gate {
                 gate::attach(&gate, worker.index(), sys::thread_id());
             }
@@ -340,6 +350,7 @@ impl Pool {
             stack_size: None,
             background: false,
             tables: Tables::Shared,
+            working_dir: None,
             gate: None,
         }
     }

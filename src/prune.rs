@@ -228,7 +228,10 @@ impl Removal<'_> {
     ) -> sys::Result<Removed> {
         if is_dir(top, name, kind) {
             let mount = (sys::fstat(top)?.id.dev, sys::mount_id(top).ok());
-            let (mut here, level) = self.enter(top, name, mount)?;
+            let (mut here, level) = match self.enter(top, name, mount) {
+                Err(Errno::ACCESS) => return Ok(self.remove_unread(top, name)),
+                entered => entered?,
+            };
             let mut levels = vec![level];
             while let Some(level) = levels.last_mut() {
                 if self.is_over() {
@@ -262,6 +265,11 @@ impl Removal<'_> {
                             here = below;
                             levels.push(next);
                             continue;
+                        }
+                        Err(Errno::ACCESS) => {
+                            if self.remove_unread(here.as_fd(), &name) == Removed::NotAll {
+                                level.left = Removed::NotAll;
+                            }
                         }
                         Err(errno) => level.left = self.fail(errno),
                     }
@@ -298,10 +306,22 @@ impl Removal<'_> {
         let level = Level {
             name: name.to_owned(),
             id,
-            entries: sys::read_dir(&opened)?.into_iter(),
+            entries: match sys::read_dir(&opened) {
+                // It may not be read, and is open as a place.
+                Err(Errno::BADF) => return Err(Errno::ACCESS),
+                entries => entries?.into_iter(),
+            },
             left: Removed::All,
         };
         Ok((opened, level))
+    }
+
+    /// Removes a directory that may not be read, if nothing is in it.
+    fn remove_unread(&self, dir: BorrowedFd<'_>, name: &OsStr) -> Removed {
+        if self.cx.options.dry_run || sys::remove_dir(dir, name).is_err() {
+            return self.fail(Errno::ACCESS);
+        }
+        self.told(Ok(()), true)
     }
 
     /// Removes a directory in which nothing is left.

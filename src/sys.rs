@@ -10,12 +10,15 @@ use std::ffi::{CStr, CString, OsStr, OsString};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Mutex;
 use std::thread;
 use std::time::Duration;
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags,
 };
+
+use crate::lock::lock;
 pub(crate) use rustix::io::Errno;
 pub(crate) use rustix::io::Result;
 
@@ -905,21 +908,29 @@ pub(crate) fn effective_ids() -> (u32, u32) {
     )
 }
 
-/// Gives the calling thread a descriptor table and a working directory of its own, copies of those that it has shared
-/// (unshare(2), `CLONE_FILES` and `CLONE_FS`; neither needs a privilege).
+/// Opens the calling thread's working directory, as a place.
+pub(crate) fn open_working_dir() -> Result<OwnedFd> {
+    let oflags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(rustix::fs::CWD, ".", oflags, Mode::empty())
+}
+
+/// Gives the calling thread a descriptor table and a working directory of its own (unshare(2), `CLONE_FILES` and `CLONE_FS`;
+/// neither needs a privilege): copies of those that it has shared, unless it is another directory that it is to work in.
 ///
 /// From then on a descriptor opened by another thread means nothing here, or another file. So this is only for threads that
 /// run nothing but copies, whose descriptors never leave the thread that opened them: see `handles.rs` and
 /// [`crate::Plan::start`].
-pub(crate) fn unshare_thread() -> Result<()> {
+pub(crate) fn unshare_thread(working_dir: Option<BorrowedFd<'_>>) -> Result<()> {
     let flags = rustix::thread::UnshareFlags::FILES | rustix::thread::UnshareFlags::FS;
     // SAFETY: the condition above; descriptors that the thread inherits stay open in its table until it ends.
     #[allow(unsafe_code)]
     unsafe {
         rustix::thread::unshare_unsafe(flags)?;
     }
-    let oflags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let home = rustix::fs::openat(rustix::fs::CWD, ".", oflags, Mode::empty())?;
+    if let Some(dir) = working_dir {
+        rustix::process::fchdir(dir)?;
+    }
+    let home = open_working_dir()?;
     // Closed with the thread's table, at its end.
     let home: &'static OwnedFd = Box::leak(Box::new(home));
     HOME.set(Some(home.as_fd()));
@@ -1017,6 +1028,8 @@ pub(crate) fn umask() -> Option<u32> {
 
 /// The same where there is no /proc. For a moment what other threads make is theirs alone (umask(2)).
 pub(crate) fn umask_by_setting() -> u32 {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = lock(&ONE_AT_A_TIME);
     let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
     rustix::process::umask(umask);
     umask.as_raw_mode()

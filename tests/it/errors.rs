@@ -601,3 +601,48 @@ fn a_umask_that_forbids_the_owner_to_write_forbids_no_copy() {
     copy.by_ordinary_user().ok();
     assert_eq!(mode(&sandbox.path("copy")), 0o400);
 }
+
+/// Panics whenever it is told of an error.
+struct Horrified;
+
+impl Observer for Horrified {
+    fn error(&self, _: &Error) {
+        panic!("an error");
+    }
+}
+
+#[test]
+fn an_observer_that_panics_at_errors_loses_none_of_them() {
+    let sandbox = Sandbox::new();
+    for n in 0..20 {
+        sandbox.file(format!("source/good-{n}"), 10);
+        // Another kind of thing is there.
+        sandbox.file(format!("source/bad-{n}"), 10);
+        sandbox.dir(format!("copy/bad-{n}"));
+    }
+    let target = Target::Exactly(sandbox.path("copy"));
+    let plan = Plan::resolve([sandbox.path("source")], target, Options::archive());
+    let plan = plan.expect("a plan").observer(Arc::new(Horrified));
+    let (pool, job) = plan.start(4).expect("workers");
+    let report = job.join().expect("a report");
+    pool.join();
+    assert_eq!((report.stats.files, report.stats.errors), (20, 40));
+}
+
+#[test]
+fn what_contradicts_deleting_is_refused() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/file", 10);
+    sandbox.file("copy/file", 20);
+    let mut asks = Options::archive();
+    asks.ask = true;
+    let mut keeps = Options::archive();
+    keeps.backup = poolcp::Backup::Simple;
+    for mut options in [asks, keeps] {
+        options.delete = poolcp::Delete::Extraneous;
+        let target = Target::Exactly(sandbox.path("copy"));
+        let plan = Plan::resolve([sandbox.path("source")], target, options);
+        let error = plan.expect_err("an error");
+        assert_eq!(error.operation(), poolcp::Operation::DeleteKeeps);
+    }
+}

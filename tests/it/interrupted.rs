@@ -96,7 +96,7 @@ fn stop_and_go_on(times: u32, with: Signal, options: &[&str]) -> u32 {
             ended += 1;
             assert!(ended <= 4 * times, "{ended} ended before {moment:?}");
             // The first one was slower: caches were cold, or the machine was busy.
-            whole = whole * 19 / 20;
+            whole = whole * 9 / 10;
         } else {
             stopped += 1;
         }

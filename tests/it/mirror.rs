@@ -553,3 +553,114 @@ fn a_file_that_is_to_stay_is_not_in_the_way() {
         assert!(file.is_file());
     }
 }
+
+#[test]
+fn a_private_copy_is_not_as_public_as_another_name_of_its_inode() {
+    let sandbox = Sandbox::new();
+    chmod(&sandbox.file("source/a", 10), 0o600);
+    chmod(&sandbox.file("source/b", 10), 0o644);
+    for name in ["a", "b"] {
+        set_mtime(&sandbox.path("source").join(name), 1_000_000_000, 0);
+    }
+    sandbox.dir("copy");
+    sandbox.poolcp(["-p", "source/a", "copy/a"]).ok();
+    sandbox.hard_link("copy/b", "copy/a");
+    let args = ["-aT", "--update=changed", "source", "copy"];
+    sandbox.poolcp(args).ok();
+    let modes = ["copy/a", "copy/b"].map(|name| mode(&sandbox.path(name)));
+    assert_eq!(modes, [0o600, 0o644]);
+    let again = sandbox.poolcp(args.into_iter().chain(["--dry-run"]));
+    assert_eq!(again.ok().stdout, "");
+}
+
+#[test]
+fn a_link_to_another_operands_copy_does_not_share_its_destination() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a/file", 10);
+    sandbox.symlink("x", "a");
+    sandbox.dir("copy");
+    let args = ["-a", "--update=changed", "--delete", "a", "x", "copy"];
+    sandbox.poolcp(args).ok();
+    sandbox.poolcp(args).ok();
+}
+
+#[test]
+fn a_rehearsal_says_of_further_names_what_the_run_does() {
+    let sandbox = Sandbox::new();
+    let a = sandbox.file("source/a", 10);
+    sandbox.hard_link("source/b", &a);
+    sandbox.poolcp(["-aT", "source", "copy"]).ok();
+    let count = |extra: &[&str]| {
+        let args = [
+            "-aT",
+            "-j1",
+            "--update=changed",
+            "--report=json",
+            "source",
+            "copy",
+        ];
+        let json = sandbox.poolcp(args.iter().chain(extra)).run().stdout;
+        let json = json.lines().filter(|line| !line.starts_with(['\'', 'r']));
+        let json: String = json.collect();
+        let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        (json["hard_links"].clone(), json["skipped"].clone())
+    };
+    assert_eq!(count(&["--dry-run"]), (0.into(), 2.into()));
+    // What looks the same and is not the same file.
+    let b = sandbox.path("copy/b");
+    fs::remove_file(&b).expect("remove");
+    sandbox.poolcp(["-p", "copy/a", "copy/b"]).ok();
+    let rehearsed = count(&["--dry-run"]);
+    assert_eq!(count(&[]), rehearsed);
+    assert_eq!(rehearsed.0, 1);
+}
+
+#[test]
+fn an_ordinary_user_mirrors_what_may_be_read_only() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::new();
+    chmod(&sandbox.file("source/file", 10), 0o444);
+    chmod(&sandbox.file("copy/file", 20), 0o444);
+    sandbox.dir("copy/empty");
+    sandbox.give_to_ordinary_user();
+    chmod(&sandbox.path("copy/empty"), 0);
+    let args = ["-aT", "--update=changed", "--delete", "source", "copy"];
+    sandbox.poolcp(args).by_ordinary_user().ok();
+    assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "copy");
+    // One that has something in it.
+    sandbox.file("copy/closed/file", 10);
+    sandbox.give_to_ordinary_user();
+    chmod(&sandbox.path("copy/closed"), 0);
+    let run = sandbox.poolcp(args).by_ordinary_user();
+    run.fails(&["cannot remove 'copy/closed': Permission denied"]);
+}
+
+#[test]
+fn what_is_left_out_protects_what_would_be_left_out_and_nothing_else() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/x/file", 10);
+    let x = sandbox.file("copy/x", 10);
+    let kept = sandbox.file("copy/d/x/file", 10);
+    sandbox.dir("source/d");
+    let args = ["-aT", "--delete", "--exclude=x/", "source", "copy"];
+    sandbox.poolcp(args).ok();
+    assert!(!x.exists() && kept.exists());
+}
+
+#[test]
+fn a_rehearsal_makes_a_leading_directory_once() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source/a", 10);
+    sandbox.file("source/b", 10);
+    sandbox.dir("copy");
+    let args = [
+        "-a",
+        "--parents",
+        "--dry-run",
+        "source/a",
+        "source/b",
+        "copy",
+    ];
+    let lines = sandbox.poolcp(args).ok().stdout;
+    assert_eq!(lines.matches("source -> copy/source").count(), 1, "{lines}");
+}
