@@ -8,7 +8,7 @@ use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::ahead::Queue;
 use crate::cancel::Canceller;
@@ -49,6 +49,8 @@ pub(crate) struct Context {
     pub max_waiting: usize,
     observer: Arc<dyn Observer>,
     told: Mutex<Told>,
+    /// When the copy began, by the clock that filesystems have.
+    began: SystemTime,
     /// The leading directories that a dry run has said it would make.
     rehearsed_parents: Mutex<HashSet<PathBuf>>,
     /// The observer wants to hear what is done.
@@ -127,6 +129,7 @@ impl Context {
             max_waiting: most_waiting(share),
             observer,
             told: Mutex::default(),
+            began: SystemTime::now(),
             rehearsed_parents: Mutex::default(),
             ladders: Mutex::default(),
             seeking: Mutex::default(),
@@ -161,6 +164,12 @@ impl Context {
         if let Some(filesystems) = &self.filesystems {
             filesystems.meet(dev, path);
         }
+    }
+
+    /// Whether something was made since the copy began, be it by another clock that is a little ahead.
+    pub(crate) fn is_younger(&self, birth: SystemTime) -> bool {
+        let age = birth.duration_since(self.began);
+        age.is_ok_and(|age| age > Duration::from_secs(1))
     }
 
     /// Whether a leading directory would be made, as far as this dry run has not said so already.

@@ -372,6 +372,7 @@ impl Entry {
                     removes: false,
                 })
             }
+            Err(Errno::ROFS) if removes => Err(place.dest_error(Operation::Remove, Errno::ROFS)),
             Err(errno) => Err(create_error(place, errno)),
         }
     }
@@ -438,6 +439,9 @@ impl Entry {
             Err(Errno::NOENT) => return Ok(Existing::Gone),
             // It may not be opened, and another one can take its place. What may pass is no reason to remove it.
             Err(errno) if cx.options.force && is_refusal(errno) => return Ok(Existing::Refused),
+            Err(Errno::ROFS) if cx.options.force => {
+                return Err(place.dest_error(Operation::Remove, Errno::ROFS));
+            }
             // Who keeps two trees the same wants it replaced, not written to.
             Err(Errno::ACCESS)
                 if plan == FilePlan::Supersede && cx.options.overwrite.compares() =>

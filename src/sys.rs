@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::sync::Mutex;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, RawMode, Timespec, Timestamps, Uid, XattrFlags,
@@ -648,6 +648,18 @@ pub(crate) fn mount_id(fd: impl AsFd) -> Result<u64> {
     use rustix::fs::StatxFlags;
     let looked = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
     Ok(looked.stx_mnt_id)
+}
+
+/// When something was made; `None` where the filesystem does not keep that.
+pub(crate) fn birth_at(dir: impl AsFd, name: &OsStr) -> Option<SystemTime> {
+    use rustix::fs::StatxFlags;
+    let looked = rustix::fs::statx(dir, name, AtFlags::empty(), StatxFlags::BTIME).ok()?;
+    let has_it = looked.stx_mask & StatxFlags::BTIME.bits() != 0;
+    // What was made before 1970 was not made today.
+    let seconds = u64::try_from(looked.stx_btime.tv_sec)
+        .ok()
+        .filter(|_| has_it)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::new(seconds, looked.stx_btime.tv_nsec))
 }
 
 /// What kind of filesystem something is on: the numbers of statfs(2).

@@ -49,6 +49,9 @@ use crate::prune::prune;
 use crate::staged::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
+/// Hardly any tree has so many levels; one that is copied into itself soon has.
+const DEEP: usize = 1000;
+
 /// A directory to be copied.
 pub(crate) struct DirTask {
     parent: Arc<Dir>,
@@ -174,7 +177,13 @@ impl DirTask {
         }
         // What is made below a directory that was there can be below what is copied, by a link or a mount that leads there.
         let merged = self.parent.facts().is_some_and(|facts| facts.merged);
-        if merged && self.parent.is_made_in(stat.id) {
+        let is_own = merged && self.parent.is_made_in(stat.id);
+        // Through an overlay or a server it has another number: then it is known by its depth, and its age.
+        let is_made_now = || {
+            let (dir, name) = (place.pair.source(), place.names.source);
+            sys::birth_at(dir, name).is_some_and(|birth| cx.is_younger(birth))
+        };
+        if is_own || (self.parent.is_deeper_than(DEEP) && is_made_now()) {
             let (_, source, dest) = operand(place, stat.id);
             return Err(Error::new(Operation::IntoItself, dest).with_other(source));
         }

@@ -1,6 +1,7 @@
 //! Where the copy goes, what it may replace, and who is refused: `cp`'s rules, with `cp` as the referee.
 
 use std::fs;
+use std::path::Path;
 
 use crate::harness::{Call, Mount, Sandbox, chmod, same_as_cp, same_as_cp_when};
 
@@ -441,4 +442,23 @@ fn a_copy_ends_though_links_and_mounts_lead_from_its_source_to_itself() {
     let _mount = Mount::bind(&inner, &sandbox.dir("copy/x")).expect("a mount");
     let run = sandbox.poolcp(["-aT", "source", "copy"]).run();
     assert_eq!(run.messages(), [told("source", "copy").as_str()]);
+}
+
+#[test]
+fn a_copy_into_itself_through_another_filesystem_ends() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    let disk = sandbox.dir("disk");
+    let _disk = Mount::tmpfs(&disk, "1G").expect("a filesystem");
+    let [lower, upper, work, merged] =
+        ["lower", "upper", "work", "merged"].map(|name| sandbox.dir(Path::new("disk").join(name)));
+    let Some(_overlay) = Mount::overlay(&lower, &upper, &work, &merged) else {
+        return;
+    };
+    sandbox.file("disk/merged/file", 10);
+    let run = sandbox
+        .poolcp(["-a", "disk/upper", "disk/merged/copy"])
+        .run();
+    let told = "cannot copy a directory, 'disk/upper', into itself, 'disk/merged/copy'";
+    assert_eq!((run.code, run.messages()), (1, vec![told]));
 }

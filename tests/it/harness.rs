@@ -773,6 +773,16 @@ impl Mount {
     }
 
     /// A new file system of 64 MiB, in a file of the sandbox next to the directory.
+    /// Two directories as one; what is written goes to the upper one.
+    pub fn overlay(lower: &Path, upper: &Path, work: &Path, at: &Path) -> Option<Self> {
+        let [lower, upper, work] = [lower, upper, work].map(Path::display);
+        let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+        let mut mount = Command::new("mount");
+        let mount = mount.args(["-t", "overlay", "-o", &options, "overlay"]);
+        let is_mounted = mount.arg(at).output().is_ok_and(|out| out.status.success());
+        is_mounted.then(|| Self(at.to_owned()))
+    }
+
     /// Shows a directory at another place, too.
     pub fn bind(dir: &Path, at: &Path) -> Option<Self> {
         let mut mount = Command::new("mount");
