@@ -166,6 +166,13 @@ impl Context {
         }
     }
 
+    /// Says that what had a destination's name is gone.
+    pub(crate) fn tell_removed(&self, place: Place<'_>) {
+        self.tell(|| Event::Removed {
+            dest: place.dest_path(),
+        });
+    }
+
     /// Whether something was made since the copy began, be it by another clock that is a little ahead.
     pub(crate) fn is_younger(&self, birth: SystemTime) -> bool {
         let age = birth.duration_since(self.began);

@@ -463,7 +463,7 @@ impl Transfer<'_> {
             // Whoever begins one takes the first that is left, and not its own: there are as many to take as to begin.
             let begun = AtomicUsize::new(0);
             let at_work = AtomicUsize::new(0);
-            (0..chunks.count())
+            (0..chunks.count)
                 .into_par_iter()
                 .map_init(self.reopen, |own, _| {
                     gate::work(|| {
@@ -885,10 +885,6 @@ impl<'a> Chunks<'a> {
         }
     }
 
-    fn count(&self) -> usize {
-        self.count
-    }
-
     /// One of them, by its number.
     fn get(&self, number: usize) -> Range<u64> {
         let at = self.before.partition_point(|&before| before <= number) - 1;
@@ -918,7 +914,7 @@ mod tests {
     fn chunks_cover_the_range_once() {
         let all = |ranges: &[Range<u64>]| {
             let chunks = Chunks::of(ranges);
-            let all = (0..chunks.count()).map(|number| chunks.get(number));
+            let all = (0..chunks.count).map(|number| chunks.get(number));
             all.collect::<Vec<_>>()
         };
         for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
@@ -938,7 +934,7 @@ mod tests {
             [CHUNK..CHUNK + 1, ranges[1].clone(), ranges[2].clone()]
         );
         let huge = std::slice::from_ref(&(0..1 << 62));
-        assert_eq!(Chunks::of(huge).count(), 1 << 38);
+        assert_eq!(Chunks::of(huge).count, 1 << 38);
         assert!(all(&[]).is_empty());
     }
 

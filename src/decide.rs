@@ -206,10 +206,7 @@ pub(crate) fn decide(
     } else {
         dest.seen.itself
     };
-    let sameness = match options.overwrite {
-        Overwrite::Never | Overwrite::Refuse => Sameness::Different,
-        _ => sameness(options, source, dest, &seen),
-    };
+    let sameness = sameness(options, source, dest, &seen);
     if sameness == Sameness::Refused {
         return FilePlan::Refuse(Operation::SameFile).into();
     }
@@ -292,23 +289,13 @@ pub(crate) fn decide_dir(
         Ok(stat) if options.keep_directory_symlink => stat,
         _ => dest.seen.itself,
     };
-    let sameness = if keeps_all(options) {
-        Sameness::Different
-    } else {
-        sameness(options, source, dest, &seen)
-    };
-    match (sameness, seen.kind) {
+    match (sameness(options, source, dest, &seen), seen.kind) {
         (Sameness::Refused, _) => FilePlan::Refuse(Operation::SameFile),
         (Sameness::Done, _) => FilePlan::Skip(Reason::Same),
         (_, Kind::Dir) => FilePlan::Overwrite,
-        _ if dest.is_extraneous && !keeps_all(options) => FilePlan::Replace,
+        _ if dest.is_extraneous && !options.overwrite.keeps_all() => FilePlan::Replace,
         _ => FilePlan::Refuse(Operation::DirOverOther),
     }
-}
-
-/// Whether nothing that is there is replaced.
-fn keeps_all(options: &Options) -> bool {
-    matches!(options.overwrite, Overwrite::Never | Overwrite::Refuse)
 }
 
 /// Whether what has the name is removed before the copy is made.
@@ -440,6 +427,10 @@ pub(crate) fn sameness(
     dest: &DestFacts,
     seen: &Stat,
 ) -> Sameness {
+    // Nothing is touched, so that nothing need be told apart.
+    if options.overwrite.keeps_all() {
+        return Sameness::Different;
+    }
     use Sameness::{Different, Done, Refused};
     let one_file = source.stat.id == seen.id;
     let hard_links = options.make == Make::HardLinks;

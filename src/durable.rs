@@ -71,17 +71,15 @@ impl Filesystems {
             let (parent, _) = split(dest);
             parents.insert(PathBuf::from(parent));
             // What is not there yet will be in the filesystem that its directory is in; so will the leading directories.
-            let within = root.within.as_deref().map(Path::as_os_str);
-            for above in Path::new(parent).ancestors().skip(1) {
-                if root
-                    .within
-                    .as_deref()
-                    .is_some_and(|within| above.starts_with(within))
-                {
-                    parents.insert(above.to_owned());
-                }
-            }
-            for path in [dest, parent, within.unwrap_or(OsStr::new("."))] {
+            let within = root.within.as_deref();
+            let is_leading = |above: &&Path| within.is_some_and(|within| above.starts_with(within));
+            let above = Path::new(parent).ancestors().skip(1);
+            parents.extend(above.filter(is_leading).map(Path::to_owned));
+            for path in [
+                dest,
+                parent,
+                within.map_or(OsStr::new("."), Path::as_os_str),
+            ] {
                 if let Ok(dir) = sys::open_dest_dir(sys::cwd(), path, true)
                     && let Ok(stat) = sys::fstat(&dir)
                 {

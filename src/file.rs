@@ -265,9 +265,7 @@ pub(crate) fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
     };
     match removed {
         Ok(()) => {
-            cx.tell(|| Event::Removed {
-                dest: place.dest_path(),
-            });
+            cx.tell_removed(place);
             Ok(())
         }
         Err(Errno::NOENT) => Ok(()),
@@ -381,10 +379,9 @@ impl Entry {
                 FilePlan::Dress
             };
         }
-        let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
         let is_no_tree = self.dest_itself().is_some_and(|it| it.kind != Kind::Dir);
         self.is_replaced_at_once = decision.plan == FilePlan::Replace
-            && is_file
+            && self.is_copied_file(cx)
             && is_no_tree
             && cx.options.atomic != Atomic::Never
             && !cx.options.dry_run;
@@ -441,8 +438,8 @@ impl Entry {
         if plan == FilePlan::Replace {
             self.open_first(cx, place)?;
         }
-        let is_kept = self.is_replaced_at_once || self.is_linked(cx);
-        let saved = if plan == FilePlan::Replace && is_kept {
+        let is_kept = || self.is_replaced_at_once || self.is_linked(cx);
+        let saved = if plan == FilePlan::Replace && is_kept() {
             None
         } else {
             clear(cx, place, plan, self.dest.as_deref())?
@@ -455,11 +452,15 @@ impl Entry {
         done
     }
 
+    /// Whether a regular file is copied, and not linked.
+    fn is_copied_file(&self, cx: &Context) -> bool {
+        self.stat.kind == Kind::File && cx.options.make == Make::Copies
+    }
+
     /// A directory that is in the way is more than a file could bring back: it stays if the file cannot be read.
     fn open_first(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let is_tree = self.dest_itself().is_some_and(|it| it.kind == Kind::Dir);
-        let is_file = self.stat.kind == Kind::File && cx.options.make == Make::Copies;
-        if is_tree && is_file && !cx.options.dry_run {
+        if is_tree && self.is_copied_file(cx) && !cx.options.dry_run {
             self.file = Some(self.take_file(cx, place)?);
         }
         Ok(())
@@ -632,11 +633,10 @@ impl Entry {
 
     /// Another operand must not replace what this one made, nor write through it.
     pub(crate) fn remember_name(&mut self, cx: &Context, place: Place<'_>) {
-        if self.made.is_none() && self.is_tracked(cx) {
-            let made = sys::stat_at(place.pair.dest(), place.names.dest, false);
-            self.made = made.ok().map(|made| MadeFile::of(&made));
-        }
         let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
+        if self.made.is_none() && self.is_tracked(cx) {
+            self.made = look().map(|made| MadeFile::of(&made));
+        }
         let was_made = || {
             let there = self.dest_file();
             there.is_some_and(|there| cx.operands.has_made(|| Made::operand(place, there.id)))

@@ -14,7 +14,7 @@ use crate::error::{Error, Operation};
 use crate::file::{Entry, at, restore, skip};
 use crate::links::{Copied, Left, MadeFile};
 use crate::local::is_local;
-use crate::observer::{Event, What};
+use crate::observer::What;
 use crate::staged::replace;
 use crate::sys::{self, Errno, FileId, Stat};
 
@@ -94,6 +94,15 @@ fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Option<MadeFile>, 
     })
 }
 
+/// The name is one of the copy already.
+fn leave(cx: &Context, place: Place<'_>) {
+    if cx.options.overwrite.compares() {
+        skip(cx, place);
+    } else {
+        cx.log(What::HardLink, place);
+    }
+}
+
 /// Counts and says what linking would.
 fn rehearse(cx: &Context, copied: &Copied, place: Place<'_>) {
     let there = if place.dir.is_rehearsed() {
@@ -103,16 +112,10 @@ fn rehearse(cx: &Context, copied: &Copied, place: Place<'_>) {
     };
     match there.map(|there| MadeFile::of(&there)) {
         Some(there) if copied.made == Some(there) => {
-            if cx.options.overwrite.compares() {
-                skip(cx, place);
-            } else {
-                cx.log(What::HardLink, place);
-            }
+            leave(cx, place);
             return;
         }
-        Some(_) => cx.tell(|| Event::Removed {
-            dest: place.dest_path(),
-        }),
+        Some(_) => cx.tell_removed(place),
         None => {}
     }
     cx.done(What::HardLink, place);
@@ -166,17 +169,11 @@ pub(crate) fn link(
             }
             let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
             if there.id == copy.id {
-                if cx.options.overwrite.compares() {
-                    skip(cx, place);
-                } else {
-                    cx.log(What::HardLink, place);
-                }
+                leave(cx, place);
                 return Ok(());
             }
             replace(place, make).map_err(error)?;
-            cx.tell(|| Event::Removed {
-                dest: place.dest_path(),
-            });
+            cx.tell_removed(place);
         }
         made => made.map_err(error)?,
     }

@@ -17,7 +17,7 @@ use crate::links::MadeFile;
 use crate::live::Shown;
 use crate::local::is_overlay;
 use crate::meta::{Attributes, Has, Subject};
-use crate::observer::{Event, What};
+use crate::observer::What;
 use crate::options::{Atomic, Effort, Preserve};
 use crate::staged::{Staged, Taken};
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
@@ -85,9 +85,7 @@ impl Entry {
             Err(failure) => return Err(place.explain(failure)),
         }
         if removes {
-            cx.tell(|| Event::Removed {
-                dest: place.dest_path(),
-            });
+            cx.tell_removed(place);
         }
         closing::close(source);
         self.remember_name(cx, place);
@@ -328,9 +326,9 @@ impl Entry {
             Atomic::Always => true,
             Atomic::Never => false,
         };
-        // What is in the way is better known before the data is copied than after.
         // By a rule of cp's, which says so.
         let mut removes = replaces && (cx.options.force || self.is_replaced_at_once);
+        // What is in the way is better known before the data is copied than after.
         let made = if replaces {
             match Staged::beside(place, Taken::Yes, mode) {
                 Err(Errno::PERM | Errno::ACCESS) if cx.options.atomic == Atomic::Auto => {

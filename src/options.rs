@@ -93,6 +93,11 @@ pub enum Overwrite {
 }
 
 impl Overwrite {
+    /// Whether nothing that is there is replaced.
+    pub(crate) fn keeps_all(self) -> bool {
+        matches!(self, Self::Never | Self::Refuse)
+    }
+
     /// Whether a destination is left alone if it seems to be the copy already: then its attributes are seen to as well.
     pub(crate) fn compares(self) -> bool {
         matches!(

@@ -218,11 +218,10 @@ pub(crate) fn replace(
         }
         Err(_) => true,
     };
-    match if is_left {
-        sys::unlink(dir, &temporary)
-    } else {
-        Ok(())
-    } {
+    if !is_left {
+        return renamed;
+    }
+    match sys::unlink(dir, &temporary) {
         Ok(()) | Err(Errno::NOENT) => renamed,
         Err(errno) => Err(errno),
     }

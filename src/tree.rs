@@ -213,14 +213,11 @@ impl DirTask {
         if cx.options.dry_run {
             return Err(place.source_error(Operation::List, Errno::ACCESS));
         }
-        let has = if made.fresh {
-            Has {
-                acl: true,
-                private_until: made.private_until,
-                ..Has::default()
-            }
-        } else {
-            Has::found(&made.stat)
+        let found = (!made.fresh).then(|| Has::found(&made.stat));
+        let has = Has {
+            acl: true,
+            private_until: made.private_until,
+            ..found.unwrap_or_default()
         };
         let dest = Subject::Open(made.fd.as_fd());
         let mut failed =
