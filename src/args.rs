@@ -9,7 +9,7 @@ use clap::parser::ValueSource;
 use clap::{ArgAction, ArgMatches, Command, Parser};
 
 /// `cp`'s long options, which may be abbreviated, in the order in which `cp` lists them when it is in doubt.
-pub const CP_NAMES: [&str; 30] = [
+pub const CP_NAMES: [&str; 31] = [
     "archive",
     "attributes-only",
     "backup",
@@ -25,6 +25,7 @@ pub const CP_NAMES: [&str; 30] = [
     "no-target-directory",
     "one-file-system",
     "parents",
+    "path",
     "preserve",
     "recursive",
     "remove-destination",

@@ -29,6 +29,7 @@ use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
 use crate::further::{link, settle};
 use crate::links::{Claim, Left, MadeFile, Name};
+use crate::mounts;
 use crate::observer::{Event, Interest, Question, What};
 use crate::operands::Made;
 use crate::options::{Atomic, Follow, Make};
@@ -543,6 +544,22 @@ impl Entry {
         copy.is_some_and(|copy| copy.id == dest.id)
     }
 
+    /// How many names of the file there are to be met; the most that there can be where nobody knows.
+    fn names(&self, cx: &Context, place: Place<'_>) -> u64 {
+        // A link that is followed is a name of the file that no count has, and a name may be met twice.
+        let is_met_again = || match place.dir.facts() {
+            Some(facts) => *facts
+                .shows_twice
+                .get_or_init(|| mounts::may_show_twice(place.pair.source())),
+            None => true,
+        };
+        if cx.options.follow == Follow::Never && !cx.operands.names_repeat && !is_met_again() {
+            self.stat.nlink
+        } else {
+            u64::MAX
+        }
+    }
+
     /// Makes the copy, or links it to the one that another name of the same file has.
     fn make_once(
         &mut self,
@@ -552,12 +569,6 @@ impl Entry {
         saved: Option<&Saved<'_>>,
         ended: &mut Vec<Arc<Dir>>,
     ) -> Result<Option<How>, Error> {
-        // A link that is followed is a name of the file that no count has, and a name may be met twice.
-        let names = if cx.options.follow == Follow::Never && !cx.operands.names_repeat {
-            self.stat.nlink
-        } else {
-            u64::MAX
-        };
         let left = || Left {
             name: place.to_name(),
             kind: self.stat.kind,
@@ -565,7 +576,7 @@ impl Entry {
             backup: saved.map(|saved| saved.backup().to_owned()),
             removes: plan == FilePlan::Replace,
         };
-        let claim = cx.links.claim(self.stat.id, names, left);
+        let claim = cx.links.claim(self.stat.id, self.names(cx, place), left);
         place.dir.count_name(!matches!(claim, Claim::Copy));
         match claim {
             Claim::Copy => {

@@ -145,18 +145,21 @@ fn find_long<'c>(
         let arg = command.get_arguments().find(is_it)?;
         Some((arg.get_long()?, takes(arg)))
     };
-    let meant = |name: &&&str| name.as_bytes().starts_with(typed);
-    let found: Vec<&str> = abbreviable.iter().filter(meant).copied().collect();
-    let shown = OsStr::from_bytes(word).to_string_lossy();
-    let unknown = || format!("unrecognized option '--{shown}'");
     if let Some(exact) = find(typed) {
         return Ok(exact);
     }
+    let meant = |name: &&&str| name.as_bytes().starts_with(typed);
+    let names = abbreviable.iter().filter(meant);
+    let mut found: Vec<_> = names.filter_map(|name| find(name.as_bytes())).collect();
+    // Two names of one option leave no doubt.
+    found.dedup_by_key(|(name, _)| *name);
+    let shown = OsStr::from_bytes(word).to_string_lossy();
     match found[..] {
-        [] => Err(unknown()),
-        [one] => find(one.as_bytes()).ok_or_else(unknown),
+        [] => Err(format!("unrecognized option '--{shown}'")),
+        [one] => Ok(one),
         _ => {
-            let names: String = found.iter().map(|name| format!(" '--{name}'")).collect();
+            let names = found.iter().map(|(name, _)| format!(" '--{name}'"));
+            let names: String = names.collect();
             Err(format!(
                 "option '--{shown}' is ambiguous; possibilities:{names}"
             ))

@@ -179,6 +179,7 @@
 //! | `data.rs` | the bytes of one file |
 //! | `disk.rs` | which disks may have to seek |
 //! | `local.rs` | which filesystems are this machine's own |
+//! | `mounts.rs` | what is mounted where |
 //! | `meta.rs` | attributes: read, and given in the right order |
 //! | `prune.rs` | what the destination has and the source does not |
 //! | `links.rs` | hard links; several names at the destination for one file: who copies, and who links |
@@ -234,8 +235,8 @@
 //!    the observer; the binary's main thread does that, and workers never read standard input.
 //! 8. Memory is bounded by the depth of the tree, its widest directory, the parts with data that the sparse files under way
 //!    have (`data.rs`; 65,536 of each at a time), and the inodes that have names outside of what is copied (`links.rs`; where
-//!    links are followed and kept, `-aL`, any may) or, where operands overlap, are symbolic links (`operands.rs`); open files by
-//!    the number of workers.
+//!    links are followed and kept, `-aL`, or a filesystem is mounted twice, any may) or, where operands overlap, are symbolic
+//!    links (`operands.rs`); open files by the number of workers: some six each, and more where the limit is higher.
 //!
 //! # What an entry costs
 //!
@@ -346,6 +347,7 @@ mod make_file;
 mod make_name;
 mod meta;
 mod monitor;
+mod mounts;
 mod nest;
 mod observer;
 mod operands;

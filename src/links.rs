@@ -7,8 +7,8 @@
 //! Only files with several names come here, and each takes a lock twice for some 100 ns.
 //!
 //! An inode is forgotten once all its names have been seen, so the memory needed is bounded by the files that have names
-//! outside of the trees that are copied, or not met yet. Where symbolic links are followed and links kept (`-aL`), or operands
-//! may repeat, nobody knows how many names there are, and none is forgotten.
+//! outside of the trees that are copied, or not met yet. Where symbolic links are followed and links kept (`-aL`), operands may
+//! repeat, or a filesystem is mounted more than once, nobody knows how many names there are, and none is forgotten.
 //!
 //! The same holds for names that lead to one file at the destination, through links that were there before ([`Writers`]):
 //! who comes while the file is written leaves the name with the one who writes it.

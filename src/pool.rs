@@ -103,6 +103,9 @@ pub struct PoolBuilder {
 impl PoolBuilder {
     /// How many workers; 0, the default, is as many as the system says run in parallel
     /// ([`std::thread::available_parallelism`]).
+    ///
+    /// A worker that copies needs some six open files. They share what the process may have (getrlimit(2), `RLIMIT_NOFILE`,
+    /// which a copy raises as far as it may): too many workers for that make errors of what they cannot open.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self

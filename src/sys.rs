@@ -1031,11 +1031,10 @@ pub(crate) fn umask() -> Option<u32> {
     let mut buffer = [0; 4096];
     let file = std::fs::File::open("/proc/self/status").ok()?;
     let len = read(&file, &mut buffer).ok()?;
-    let status = str::from_utf8(&buffer[..len]).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("Umask:"))?;
-    u32::from_str_radix(line.trim(), 8).ok()
+    // The process's name may be anything.
+    let mut lines = buffer[..len].split(|byte| *byte == b'\n');
+    let umask = lines.find_map(|line| line.strip_prefix(b"Umask:"))?;
+    u32::from_str_radix(str::from_utf8(umask).ok()?.trim(), 8).ok()
 }
 
 /// The same where there is no /proc. For a moment what other threads make is theirs alone (umask(2)).

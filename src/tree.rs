@@ -312,6 +312,10 @@ impl DirTask {
                 Some(above) if above.source_id.dev == stat.id.dev => above.seeks,
                 _ => cx.meet_source(stat.id.dev, &source),
             },
+            shows_twice: match above {
+                Some(above) if above.source_id.dev == stat.id.dev => Arc::clone(&above.shows_twice),
+                _ => Arc::default(),
+            },
             ladder: match above {
                 Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
                     Arc::clone(&above.ladder)

@@ -73,6 +73,8 @@ fn options_are_read_by_getopts_rules() {
             "--backup=x a d",
             "--path dir/a d",
             "--pa dir/a d",
+            "--pat dir/a d",
+            "--p dir/a d",
             "-Z a d",
             "--context a d",
             "--context=x a d",

@@ -10,7 +10,8 @@ use std::thread;
 use rustix::fs::FileType;
 
 use crate::harness::{
-    Disk, Format, Sandbox, allocated, assert_rsync_agrees, chmod, content, same_as_cp, set_mtime,
+    Disk, Format, Mount, Sandbox, allocated, assert_rsync_agrees, chmod, content, same_as_cp,
+    set_mtime,
 };
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree, near};
 
@@ -409,6 +410,25 @@ fn many_workers_copy_each_linked_file_once() {
             moved.into_iter().flatten().sum::<u64>(),
             (FILES * SIZE) as u64
         );
+    }
+}
+
+#[test]
+fn names_that_a_mount_shows_once_more_are_links_too() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    sandbox.file("source/a/file", 100);
+    sandbox.hard_link("source/b/file", "source/a/file");
+    let _mounts = ["c", "d"].map(|dir| {
+        let at = sandbox.dir(format!("source/{dir}"));
+        Mount::bind(&sandbox.path("source/a"), &at).expect("a mount")
+    });
+    sandbox.cp(["-a", "source", "expected"]).ok();
+    let expected = Snapshot::of(&sandbox.path("expected"));
+    for workers in ["-j1", "-j4"] {
+        let copy = format!("copy{workers}");
+        sandbox.poolcp(["-a", workers, "source", &copy]).ok();
+        assert_same(&expected, &Snapshot::of(&sandbox.path(copy)), workers);
     }
 }
 
