@@ -29,6 +29,8 @@ pub(crate) struct DirFacts {
     pub rehearsed: bool,
     /// The destination has a default ACL, which new files inherit.
     pub default_acl: bool,
+    /// Nobody else may enter the destination until it is finished.
+    pub closed: bool,
     /// New files in the destination belong to the process's user and group, as the directory itself did when it was made.
     pub plain_owner: bool,
     /// The modes that new files in the destination get as they are asked for.
@@ -259,6 +261,22 @@ impl Dir {
     pub(crate) fn is_deeper_than(&self, depth: usize) -> bool {
         let above = std::iter::successors(Some(self), |dir| dir.parent.as_deref());
         above.skip(1).nth(depth).is_some()
+    }
+
+    /// Whether nobody else can have reached the destination so far: this run has made it, in one that is closed to others until
+    /// it is finished. (Who has a directory above open would have to have had it open before it was made.)
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        let mut dir = Some(self);
+        while let Some(this) = dir {
+            let Some(facts) = this.facts.as_ref().filter(|facts| facts.fresh) else {
+                return false;
+            };
+            if facts.closed && this.pending.load(Ordering::Acquire) > 0 {
+                return true;
+            }
+            dir = this.parent.as_deref();
+        }
+        false
     }
 
     /// Whether `id` is the destination of this directory or of one that it is in.

@@ -150,7 +150,10 @@ pub(crate) fn link(
         sys::make_link(from.dest(), &first.dest, dir, name, false)?;
         // Who may write the directory of the first one may have put something else there, which is not to come to this one.
         let is = |made| sys::stat_at(dir, name, false).is_ok_and(|it| is_copy(made, &it));
-        if copied.made.is_some_and(|made| !is(made)) {
+        if copied
+            .made
+            .is_some_and(|made| !first.dir.is_out_of_reach() && !is(made))
+        {
             sys::unlink(dir, name)?;
             return Err(Errno::STALE);
         }

@@ -297,6 +297,7 @@ impl DirTask {
                 Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
                 _ => meta::has_default_acl(made.fd.as_fd()),
             },
+            closed: made.fresh && made.stat.uid == cx.process.uid && made.stat.mode & 0o077 == 0,
             plain_owner: made.fresh
                 && made.stat.uid == cx.process.uid
                 && made.stat.gid == cx.process.gid

@@ -546,8 +546,10 @@ fn what_takes_the_name_of_a_leading_directory_gets_no_attributes() {
 #[test]
 fn what_takes_the_name_of_a_finished_copy_is_not_linked_to_its_other_names() {
     needs!(Strace);
-    // Once the copy is another name's, once its inode may be free for what comes in its place.
-    for is_kept in [true, false] {
+    // Once the copy is another name's, once its inode may be free for what comes in its place. Others can reach it in a directory
+    // that was there, and in one that is not closed to them while it is made.
+    let ways = [("-aT", true), ("-aT", false), ("-dr", true)];
+    for (option, is_kept) in ways {
         if !is_kept && !is_root() {
             say("who is not the superuser cannot be two users");
             continue;
@@ -556,9 +558,12 @@ fn what_takes_the_name_of_a_finished_copy_is_not_linked_to_its_other_names() {
         let first = sandbox.file("source/d1/a", 10);
         sandbox.dir("source/d2");
         sandbox.hard_link("source/d2/b", &first);
+        if option == "-aT" {
+            sandbox.dir("copy");
+        }
         let names = [sandbox.path("copy/d1/a"), sandbox.path("copy/d2/b")];
         let delay = ["--trace=linkat", "--inject", "linkat:delay_enter=1000000"];
-        let call = sandbox.poolcp(["-a", "-j1", "source", "copy"]);
+        let call = sandbox.poolcp([option, "-j1", "source", "copy"]);
         let call = call.traced(&delay);
         let run = thread::scope(|scope| {
             scope.spawn(|| {
