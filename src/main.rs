@@ -99,8 +99,7 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
     let plan = Plan::resolve(command.sources, command.target.clone(), command.options)
         .map_err(|error| refuse(program, &error))?
         .observer(Arc::new(observer));
-    let words = std::env::args_os().skip(1).collect();
-    let again = Again::new(program, words, command.target, &plan);
+    let again = Again::new(std::env::args_os().collect(), command.target, &plan);
     let canceller = plan.canceller();
     let is_drawn = terminal.display.is_wanted();
     let signals = Signals::handle(&canceller, is_drawn).map_err(|error| fail(&error))?;

@@ -43,8 +43,7 @@ impl Place {
             return Ok(Self::Descriptor(file));
         }
         // A link stays what it is, even one to nothing.
-        let target = fs::read_link(&file).map(|target| directory(&file).join(target));
-        let file = fs::canonicalize(&file).or(target).unwrap_or(file);
+        let file = fs::canonicalize(&file).unwrap_or_else(|_| end_of_links(file));
         if file.is_dir() {
             return Err(Errno::ISDIR.into());
         }
@@ -106,16 +105,26 @@ fn is_replaced(file: &Path) -> bool {
     fs::metadata(file).map_or(true, |there| there.is_file())
 }
 
+/// What a chain of links leads to, whether that is there or not.
+fn end_of_links(mut file: PathBuf) -> PathBuf {
+    // The kernel follows no more (path_resolution(7)); who writes to a loop is told.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&file) else {
+            break;
+        };
+        file = directory(&file).join(target);
+    }
+    file
+}
+
 fn directory(file: &Path) -> &Path {
     let parent = file.parent().filter(|dir| !dir.as_os_str().is_empty());
     parent.unwrap_or(Path::new("."))
 }
 
 fn replace(file: &Path, text: &str) -> io::Result<()> {
-    let mut name = OsString::from(".");
-    name.push(file.file_name().unwrap_or(OsStr::new("report")));
-    name.push(format!(".{}.tmp", process::id()));
-    let beside = directory(file).join(name);
+    // Not with the file's name in it, which may be as long as a name can be.
+    let beside = directory(file).join(format!(".report-{}.tmp", process::id()));
     let mut new = OpenOptions::new()
         .write(true)
         .create_new(true)
@@ -149,62 +158,70 @@ pub fn text(report: &Report, format: ReportFormat, again: &Again) -> String {
 /// What was typed, so that it can be told what to type next.
 #[derive(Debug)]
 pub struct Again {
-    program: String,
+    /// The program as it was called, and the rest.
     words: Vec<OsString>,
     /// The copy has a name that nothing had before: typed again the same would copy into it.
     new_name: Option<PathBuf>,
 }
 
 impl Again {
-    pub fn new(program: &str, words: Vec<OsString>, target: Target, plan: &Plan) -> Self {
+    pub fn new(words: Vec<OsString>, target: Target, plan: &Plan) -> Self {
         let new_name = match (target, plan.roots()) {
             (Target::Path(name), [root]) if root.dest == name => Some(name),
             _ => None,
         };
-        Self {
-            program: program.to_owned(),
-            words,
-            new_name,
+        Self { words, new_name }
+    }
+
+    /// The command that copies what is missing, and nothing else: what was to be left alone still is, and no backup is made of a
+    /// copy.
+    fn command(&self, report: &Report) -> String {
+        let overwrite = report.options.overwrite;
+        let has_times = report.options.preserve.timestamps;
+        // How it is known what is copied already.
+        let known_by = match overwrite {
+            Overwrite::Always if has_times => Some("--update=changed"),
+            Overwrite::Always => Some("--checksum"),
+            Overwrite::IfChanged if !has_times => Some("--checksum"),
+            Overwrite::Refuse => Some("--update=none"),
+            _ => None,
+        };
+        let is_dir = self.new_name.as_ref().is_some_and(|name| name.is_dir());
+        let added: Vec<&str> = known_by.into_iter().chain(is_dir.then_some("-T")).collect();
+        let added = added.join(" ");
+        if let Some(command) = self.with(&added).filter(|_| {
+            // Of options that contradict each other the last one counts.
+            known_by.is_none() || overwrite == Overwrite::Always && !self.words.iter().any(chooses)
+        }) {
+            command
+        } else if added.is_empty() {
+            "the same again".to_owned()
+        } else {
+            format!("the same with {added} as the last options")
         }
     }
 
-    /// The command that copies what is missing.
-    fn command(&self, report: &Report) -> String {
-        let options = &report.options;
-        let mut added = Vec::new();
-        let keeps_all = matches!(options.overwrite, Overwrite::IfChanged | Overwrite::Never);
-        if !keeps_all {
-            // Times are how it is known what is copied already.
-            if !options.preserve.timestamps {
-                added.push("-p");
-            }
-            added.push("--update=changed");
+    /// The words with some more options; `None` if that is no help to anybody.
+    fn with(&self, added: &str) -> Option<String> {
+        let is_input = |word: &OsString| word == "-" || word.as_bytes().ends_with(b"=-");
+        let (program, words) = self.words.split_first()?;
+        let mut command = typed(program);
+        if !added.is_empty() {
+            command = format!("{command} {added}");
         }
-        if self.new_name.as_ref().is_some_and(|name| name.is_dir()) {
-            added.push("-T");
+        for word in words {
+            command = format!("{command} {}", typed(word));
         }
-        // Of options that contradict each other the last one counts.
-        let contradicts = |word: &OsString| word.as_bytes().starts_with(b"--no-");
-        let is_contradicted =
-            options.overwrite != Overwrite::Always || self.words.iter().any(contradicts);
-        let added = added.join(" ");
-        if is_contradicted && !added.is_empty() {
-            return format!("the same with {added} as the last options");
-        }
-        let words = self.words.iter().map(|word| typed(word));
-        let words: Vec<String> = [&self.program, &added]
-            .into_iter()
-            .cloned()
-            .chain(words)
-            .collect();
-        let command = words.into_iter().filter(|word| !word.is_empty());
-        let command = command.collect::<Vec<_>>().join(" ");
-        if command.len() <= LONGEST_COMMAND {
-            command
-        } else {
-            format!("the same with {added}")
-        }
+        (command.len() <= LONGEST_COMMAND && !words.iter().any(is_input)).then_some(command)
     }
+}
+
+/// Whether a word says what is done about files that are there.
+fn chooses(word: &OsString) -> bool {
+    let begins = [&b"--u"[..], b"--checksum", b"--size-only"];
+    begins
+        .iter()
+        .any(|option| word.as_bytes().starts_with(option))
 }
 
 /// A word as somebody would type it in a shell.
@@ -225,7 +242,9 @@ fn advice(report: &Report, again: &Again) -> Option<String> {
         has(&|kind| kind.errno.is_some_and(|errno| numbers.contains(&errno)))
     };
     let is_root = rustix::process::geteuid().is_root();
-    if report.cancelled {
+    if report.options.dry_run {
+        None
+    } else if report.cancelled {
         Some(format!("to go on: {}", command()))
     } else if is_errno(&[Errno::NOSPC, Errno::DQUOT]) {
         Some(format!("make room, then go on: {}", command()))

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::harness::{Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp};
+use crate::harness::{Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp, set_mtime};
 
 /// The keys of the JSON report, schema 1.
 const KEYS: [&str; 22] = [
@@ -313,7 +313,7 @@ fn the_text_report_shows_the_first_errors_and_how_many_more_of_each_kind() {
         errors[11],
         "       15 times cannot stat FILE: No such file or directory"
     );
-    let next = "next      when that is mended: the same with --update=changed";
+    let next = "next      when that is mended: the same with --update=changed as the last options";
     assert_eq!(errors[12..], [next]);
 }
 
@@ -337,11 +337,14 @@ fn what_to_do_next_can_be_typed_and_copies_what_is_missing() {
         .call(poolcp(), ["-a", "missing", "plain", "copy"])
         .run();
     let next = run.stderr.lines().last().expect("a line");
-    let command = "poolcp --update=changed -a missing plain copy";
-    assert_eq!(next, format!("next      when that is mended: {command}"));
+    let command = "--update=changed -a missing plain copy";
+    let program = poolcp().display();
+    assert_eq!(
+        next,
+        format!("next      when that is mended: {program} {command}")
+    );
     sandbox.file("missing", 1);
-    let line: Vec<&str> = command.split(' ').skip(1).collect();
-    let run = sandbox.call(poolcp(), line).run();
+    let run = sandbox.call(poolcp(), command.split(' ')).run();
     assert_eq!(run.code, 0);
     assert!(run.stderr.contains("copied    1 file\n"), "{run:?}");
     assert!(run.stderr.contains("skipped   1\n"), "{run:?}");
@@ -603,15 +606,89 @@ fn the_next_command_is_not_contradicted_by_what_was_typed() {
             "poolcp --update=changed -a missing a target",
         ),
         (
-            "-a -u missing a target",
+            "-a -u --update=all missing a target",
             "the same with --update=changed as the last options",
         ),
         (
             "-a --no-preserve=timestamps -- missing a target",
-            "the same with -p --update=changed as the last options",
+            "poolcp --checksum -a --no-preserve=timestamps -- missing a target",
+        ),
+        (
+            "-a --exclude-from - missing a target",
+            "the same with --update=changed as the last options",
+        ),
+        ("-au missing a target", "poolcp -au missing a target"),
+        (
+            "-a --checksum missing a target",
+            "poolcp -a --checksum missing a target",
+        ),
+        (
+            "-a --update=none-fail missing a target",
+            "the same with --update=none as the last options",
+        ),
+        (
+            "-r --update=changed missing a target",
+            "the same with --checksum as the last options",
         ),
     ] {
         let run = sandbox.call(poolcp(), typed.split(' ')).run();
-        assert!(run.stderr.ends_with(&format!("{next}\n")), "{}", run.stderr);
+        let next = next.replace("poolcp ", &format!("{} ", poolcp().display()));
+        assert!(
+            run.stderr.ends_with(&format!(": {next}\n")),
+            "{}",
+            run.stderr
+        );
+    }
+    let long = format!("--exclude={}", "x".repeat(170));
+    let args = ["-a", "--update=changed", &long, "missing", "a", "target"];
+    let run = sandbox.call(poolcp(), args).run();
+    assert!(run.stderr.ends_with(": the same again\n"), "{}", run.stderr);
+    let args = ["-a", "--dry-run", "missing", "a", "target"];
+    let run = sandbox.call(poolcp(), args).run();
+    assert!(!run.stderr.contains("\nnext"), "{}", run.stderr);
+}
+
+#[test]
+fn what_to_do_next_destroys_nothing_that_was_spared() {
+    let ways = [
+        ("-au", "mine", None),
+        ("-a --update=none", "mine", None),
+        ("-a --update=none-fail", "mine", None),
+        ("-rb", "new", Some("mine")),
+        ("-rb --update=changed", "new", Some("mine")),
+        ("-ab", "new", Some("mine")),
+    ];
+    for (options, content, backup) in ways {
+        let sandbox = Sandbox::new();
+        let write = |path: &str, text: &str| {
+            let file = sandbox.file(path, 0);
+            fs::write(&file, text).expect("write");
+            file
+        };
+        let source = write("source/f", "new");
+        set_mtime(&source, 1_000_000_000, 0);
+        write("copy/source/f", "mine");
+        let operands = ["source", "missing", "copy"];
+        let line = options.split(' ').chain(operands);
+        let run = sandbox.call(poolcp(), line).run();
+        let next = run.stderr.lines().last().expect("a line");
+        let (_, next) = next.split_once(": ").expect("what to do next");
+        let again: Vec<&str> = match next.strip_prefix("the same with ") {
+            Some(added) => {
+                let added = added.strip_suffix(" as the last options").expect("options");
+                options
+                    .split(' ')
+                    .chain(added.split(' '))
+                    .chain(operands)
+                    .collect()
+            }
+            None => next.split(' ').skip(1).collect(),
+        };
+        write("missing", "missing");
+        sandbox.poolcp(again).ok();
+        let read = |path: &str| fs::read_to_string(sandbox.path(path)).ok();
+        assert_eq!(read("copy/source/f").as_deref(), Some(content), "{next}");
+        assert_eq!(read("copy/source/f~").as_deref(), backup, "{next}");
+        assert_eq!(read("copy/missing").as_deref(), Some("missing"), "{next}");
     }
 }

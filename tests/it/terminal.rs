@@ -345,8 +345,11 @@ fn after_ctrl_c_the_screen_is_clean_and_tells_how_to_go_on() {
         let text = screen.join("\n");
         assert!(text.contains("\nstopped   before the end\n"), "{text}");
         if columns > 80 {
-            let next = "next      to go on: poolcp -p --update=changed -T -r --copy-contents -j2 source copy";
-            assert_eq!(screen.last().map(String::as_str), Some(next));
+            let program = poolcp().display();
+            let next = format!(
+                "next      to go on: {program} --checksum -T -r --copy-contents -j2 source copy"
+            );
+            assert_eq!(screen.last(), Some(&next));
             assert_clean(&session, &screen);
         }
         let live = ["so far", " %", "entries"];
@@ -688,6 +691,9 @@ fn a_copy_of_one_file_without_a_pool_is_watched_too() {
     let (code, screen) = session.end();
     assert_eq!(code, Some(130), "{screen:#?}");
     assert!(!sandbox.path("film").exists());
-    let next = "next      to go on: poolcp -p --update=changed slow/film film";
-    assert_eq!(screen.last().map(String::as_str), Some(next));
+    let next = format!(
+        "next      to go on: {} --checksum slow/film film",
+        poolcp().display()
+    );
+    assert_eq!(screen.last(), Some(&next));
 }
