@@ -282,6 +282,22 @@ impl Context {
         }
     }
 
+    /// Counts a leading directory that has been made, and tells an observer that wants to know.
+    pub(crate) fn made_parent(&self, source: &Path, dest: &Path) {
+        self.counters.add(What::Directory.count(), 1);
+        if self.keeps_log {
+            self.observer.done(&Done {
+                what: What::Directory,
+                source: source.to_owned(),
+                dest: dest.to_owned(),
+            });
+        }
+        self.tell(|| Event::MadeParent {
+            source: source.to_owned(),
+            dest: dest.to_owned(),
+        });
+    }
+
     /// What the observer wants to hear about.
     pub(crate) fn interest(&self) -> Interest {
         self.observer.interest()

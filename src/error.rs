@@ -9,7 +9,7 @@ use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use crate::quote::{quote, quote_if_needed};
+use crate::quote::{quote, quote_argument, quote_if_needed};
 use crate::sys::Errno;
 
 /// What was being done, or what forbade it. Its text is `cp`'s, with the paths put in by [`Error`].
@@ -335,6 +335,8 @@ impl fmt::Display for Error {
         let other = self.other.as_ref().map(quote).unwrap_or_default();
         let path = match self.operation {
             Operation::RelativeSymlink => quote_if_needed(&self.path),
+            // What cp uses there quotes names as it quotes words of a command line.
+            Operation::Permissions | Operation::SetPermissions => quote_argument(&self.path),
             _ => quote(&self.path),
         };
         f.write_str(&self.operation.explain(self.errno, &path, &other))

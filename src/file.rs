@@ -258,6 +258,15 @@ pub(crate) fn restore(cx: &Context, place: Place<'_>, saved: &Saved<'_>) {
     }
 }
 
+/// What it is to make a regular file like this.
+pub(crate) fn file_with(cx: &Context, plan: FilePlan) -> What {
+    if cx.options.attributes_only && plan == FilePlan::Overwrite {
+        What::Dressed
+    } else {
+        What::File
+    }
+}
+
 pub(crate) fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
     let removed = if cx.options.dry_run {
         Ok(())
@@ -600,7 +609,7 @@ impl Entry {
             (FilePlan::Dress, ..) => What::Dressed,
             (_, Make::HardLinks, _) => What::HardLink,
             (_, Make::Symlinks, _) | (_, _, Kind::Symlink) => What::Symlink,
-            (_, _, kind) if has_data(&cx.options, kind) => What::File,
+            (_, _, kind) if has_data(&cx.options, kind) => file_with(cx, plan),
             _ => What::Special,
         };
         cx.done(what, place);

@@ -22,6 +22,7 @@ mod units;
 mod words;
 
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{self, ExitCode};
@@ -38,8 +39,9 @@ use poolcp::{
     Canceller, Done, Error, Event, Holes, How, Interest, Observer, Operation, Plan, Progress,
     Question, Task, Tried, quote,
 };
-use progress::Display;
+use progress::{Display, When};
 use prompt::{Answers, prompt};
+use rustix::fs::FileType;
 use signals::{GRACE, Signals};
 use status::Setting;
 
@@ -110,7 +112,11 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         progress: &plan.progress(),
         signals: &signals,
     };
-    let report = if plan.needs_pool() {
+    let needs_pool = plan.needs_pool();
+    if needs_pool || is_drawn || plan.may_take_long() {
+        signals.enforce();
+    }
+    let report = if needs_pool {
         let mut answers = Answers::new().map_err(|error| fail(&error))?;
         let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
         watch.until_end(asked, |question| watch.answer(question, &mut answers));
@@ -219,6 +225,11 @@ impl Watch<'_> {
     }
 }
 
+fn is_pipe(stream: impl AsFd) -> bool {
+    let looked = rustix::fs::fstat(stream);
+    looked.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
 /// Says why the operands make no copy.
 fn refuse(program: &str, error: &Error) -> ExitCode {
     answer(
@@ -304,11 +315,17 @@ impl Terminal {
             durable: command.options.durable,
         };
         let is_verified = command.options.verify;
+        // Lines that go through a pager or a tee come to the same screen, and nobody knows when.
+        let has_lines = command.verbosity != Verbosity::None || command.options.dry_run;
+        let progress = match command.progress {
+            When::Auto if has_lines && is_pipe(io::stdout()) => When::Never,
+            when => when,
+        };
         Self {
             program: program.to_owned(),
             verbosity: command.verbosity,
             says_why: command.options.dry_run,
-            display: Display::new(program, command.progress, setting, is_verified),
+            display: Display::new(program, progress, setting, is_verified),
             shares_stdout: io::stdout().is_terminal(),
             journal,
             failed_write: Mutex::default(),

@@ -11,13 +11,12 @@ use crate::data::{self, Ends, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::Place;
 use crate::error::{Error, Failure, Operation};
-use crate::file::{Entry, remove_dest, same};
+use crate::file::{Entry, file_with, remove_dest, same};
 use crate::handles::Tables;
 use crate::links::MadeFile;
 use crate::live::Shown;
 use crate::local::is_overlay;
 use crate::meta::{Attributes, Has, Subject};
-use crate::observer::What;
 use crate::options::{Atomic, Effort, Preserve};
 use crate::staged::{Staged, Taken};
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
@@ -89,7 +88,7 @@ impl Entry {
         }
         closing::close(source);
         self.remember_name(cx, place);
-        cx.done(What::File, place);
+        cx.done(file_with(cx, plan), place);
         if !cx.options.attributes_only {
             cx.counters.add(Count::Bytes, self.stat.size);
         }

@@ -13,7 +13,6 @@ use crate::context::Context;
 use crate::error::{Error, Failure, Operation};
 use crate::file::same;
 use crate::meta::{Attributes, Has, Subject};
-use crate::observer::Event;
 use crate::options::{Effort, Preserve};
 use crate::path::{join, strip_slashes};
 use crate::plan::Root;
@@ -148,7 +147,7 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
         Some(found) => (found.id, None),
         None if cx.options.dry_run => {
             if cx.rehearse_parent(&dest) {
-                tell_made(cx, source, &dest);
+                cx.made_parent(source, &dest);
             }
             return Ok(None);
         }
@@ -162,13 +161,6 @@ fn make_one(cx: &Context, source: &Path, dest: PathBuf) -> Result<Option<Parent>
         private_until,
         is_found,
     }))
-}
-
-fn tell_made(cx: &Context, source: &Path, dest: &Path) {
-    cx.tell(|| Event::MadeParent {
-        source: source.to_owned(),
-        dest: dest.to_owned(),
-    });
 }
 
 /// Makes a directory that its owner can write and, if ownership is to come, nobody else can enter. Returns what it is, and the
@@ -195,7 +187,7 @@ fn make_missing(
     let error = |operation, errno| Error::new(operation, dest).with_errno(errno);
     sys::make_dir(sys::cwd(), dest.as_os_str(), wanted & 0o1777 & !omitted)
         .map_err(|errno| error(Operation::CreateParent, errno))?;
-    tell_made(cx, source, dest);
+    cx.made_parent(source, dest);
     let stat = sys::stat_at(sys::cwd(), dest.as_os_str(), false)
         .map_err(|errno| error(Operation::ParentFacts, errno))?;
     if stat.kind != Kind::Dir {

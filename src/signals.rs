@@ -2,7 +2,7 @@
 //!
 //! | signal | |
 //! |---|---|
-//! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported, and the process ends as by the signal itself: a shell stops its script for Ctrl-C only then. A second one ends the process at once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example. |
+//! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported, and the process ends as by the signal itself: a shell stops its script for Ctrl-C only then. A second one ends the process at once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example, or somebody who reads what the process says. |
 //! | SIGUSR1 | One line about how far the copy is, as dd(1) prints one: at any time, terminal or not, and by the name `cp`, too. By itself it would end the process, which nobody wants who sends it. |
 //! | SIGTSTP | The live view is taken away before the process stops. |
 //!
@@ -13,6 +13,7 @@ use std::io::{self, Read};
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use poolcp::Canceller;
@@ -22,6 +23,9 @@ use signal_hook::low_level::emulate_default_handler;
 
 /// How long a copy may take to stop. Between two looks at whether it should, a worker copies 16 MiB at most.
 pub const GRACE: Duration = Duration::from_secs(5);
+
+/// How long somebody who waits for a signal sleeps at a time.
+const LOOK_UP: Duration = Duration::from_millis(250);
 
 /// The signals that came.
 pub struct Signals {
@@ -64,14 +68,24 @@ impl Signals {
         Ok(signals)
     }
 
+    /// Sees to it that the process ends in time once a signal has stopped the copy, on a thread of its own that waits for nobody:
+    /// all others may wait for whoever reads what they write.
+    pub fn enforce(&self) {
+        let last = Arc::clone(&self.last);
+        // Refused, a second signal ends it.
+        let _ = thread::Builder::new().spawn(move || {
+            while last.load(Ordering::Relaxed) == 0 {
+                thread::sleep(LOOK_UP);
+            }
+            // Who waits for the copy comes first, and says so.
+            thread::sleep(GRACE + 2 * LOOK_UP);
+            end_by(&last);
+        });
+    }
+
     /// Ends the process as the signal would have that has stopped the copy; does nothing if none came.
     pub fn end_process(&self) {
-        let signal = i32::try_from(self.last.load(Ordering::Relaxed)).unwrap_or(0);
-        if signal != 0 {
-            // Refused, the exit code is what a shell makes of it.
-            let _ = emulate_default_handler(signal);
-            process::exit(128 + signal);
-        }
+        end_by(&self.last);
     }
 
     /// Whether somebody has asked how far it is since this was called last.
@@ -86,6 +100,16 @@ impl Signals {
             // Refused, the process would only not stop.
             let _ = emulate_default_handler(SIGTSTP);
         }
+    }
+}
+
+/// Ends the process as this signal would have, if it is one.
+fn end_by(signal: &AtomicUsize) {
+    let signal = i32::try_from(signal.load(Ordering::Relaxed)).unwrap_or(0);
+    if signal != 0 {
+        // Refused, the exit code is what a shell makes of it.
+        let _ = emulate_default_handler(signal);
+        process::exit(128 + signal);
     }
 }
 

@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use poolcp::{Error, Event, Interest, Observer, Options, Plan, Target};
 
-use crate::harness::{Call, LoopDevice, Mount, Sandbox, chmod, mode, poolcp};
+use crate::harness::{
+    Call, LoopDevice, Mount, Sandbox, chmod, chown, mode, poolcp, same_as_cp_when,
+};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const MIB: usize = 1 << 20;
@@ -644,5 +646,22 @@ fn what_contradicts_deleting_is_refused() {
         let plan = Plan::resolve([sandbox.path("source")], target, options);
         let error = plan.expect_err("an error");
         assert_eq!(error.operation(), poolcp::Operation::DeleteKeeps);
+    }
+}
+
+#[test]
+fn names_are_quoted_as_cp_quotes_them_in_either_locale() {
+    needs!(Root, GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("source/it's", 10);
+        let there = sandbox.file("target/it's", 10);
+        chmod(&there, 0o777);
+        sandbox.give_to_ordinary_user();
+        chown(&there, 1, 1);
+    };
+    for locale in ["C", "C.UTF-8"] {
+        same_as_cp_when(setup, &["-r --preserve=mode source/it's target"], |call| {
+            call.env("LC_ALL", locale).by_ordinary_user()
+        });
     }
 }

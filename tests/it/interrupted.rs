@@ -502,3 +502,23 @@ fn who_waits_for_a_fifo_or_an_answer_is_ended_by_one_signal() {
         );
     }
 }
+
+#[test]
+fn who_waits_for_a_reader_is_ended_by_one_signal() {
+    let sandbox = Sandbox::new();
+    // What is said of them fills a pipe.
+    for number in 0..1000 {
+        sandbox.file(
+            format!("source/a-file-with-a-name-of-some-length-{number}"),
+            0,
+        );
+    }
+    sandbox.fifo("slow");
+    for line in ["-rqv source copy >slow 2>&1", "-rq --log slow source copy2"] {
+        let script =
+            format!("exec 0<>slow; timeout --kill-after=15 1 \"$0\" {line}; test $? = 124");
+        let args = [OsStr::new("-c"), OsStr::new(&script), poolcp().as_os_str()];
+        let run = sandbox.call("sh", args).run();
+        assert_eq!(run.code, 0, "{line}: {run:?}");
+    }
+}

@@ -692,3 +692,33 @@ fn what_to_do_next_destroys_nothing_that_was_spared() {
         assert_eq!(read("copy/missing").as_deref(), Some("missing"), "{next}");
     }
 }
+
+#[test]
+fn what_gets_attributes_alone_and_leading_directories_are_counted_as_what_they_are() {
+    let sandbox = Sandbox::new();
+    sandbox.file("new", 10);
+    sandbox.file("old", 20);
+    let counts = |args: &[&str]| {
+        let args = args.iter().chain(&["--report=json", "--log=log"]);
+        let report = sandbox.poolcp(args).ok().json();
+        ["files", "attributes_only", "directories"].map(|key| report[key].as_u64().unwrap())
+    };
+    assert_eq!(
+        counts(&["-p", "--attributes-only", "new", "old"]),
+        [0, 1, 0]
+    );
+    assert_eq!(counts(&["--attributes-only", "new", "newer"]), [1, 0, 0]);
+    sandbox.file("a/b/c", 10);
+    sandbox.dir("target");
+    assert_eq!(counts(&["--parents", "a/b/c", "target"]), [1, 0, 2]);
+    let log = fs::read_to_string(sandbox.path("log")).expect("read");
+    let lines: Vec<&str> = log.lines().collect();
+    let expected = [
+        "attributes 'new' -> 'old'",
+        "copied 'new' -> 'newer'",
+        "directory 'a' -> 'target/a'",
+        "directory 'a/b' -> 'target/a/b'",
+        "copied 'a/b/c' -> 'target/a/b/c'",
+    ];
+    assert_eq!(lines, expected);
+}
