@@ -10,8 +10,8 @@
 //! | `version` | poolcp's version |
 //! | `options` | an object: what was asked for, with the names of [`Options`]' fields; choices are the names of their variants (`"if_changed"`); `filter` has `rules`, `gitignore`, `min_size`, `max_size` and `newer_than` (seconds since the epoch, or null) |
 //! | `elapsed_seconds` | from the start of the copy to its end |
-//! | `workers` | how many workers the pool had; if the number was found while the copy ran (`-j auto`), the most that were busy |
-//! | `busy_workers` | with `-j auto` an object, else null: `least`, `median` and `most` busy workers, and `series`, pairs of seconds since the start and the mean number of busy workers since the pair before, 1,024 at most |
+//! | `workers` | how many workers the pool had, 1 where a copy needed none (one file that is not large); if the number was found while the copy ran (`-j auto`), the most that were busy |
+//! | `busy_workers` | with `-j auto` and a pool an object, else null: `least`, `median` and `most` busy workers, and `series`, pairs of seconds since the start and the mean number of busy workers since the pair before, 1,024 at most |
 //! | `dry_run` | nothing was changed: the counts are what would have been done |
 //! | `cancelled` | it was told to stop, and may not have copied everything |
 //! | `files`, `directories`, `symlinks`, `hard_links`, `specials` | entries made (`directories`: made or merged into; `hard_links`: further names of a file already copied) |
@@ -22,7 +22,7 @@
 //! | `bytes_verified`, `verify_seconds` | bytes read back and found to be as they were written; what that took, over all workers |
 //! | `skipped` | destinations left alone on purpose |
 //! | `excluded` | sources left out by the filter; a directory counts as one, whatever is in it |
-//! | `attributes_only` | entries whose data was up to date, and that got attributes only |
+//! | `attributes_only` | entries whose data was up to date or not to be copied (`--attributes-only`), and that got attributes only |
 //! | `deleted` | entries of the destination removed because the source does not have them |
 //! | `warnings`, `errors` | counts |
 //! | `error_list`, `warning_list` | the first [`Report::KEPT_ERRORS`] of each: objects with `operation`, `path`, `other_path`, `errno` (null where no system call failed) and `message`; a path that is not UTF-8 is shown with replacement characters |

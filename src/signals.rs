@@ -3,7 +3,7 @@
 //! | signal | |
 //! |---|---|
 //! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported, and the process ends as by the signal itself: a shell stops its script for Ctrl-C only then. A second one ends the process at once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example, or somebody who reads what the process says. |
-//! | SIGUSR1 | One line about how far the copy is, as dd(1) prints one: at any time, terminal or not, and by the name `cp`, too. By itself it would end the process, which nobody wants who sends it. |
+//! | SIGUSR1 | One line about how far the copy is, as dd(1) prints one: at any time (but after the answer, where somebody is asked), terminal or not, and by the name `cp`, too. By itself it would end the process, which nobody wants who sends it. |
 //! | SIGTSTP | The live view is taken away before the process stops. |
 //!
 //! A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
