@@ -316,11 +316,15 @@ impl Context {
         gate::rest(|| self.observer.may_overwrite(question))
     }
 
-    /// The ladder for copies from one device to another, on which `dest` is.
-    pub(crate) fn ladder(&self, source_dev: u64, dest_dev: u64, dest: impl AsFd) -> Arc<Ladder> {
+    /// The ladder for copies from one device to another, each with something that is on it.
+    pub(crate) fn ladder(
+        &self,
+        (source_dev, source): (u64, impl AsFd),
+        (dest_dev, dest): (u64, impl AsFd),
+    ) -> Arc<Ladder> {
         let mut ladders = lock(&self.ladders);
         let ladder = ladders.entry((source_dev, dest_dev));
-        Arc::clone(ladder.or_insert_with(|| Arc::new(Ladder::to(dest))))
+        Arc::clone(ladder.or_insert_with(|| Arc::new(Ladder::between(source, dest))))
     }
 
     /// A device is read: tells the tuner, the first time, if it may have to seek; and the caller. `source` is on it.

@@ -120,17 +120,20 @@ pub(crate) struct Ladder {
     kernel: AtomicBool,
     /// Blocks are better asked for before they are written.
     allocates: AtomicBool,
+    /// No source has more than its size says.
+    sizes_are_true: bool,
 }
 
 impl Ladder {
-    /// All rungs, to a file or a directory on the destination's filesystem.
-    pub(crate) fn to(dest: impl AsFd) -> Self {
+    /// All rungs, between two filesystems that these files or directories are on.
+    pub(crate) fn between(source: impl AsFd, dest: impl AsFd) -> Self {
         let shared_from = if is_xfs(&dest) { SHARED_FROM_ON_XFS } else { 1 };
         Self {
             reflink: AtomicBool::new(true),
             shared_from,
             kernel: AtomicBool::new(true),
             allocates: AtomicBool::new(is_ext4(dest)),
+            sizes_are_true: is_local(source),
         }
     }
 }
@@ -223,25 +226,26 @@ pub(crate) fn empty(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(), 
 }
 
 /// Where a range of the source ended, or the whole.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum End {
-    /// Where it did when it was looked at, as far as that was to be seen.
+    /// Where it did when it was looked at, as far as that was to be seen, and one call came to it.
+    AtOnce,
+    /// There, after several calls.
     AsExpected,
     /// Before that, or after it.
     Elsewhere,
 }
 
 impl End {
-    fn at(end: u64, expected: u64) -> Self {
-        if end == expected {
+    /// Where it is, after so many calls that brought data.
+    fn at(end: u64, expected: u64, calls: u32) -> Self {
+        if end != expected {
+            Self::Elsewhere
+        } else if calls > 1 {
             Self::AsExpected
         } else {
-            Self::Elsewhere
+            Self::AtOnce
         }
-    }
-
-    fn and(self, other: Self) -> Self {
-        if self == Self::Elsewhere { self } else { other }
     }
 }
 
@@ -293,7 +297,7 @@ impl Transfer<'_> {
         // A pipe or a device is not the same from one moment to the next.
         let is_stream = self.stat.kind != Kind::File;
         let is_one_call = self.stat.size < GLIMPSE
-            && end == End::AsExpected
+            && end == End::AtOnce
             && how.holes != Holes::Seek
             && self.limit.is_none();
         if is_stream || is_one_call {
@@ -311,7 +315,7 @@ impl Transfer<'_> {
         };
         if how.reflink == Tried::Yes {
             self.count(Method::Reflink, size);
-            return Ok((how, End::AsExpected));
+            return Ok((how, End::AtOnce));
         }
         // An early end is a lie about the size (sysfs claims 4096 for everything) or a file that was cut meanwhile, which its
         // facts will tell.
@@ -334,18 +338,30 @@ impl Transfer<'_> {
         } else if self.sparse == Sparse::Auto && self.has_holes() {
             how.holes = Holes::Seek;
             match self.copy_between_holes(how)? {
-                End::AsExpected => {
-                    sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
-                    Ok(End::AsExpected)
-                }
                 // What looked like holes was a wrong size: take what there is.
                 End::Elsewhere => self.start_over(),
+                end => {
+                    sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
+                    Ok(end)
+                }
             }
         } else if size < KERNEL_FROM {
             self.copy_to_end()
         } else {
-            self.copy_ranges(std::slice::from_ref(&(0..size)), how)
+            match self.copy_ranges(std::slice::from_ref(&(0..size)), how)? {
+                end if end != End::Elsewhere && self.goes_on()? => self.start_over(),
+                end => Ok(end),
+            }
         }
+    }
+
+    /// Whether the source has more than its size says, as a server may that does not know it.
+    fn goes_on(&self) -> Result<bool, Failure> {
+        if self.ladder.sizes_are_true {
+            return Ok(false);
+        }
+        let read = sys::read_at(self.source, &mut [0], self.stat.size);
+        Ok(read.map_err(failed(Operation::Read))? > 0)
     }
 
     /// Copies what is not in holes.
@@ -445,17 +461,18 @@ impl Transfer<'_> {
             };
             transfer.allocate(&range);
             let mut offset = range.start;
+            let mut calls = 0;
             if by_kernel && (alone || !only_alone) && self.ladder.kernel.load(Ordering::Relaxed) {
-                offset += transfer.copy_range_in_kernel(&range)?;
+                (offset, calls) = transfer.copy_range_in_kernel(&range)?;
                 if offset > range.start {
                     in_kernel.store(true, Ordering::Relaxed);
                 }
             }
-            transfer.copy_range(offset..range.end)
+            transfer.copy_range(offset..range.end, calls)
         };
         let serial = || {
-            ranges.iter().try_fold(End::AsExpected, |end, range| {
-                Ok(end.and(copy(self.source, self.dest, range.clone(), true)?))
+            ranges.iter().try_fold(End::AtOnce, |end, range| {
+                Ok(end.max(copy(self.source, self.dest, range.clone(), true)?))
             })
         };
         let parallel = || {
@@ -480,14 +497,14 @@ impl Transfer<'_> {
                         end
                     })
                 })
-                .try_reduce(|| End::AsExpected, |a, b| Ok(a.and(b)))
+                .try_reduce(|| End::AtOnce, |a, b| Ok(a.max(b)))
         };
         let end = if is_large {
             in_parallel(self.max_nested, parallel, serial)
         } else {
             serial()
         };
-        if !matches!(end, Ok(End::AsExpected)) {
+        if !matches!(end, Ok(End::AtOnce | End::AsExpected)) {
             self.give_back_blocks();
         }
         if in_kernel.into_inner() {
@@ -527,8 +544,8 @@ impl Transfer<'_> {
         self.sparse == Sparse::Auto && self.reflink != Reflink::Never && self.written.is_none()
     }
 
-    /// Copies one range by reading and writing.
-    fn copy_range(&self, range: Range<u64>) -> Result<End, Failure> {
+    /// Copies one range by reading and writing, after so many calls that brought what is before it.
+    fn copy_range(&self, range: Range<u64>, mut calls: u32) -> Result<End, Failure> {
         let mut offset = range.start;
         let mut piece = Piece::begin(self.written, offset);
         while offset < range.end {
@@ -542,16 +559,18 @@ impl Transfer<'_> {
                 return Ok(End::Elsewhere);
             }
             offset += count;
+            calls = calls.saturating_add(1);
             self.count(Method::ReadWrite, count);
         }
         piece.end();
-        Ok(End::AsExpected)
+        Ok(End::at(offset, range.end, calls))
     }
 
-    /// The second rung; returns how far it came. Some kernels answer 0 for files whose data is made up when it is read,
+    /// The second rung; returns how far it came, in how many calls. Some kernels answer 0 for files whose data is made up when it is read,
     /// so 0 is not believed: the caller reads on from there.
-    fn copy_range_in_kernel(&self, range: &Range<u64>) -> Result<u64, Failure> {
+    fn copy_range_in_kernel(&self, range: &Range<u64>) -> Result<(u64, u32), Failure> {
         let mut offset = range.start;
+        let mut calls = 0_u32;
         while offset < range.end {
             self.go_on()?;
             let most = self.limit.map_or(KERNEL_CALL, Limiter::piece);
@@ -565,6 +584,7 @@ impl Transfer<'_> {
                 Ok(0) => break,
                 Ok(count) => {
                     offset += count as u64;
+                    calls = calls.saturating_add(1);
                     self.count(Method::Kernel, count as u64);
                 }
                 Err(errno) => match step_down(errno) {
@@ -577,7 +597,7 @@ impl Transfer<'_> {
                 },
             }
         }
-        Ok(offset - range.start)
+        Ok((offset, calls))
     }
 
     /// Reads once at `offset`, not beyond `end`, and writes all of it there.
@@ -648,6 +668,7 @@ impl Transfer<'_> {
     fn copy_to_end(&self) -> Result<End, Failure> {
         let size = self.stat.size;
         let mut copied = 0;
+        let mut calls = 0_u32;
         let mut piece = Piece::begin(self.written, 0);
         with_buffer(|buffer| {
             let buffer = self.part(buffer);
@@ -663,29 +684,33 @@ impl Transfer<'_> {
                 }
                 copied += count as u64;
                 if count > 0 {
+                    calls = calls.saturating_add(1);
                     self.count(Method::ReadWrite, count as u64);
                 }
-                // A read that did not fill the buffer and reached the known size needs no second one to say "the end".
-                let at_end = size > 0 && copied >= size && count < buffer.len();
+                // A read that did not fill the buffer and reached the size needs no second one to say "the end", if that is known.
+                let is_short = count < buffer.len() && self.ladder.sizes_are_true;
+                let at_end = size > 0 && copied >= size && is_short;
                 if count == 0 || at_end {
                     return Ok(());
                 }
             }
         })?;
         piece.end();
-        Ok(End::at(copied, size))
+        Ok(End::at(copied, size, calls))
     }
 
     /// Reads all and writes only the blocks that are not zero (`--sparse=always`).
     fn copy_without_zeros(&self) -> Result<End, Failure> {
         let mut offset = 0;
+        let mut calls = 0;
         // With its zeros: what became a hole is read back, too.
         let mut piece = Piece::begin(self.written, 0);
         with_buffer(|buffer| {
             let buffer = self.part(buffer);
             loop {
                 self.go_on()?;
-                let count = fill(self.source, buffer)?;
+                let (count, reads) = fill(self.source, buffer)?;
+                calls = u32::saturating_add(calls, reads);
                 piece.add(&buffer[..count]);
                 for run in runs(&buffer[..count]) {
                     if !run.zeros {
@@ -704,7 +729,7 @@ impl Transfer<'_> {
         })?;
         piece.end();
         sys::set_size(self.dest, offset).map_err(failed(Operation::Extend))?;
-        Ok(End::at(offset, self.stat.size))
+        Ok(End::at(offset, self.stat.size, calls))
     }
 }
 
@@ -802,8 +827,8 @@ pub(crate) fn is_same_data(
         let mut compared = 0;
         loop {
             go_on(canceller)?;
-            let count = fill(one, &mut *here)?;
-            let Ok(also) = fill(other, &mut *there) else {
+            let (count, _) = fill(one, &mut *here)?;
+            let Ok((also, _)) = fill(other, &mut *there) else {
                 return Ok(false);
             };
             if here[..count] != there[..also] {
@@ -817,16 +842,19 @@ pub(crate) fn is_same_data(
     })
 }
 
-/// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file.
-fn fill(source: BorrowedFd, buffer: &mut [u8]) -> Result<usize, Failure> {
+/// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file. Returns how much that
+/// was, and how many calls brought it.
+fn fill(source: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, u32), Failure> {
     let mut filled = 0;
+    let mut calls = 0;
     while filled < buffer.len() {
         match sys::read(source, &mut buffer[filled..]).map_err(failed(Operation::Read))? {
             0 => break,
             count => filled += count,
         }
+        calls += 1;
     }
-    Ok(filled)
+    Ok((filled, calls))
 }
 
 /// A range of a buffer whose blocks are all zeros, or none of them is.

@@ -292,6 +292,7 @@ pub(crate) fn decide_dir(
     match (sameness(options, source, dest, &seen), seen.kind) {
         (Sameness::Refused, _) => FilePlan::Refuse(Operation::SameFile),
         (Sameness::Done, _) => FilePlan::Skip(Reason::Same),
+        (_, Kind::Dir) if dest.new_link => FilePlan::Refuse(Operation::JustCreatedLink),
         (_, Kind::Dir) => FilePlan::Overwrite,
         _ if dest.is_extraneous && !options.overwrite.keeps_all() => FilePlan::Replace,
         _ => FilePlan::Refuse(Operation::DirOverOther),

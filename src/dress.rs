@@ -67,6 +67,12 @@ impl Entry {
             no_atime: false,
         };
         let is_file = self.stat.kind == Kind::File;
+        // It may be that it cannot be read, which is found out before anything is changed.
+        let source = if is_file {
+            Some(self.take_file(cx, place)?)
+        } else {
+            None
+        };
         let opened = if is_file {
             // One that may not be read can still be its owner's to change.
             sys::open_source(dir, name, flags).or_else(|_| sys::pin(dir, name))
@@ -84,11 +90,6 @@ impl Entry {
                 has.private_until = Some(there.mode);
             }
         }
-        let source = if is_file {
-            Some(self.take_file(cx, place)?)
-        } else {
-            None
-        };
         let from = match &source {
             Some(source) => Subject::Open(source.as_fd()),
             None => Subject::Named(place.pair.source(), place.names.source),
@@ -99,6 +100,13 @@ impl Entry {
             Subject::Named(dir, name)
         };
         self.dress(cx, place, from, to, has);
+        if is_file
+            && let Err(errno) = cx.complete(&dest)
+            // What is only pinned cannot be synced by itself.
+            && errno != Errno::BADF
+        {
+            cx.error(place.dest_error(Operation::Sync, errno));
+        }
         if self.is_tracked(cx) {
             self.made = sys::fstat(&dest).ok().map(|made| MadeFile::of(&made));
         }

@@ -9,7 +9,6 @@ use crate::data::is_same_data;
 use crate::decide::{DestFacts, Seen, SourceFacts, compares_content};
 use crate::dir::{Names, Place};
 use crate::error::{Error, Operation};
-use crate::operands::Made;
 use crate::options::{Backup, Delete, Follow};
 use crate::path::split;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -86,14 +85,15 @@ fn look_at_dest(cx: &Context, place: Place<'_>, source: &SourceFacts, seen: Seen
     let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
     DestFacts {
         seen,
-        made_here: place.dir.facts().is_none() && cx.operands.has_made(|| Made::operand(place, id)),
-        new_link: seen.itself.kind == Kind::Symlink
-            && cx.operands.has_made(|| Some(Made::Link(id))),
+        made_here: place.dir.facts().is_none() && cx.operands.has_made_operand(place, id),
+        new_link: seen.itself.kind == Kind::Symlink && cx.operands.has_made_link(id),
         is_source_name: source.seen.itself.id == id && is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",
         has_other_content: false,
-        is_extraneous: cx.options.delete != Delete::Nothing && place.dir.facts().is_some(),
+        is_extraneous: cx.options.delete != Delete::Nothing
+            && !cx.options.attributes_only
+            && place.dir.facts().is_some(),
     }
 }
 

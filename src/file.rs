@@ -29,12 +29,13 @@ use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
 use crate::further::{link, settle};
 use crate::links::{Claim, Left, MadeFile, Name};
+use crate::make_name::create_special;
 use crate::mounts;
 use crate::observer::{Event, Interest, Question, What};
 use crate::operands::Made;
 use crate::options::{Atomic, Follow, Make};
 use crate::prune::remove_instead;
-use crate::staged::sweep_once;
+use crate::staged::{sweep_once, try_to_make};
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
@@ -331,6 +332,8 @@ pub(crate) struct Entry {
     pub made: Option<MadeFile>,
     /// A file that is to be removed first stays until the copy takes its name.
     pub is_replaced_at_once: bool,
+    /// Files cannot change their names there, as has been found out: a new one is made under its own.
+    pub stays_under_its_name: bool,
 }
 
 impl Entry {
@@ -345,6 +348,7 @@ impl Entry {
             why: Why::New,
             made: None,
             is_replaced_at_once: false,
+            stays_under_its_name: false,
         })
     }
 
@@ -360,6 +364,7 @@ impl Entry {
             why: Why::New,
             made: None,
             is_replaced_at_once: false,
+            stays_under_its_name: false,
         })
     }
 
@@ -444,7 +449,7 @@ impl Entry {
             | FilePlan::Replace
             | FilePlan::Backup => {}
         }
-        sweep_once(place.dir, place.pair.source(), place.pair.dest());
+        sweep_once(cx, place.dir, place.pair.source(), place.pair.dest());
         if plan == FilePlan::Replace {
             self.open_first(cx, place)?;
         }
@@ -467,13 +472,35 @@ impl Entry {
         self.stat.kind == Kind::File && cx.options.make == Make::Copies
     }
 
-    /// A directory that is in the way is more than a file could bring back: it stays if the file cannot be read.
+    /// A directory that is in the way is more than a file could bring back: it stays if the file cannot be read, or what is no
+    /// file cannot be made there.
     fn open_first(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
         let is_tree = self.dest_itself().is_some_and(|it| it.kind == Kind::Dir);
-        if is_tree && self.is_copied_file(cx) && !cx.options.dry_run {
-            self.file = Some(self.take_file(cx, place)?);
+        if !is_tree || cx.options.dry_run {
+            return Ok(());
         }
-        Ok(())
+        if self.is_copied_file(cx) {
+            self.file = Some(self.take_file(cx, place)?);
+            return Ok(());
+        }
+        let (from, to) = (place.pair.source(), place.pair.dest());
+        let Stat { kind, rdev, .. } = self.stat;
+        let (operation, tried) = match (cx.options.make, kind) {
+            (Make::HardLinks, _) => {
+                let link =
+                    |name: &_| sys::make_link(from, place.names.source, to, name, self.followed);
+                (Operation::CreateLink, try_to_make(place, link))
+            }
+            (Make::Symlinks, _) | (_, Kind::Symlink) => {
+                let link = |name: &_| sys::make_symlink(c".", to, name);
+                (Operation::CreateSymlink, try_to_make(place, link))
+            }
+            _ => {
+                let special = |name: &_| sys::make_special(to, name, kind, 0o600, rdev);
+                (create_special(kind), try_to_make(place, special))
+            }
+        };
+        tried.map_err(|errno| place.dest_error(operation, errno))
     }
 
     /// The source, open: the very file that was looked at, with the facts that it has now.
@@ -651,7 +678,7 @@ impl Entry {
         .map(|()| None)
     }
 
-    /// Another operand must not replace what this one made, nor write through it.
+    /// Another operand must not replace what this one made, and nothing is written through a link that was made.
     pub(crate) fn remember_name(&mut self, cx: &Context, place: Place<'_>) {
         let look = || sys::stat_at(place.pair.dest(), place.names.dest, false).ok();
         if self.made.is_none() && self.is_tracked(cx) {
@@ -659,16 +686,26 @@ impl Entry {
         }
         let was_made = || {
             let there = self.dest_file();
-            there.is_some_and(|there| cx.operands.has_made(|| Made::operand(place, there.id)))
+            there.is_some_and(|there| cx.operands.has_made_operand(place, there.id))
         };
+        let may_meet = cx.operands.may_meet();
+        // What cannot be looked at any more is not there to be overwritten.
         // What takes the place of an operand's copy is one still.
-        if place.dir.facts().is_none() || was_made() {
-            cx.operands.remember(|| Made::operand(place, look()?.id));
+        if may_meet
+            && (place.dir.facts().is_none() || was_made())
+            && let Some(made) = look().and_then(|made| Made::operand(place, made.id))
+        {
+            cx.operands.remember(made);
         }
-        cx.operands.remember(|| {
-            let made = look().filter(|made| made.kind == Kind::Symlink)?;
-            Some(Made::Link(made.id))
-        });
+        let is_link = self.stat.kind == Kind::Symlink || cx.options.make == Make::Symlinks;
+        // Into a directory that this run made, another way leads only by a link.
+        let is_met = may_meet || cx.options.keep_directory_symlink || !place.dir.is_fresh();
+        if is_link
+            && is_met
+            && let Some(made) = look().filter(|made| made.kind == Kind::Symlink)
+        {
+            cx.operands.remember(Made::Link(made.id));
+        }
     }
 }
 

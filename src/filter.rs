@@ -201,28 +201,34 @@ impl Ignored {
     /// The rules that hold for an operand from outside: the user's, the repository's, those of the directories between its
     /// top and the operand.
     fn around(cx: &Context, path: PathBuf) -> Self {
-        let top = path.ancestors().find(|above| above.join(".git").exists());
-        // The user's own are anchored at the top of the repository, as the repository's are. Either file may be a link.
-        let root = top.unwrap_or(&path);
-        let mut files: Vec<(&Path, PathBuf, bool)> = Vec::new();
-        files.extend(gitconfig_excludes_path().map(|file| (root, file, true)));
+        let top = top_of_repository(&path, cx.process.uid);
+        let mut ignored = Self::of_repository(cx, top.unwrap_or(&path), path.clone().into());
         if let Some(top) = top {
-            files.push((top, top.join(".git/info/exclude"), true));
             let above = path.ancestors().skip(1);
             let above: Vec<&Path> = above.take_while(|above| above.starts_with(top)).collect();
-            let above = above.iter().rev();
-            files.extend(above.map(|dir| (*dir, dir.join(".gitignore"), false)));
+            let read = |dir: &&Path| {
+                let file = dir.join(".gitignore");
+                let opened = sys::open_source(sys::cwd(), file.as_os_str(), PLAIN);
+                read_rules(cx, dir, &file, opened)
+            };
+            ignored.rules.extend(above.iter().rev().filter_map(read));
         }
-        let read = |(root, file, follow): (&Path, PathBuf, bool)| {
-            let flags = SourceFlags { follow, ..PLAIN };
-            let opened = sys::open_source(sys::cwd(), file.as_os_str(), flags);
-            read_rules(cx, root, &file, opened)
+        ignored
+    }
+
+    /// The rules that hold in all of a repository: the user's, and its own. Both are anchored at its `top`, and may be links.
+    fn of_repository(cx: &Context, top: &Path, operand: Arc<Path>) -> Self {
+        let files = [gitconfig_excludes_path(), excludes_of(top)];
+        let flags = SourceFlags {
+            follow: true,
+            ..PLAIN
         };
-        let rules = files.into_iter().filter_map(read).collect();
-        Self {
-            operand: path.into(),
-            rules,
-        }
+        let read = |file: PathBuf| {
+            let opened = sys::open_source(sys::cwd(), file.as_os_str(), flags);
+            read_rules(cx, top, &file, opened)
+        };
+        let rules = files.into_iter().flatten().filter_map(read).collect();
+        Self { operand, rules }
     }
 
     /// The rules for a directory whose source is open: those of the one above, if any, and its own. `None` if nobody asked.
@@ -249,7 +255,16 @@ impl Ignored {
             }
         };
         let opened = sys::open_source(source, OsStr::new(".gitignore"), PLAIN);
-        let root = above.operand.join(inner);
+        let root = above.operand.join(&inner);
+        // A repository in another one is a matter of its own.
+        let is_inner = !inner.as_os_str().is_empty()
+            && sys::stat_at(source, OsStr::new(".git"), false).is_ok()
+            && is_repository(&root);
+        let above = if is_inner {
+            Arc::new(Self::of_repository(cx, &root, Arc::clone(&above.operand)))
+        } else {
+            above
+        };
         match read_rules(cx, &root, &path.join(".gitignore"), opened) {
             None => Some(above),
             Some(own) => {
@@ -272,6 +287,63 @@ impl Ignored {
         false
     }
 }
+
+/// The top of the repository that a directory is in, as git finds it: on the same filesystem, and somebody's who may say what is
+/// done with the directory. Whoever may only write above it could leave it out otherwise (git-config(1), `safe.directory`).
+fn top_of_repository(path: &Path, uid: u32) -> Option<&Path> {
+    let look = |path: &Path| sys::stat_at(sys::cwd(), path.as_os_str(), true).ok();
+    let operand = look(path)?;
+    for above in path.ancestors() {
+        if look(above)?.id.dev != operand.id.dev {
+            return None;
+        }
+        if is_repository(above) {
+            let owner = look(&above.join(".git"))?.uid;
+            return [uid, operand.uid].contains(&owner).then_some(above);
+        }
+    }
+    None
+}
+
+/// Whether a directory has a repository in it, or leads to one.
+fn is_repository(dir: &Path) -> bool {
+    let git = dir.join(".git");
+    git.join("HEAD").symlink_metadata().is_ok() || led_to(&git).is_some()
+}
+
+/// The file of a repository that says what is not to be tracked in it.
+fn excludes_of(top: &Path) -> Option<PathBuf> {
+    let git = top.join(".git");
+    let own = led_to(&git).unwrap_or(git);
+    // A worktree has it in the repository that it is of.
+    let common = read_line(&own.join("commondir"));
+    let common = common.map_or(own.clone(), |common| own.join(common));
+    let file = common.join("info/exclude");
+    file.exists().then_some(file)
+}
+
+/// Where a file called `.git` leads to (gitrepository-layout(5)).
+fn led_to(git: &Path) -> Option<PathBuf> {
+    let line = read_line(git)?;
+    let to = line.strip_prefix("gitdir: ")?;
+    Some(git.parent()?.join(to))
+}
+
+/// The line that a small regular file is.
+fn read_line(file: &Path) -> Option<String> {
+    let opened = sys::open_source(sys::cwd(), file.as_os_str(), PLAIN).ok()?;
+    let is_small = |stat: Stat| stat.kind == Kind::File && stat.size < 4096;
+    sys::fstat(&opened).ok().filter(|stat| is_small(*stat))?;
+    let mut text = String::new();
+    File::from(opened)
+        .take(4096)
+        .read_to_string(&mut text)
+        .ok()?;
+    Some(text.trim_end_matches('\n').to_owned())
+}
+
+/// The most that rules may be, in bytes: read, they take some forty times as much memory.
+const LONGEST_RULES: u64 = 1 << 20;
 
 /// A file that is no link and is not waited for.
 const PLAIN: SourceFlags = SourceFlags {
@@ -301,11 +373,15 @@ fn read_rules(
         return None;
     }
     let mut bytes = Vec::new();
-    if let Err(error) = File::from(file).read_to_end(&mut bytes) {
+    let mut file = File::from(file).take(LONGEST_RULES + 1);
+    if let Err(error) = file.read_to_end(&mut bytes) {
         return tell(
             Operation::Read,
             Errno::from_io_error(&error).unwrap_or(Errno::IO),
         );
+    }
+    if bytes.len() as u64 > LONGEST_RULES {
+        return tell(Operation::Read, Errno::FBIG);
     }
     let mut rules = GitignoreBuilder::new(root);
     // As git does with a byte order mark.

@@ -18,6 +18,9 @@ pub(crate) fn translated(line: &str) -> Option<String> {
     if line.starts_with('#') {
         return Some(line.to_owned());
     }
+    if matches!(line.strip_prefix('!').unwrap_or(line).trim_end(), "" | "/") {
+        return None;
+    }
     let inner = line.trim_end().trim_end_matches('/');
     if inner.ends_with('\\') && inner.len() < line.trim_end().len() {
         return None;

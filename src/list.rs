@@ -83,12 +83,21 @@ fn select(cx: &Context, dir: &Dir, pair: &Pair, names: Vec<(OsString, Kind)>) ->
         drops
     };
     let mut selected = Vec::with_capacity(names.len());
+    // Of a link that is followed, where it does not matter what it leads to: nothing, maybe.
+    let is_left_out_anyway = |name: &OsStr| {
+        let drops = |is_dir| filter.as_ref().is_some_and(|it| it.drop(name, is_dir));
+        drops(false) && (drops(true) || sys::stat_at(pair.source(), name, true).is_err())
+    };
     for (name, kind) in names {
-        if kind != Kind::Unknown && is_left_out(&name, kind) {
+        let is_decided = match kind {
+            Kind::Symlink if cx.options.follow == Follow::Always => is_left_out_anyway(&name),
+            kind => kind != Kind::Unknown,
+        };
+        if is_decided && is_left_out(&name, kind) {
             continue;
         }
         let looked = look(cx, dir, pair, name, kind);
-        selected.extend(looked.filter(|it| it.kind == kind || !is_left_out(&it.name, it.kind)));
+        selected.extend(looked.filter(|it| is_decided || !is_left_out(&it.name, it.kind)));
     }
     selected
 }

@@ -13,6 +13,8 @@ pub(crate) const F2FS: u64 = 0xf2f5_2010;
 pub(crate) const TMPFS: u64 = 0x0102_1994;
 pub(crate) const RAMFS: u64 = 0x8584_58f6;
 pub(crate) const OVERLAY: u64 = 0x794c_7630;
+const CIFS: u64 = 0xff53_4d42;
+const SMB2: u64 = 0xfe53_4d42;
 
 /// The types of all.
 const LOCAL: [u64; 7] = [EXT, XFS, BTRFS, BCACHEFS, F2FS, TMPFS, RAMFS];
@@ -44,6 +46,12 @@ pub(crate) fn is_btrfs(fd: impl AsFd) -> bool {
 /// (Documentation/filesystems/overlayfs.rst, "Non-standard behavior").
 pub(crate) fn is_overlay(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd) == Ok(OVERLAY)
+}
+
+/// Whether a lock on a file keeps all other descriptors of it from reading and writing, those of this process, too: on an SMB
+/// server's (flock(2), "CIFS details").
+pub(crate) fn locks_are_mandatory(fd: impl AsFd) -> bool {
+    sys::filesystem_type(fd).is_ok_and(|kind| [CIFS, SMB2].contains(&kind))
 }
 
 #[cfg(test)]

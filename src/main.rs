@@ -112,18 +112,16 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         progress: &plan.progress(),
         signals: &signals,
     };
-    let needs_pool = plan.needs_pool();
-    if needs_pool || is_drawn || plan.may_take_long() {
-        signals.enforce();
-    }
-    let report = if needs_pool {
+    let report = if plan.needs_pool() {
         let mut answers = Answers::new().map_err(|error| fail(&error))?;
         let (pool, job) = plan.start(command.threads).map_err(|error| fail(&error))?;
+        signals.enforce();
         watch.until_end(asked, |question| watch.answer(question, &mut answers));
         let report = job.join().map_err(|error| fail(&error))?;
         pool.join();
         report
     } else if is_drawn || plan.may_take_long() {
+        signals.enforce();
         // Nothing is asked: a plan that asks needs a pool.
         thread::scope(|scope| {
             let watch = &watch;

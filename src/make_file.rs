@@ -16,7 +16,7 @@ use crate::handles::Tables;
 use crate::links::MadeFile;
 use crate::live::Shown;
 use crate::local::is_overlay;
-use crate::meta::{Attributes, Has, Subject};
+use crate::meta::{ACCESS_ACL, Attributes, Has, Subject};
 use crate::options::{Atomic, Effort, Preserve};
 use crate::staged::{Staged, Taken};
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
@@ -45,7 +45,7 @@ impl Entry {
                 if rayon::current_thread_index().is_some() {
                     cx.meet_source(self.stat.id.dev, &source);
                 }
-                own = self.ladder(cx, dest.file.as_fd());
+                own = self.ladder(cx, &source, &dest.file);
                 &*own
             }
         };
@@ -61,17 +61,25 @@ impl Entry {
         let is_silent = place.dir.facts().is_some_and(|facts| facts.closes_silently);
         match dest.commit(is_silent) {
             Ok(()) => {}
-            // The name cannot go to another inode: something is mounted on it, or the directory is special.
+            // The name cannot go to another inode: something is mounted on it, or the directory is special, or the filesystem.
             Err(failure)
-                if plan == FilePlan::Supersede
-                    && failure.operation == Operation::Commit
-                    && matches!(
-                        failure.errno,
-                        Errno::BUSY | Errno::PERM | Errno::ACCESS | Errno::XDEV
-                    )
-                    && cx.options.atomic == Atomic::Auto =>
+                if failure.operation == Operation::Commit
+                    && is_renaming_refused(failure.errno)
+                    && cx.options.atomic == Atomic::Auto
+                    && plan == FilePlan::Supersede =>
             {
                 return self.make_file(cx, place, FilePlan::Overwrite);
+            }
+            Err(failure)
+                if failure.operation == Operation::Commit
+                    && is_renaming_refused(failure.errno)
+                    && cx.options.atomic == Atomic::Auto
+                    && !removes
+                    && self.stat.kind == Kind::File
+                    && !self.stays_under_its_name =>
+            {
+                self.stays_under_its_name = true;
+                return self.make_file(cx, place, plan);
             }
             Err(Failure {
                 operation: Operation::Commit,
@@ -280,11 +288,11 @@ impl Entry {
     }
 
     /// The rungs for an operand.
-    fn ladder(&self, cx: &Context, dest: BorrowedFd<'_>) -> Arc<Ladder> {
+    fn ladder(&self, cx: &Context, source: &OwnedFd, dest: &OwnedFd) -> Arc<Ladder> {
         match sys::fstat(dest) {
-            Ok(stat) => cx.ladder(self.stat.id.dev, stat.id.dev, dest),
+            Ok(stat) => cx.ladder((self.stat.id.dev, source), (stat.id.dev, dest)),
             // Unknown: try every rung.
-            Err(_) => Arc::new(Ladder::to(dest)),
+            Err(_) => Arc::new(Ladder::between(source, dest)),
         }
     }
 
@@ -320,7 +328,10 @@ impl Entry {
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let beside = match cx.options.atomic {
             Atomic::Auto => {
-                self.stat.size >= BESIDE_FROM || cx.limit.is_some() || self.stat.kind != Kind::File
+                !self.stays_under_its_name
+                    && (self.stat.size >= BESIDE_FROM
+                        || cx.limit.is_some()
+                        || self.stat.kind != Kind::File)
             }
             Atomic::Always => true,
             Atomic::Never => false,
@@ -346,7 +357,9 @@ impl Entry {
         };
         let made = match made {
             // Where nothing can take another name, it is made under its own.
-            Err(Errno::PERM) if beside && cx.options.atomic == Atomic::Auto => {
+            Err(Errno::PERM | Errno::NAMETOOLONG)
+                if beside && cx.options.atomic == Atomic::Auto =>
+            {
                 Staged::create(dir, name, mode)
             }
             made => made,
@@ -474,7 +487,13 @@ impl Entry {
             // Nobody may read what is coming who may not read the source. Who is not the owner cannot see to that, nor keep its mode.
             let moves = cx.options.preserve.ownership
                 && (stat.uid, stat.gid) != (self.stat.uid, self.stat.gid);
-            let kept = if moves { 0o700 } else { 0o777 };
+            // Whom an ACL names may do what the group's bits say.
+            let has_acl = || sys::has_xattr(&file, ACCESS_ACL).unwrap_or(true);
+            let kept = if moves || (stat.mode & 0o070 != 0 && has_acl()) {
+                0o700
+            } else {
+                0o777
+            };
             let narrow = stat.mode & (self.stat.mode | 0o600) & kept;
             if narrow != stat.mode & 0o777 && sys::set_mode(&file, narrow).is_ok() {
                 has.old_mode = None;
@@ -486,7 +505,7 @@ impl Entry {
                 sys::set_size(&file, 0)
             } else {
                 // It is written now even if there is nothing to write.
-                sys::touch(&file)
+                sys::touch(&file).or_else(|_| sys::set_size(&file, 0))
             };
             emptied.map_err(|errno| create_error(place, errno))?;
         }
@@ -554,7 +573,8 @@ impl Entry {
         first?;
         let given = sys::fstat(&dest.file)?;
         let is_twin = (given.uid, given.gid, given.mode) == (stat.uid, stat.gid, stat.mode)
-            && sys::inode_flags(&dest.file) == sys::inode_flags(file);
+            && sys::inode_flags(&dest.file) == sys::inode_flags(file)
+            && attributes.agree_in_own(there, subject);
         if !is_twin {
             return Err(Errno::PERM);
         }
@@ -608,17 +628,26 @@ fn is_refusal(errno: Errno) -> bool {
     )
 }
 
+/// Whether a file cannot have another name, where that has nothing to do with what it is.
+fn is_renaming_refused(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::BUSY
+            | Errno::PERM
+            | Errno::ACCESS
+            | Errno::XDEV
+            | Errno::NOSYS
+            | Errno::OPNOTSUPP
+            | Errno::INVAL
+            | Errno::ROFS
+    )
+}
+
 /// Whether a filesystem has no room for another file, or nothing works any more.
 fn is_shortage(errno: Errno) -> bool {
     matches!(
         errno,
-        Errno::NOSPC
-            | Errno::DQUOT
-            | Errno::IO
-            | Errno::ROFS
-            | Errno::MFILE
-            | Errno::NFILE
-            | Errno::NOMEM
+        Errno::NOSPC | Errno::DQUOT | Errno::IO | Errno::MFILE | Errno::NFILE | Errno::NOMEM
     )
 }
 

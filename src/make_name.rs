@@ -94,11 +94,7 @@ impl Entry {
     }
 
     pub(crate) fn make_special(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
-        let operation = if self.stat.kind == Kind::Fifo {
-            Operation::CreateFifo
-        } else {
-            Operation::CreateSpecial
-        };
+        let operation = create_special(self.stat.kind);
         let (mode, mut has) = self.new_mode(cx, place.dir);
         // So few that it is not worth looking whether they have it.
         has.mode = None;
@@ -109,6 +105,15 @@ impl Entry {
         self.remember_name(cx, place);
         cx.done(What::Special, place);
         Ok(())
+    }
+}
+
+/// What it is called to make one.
+pub(crate) fn create_special(kind: Kind) -> Operation {
+    if kind == Kind::Fifo {
+        Operation::CreateFifo
+    } else {
+        Operation::CreateSpecial
     }
 }
 

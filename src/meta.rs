@@ -20,7 +20,7 @@ use crate::error::{Failure, Operation};
 use crate::options::{Effort, Options, Preserve};
 use crate::sys::{self, Errno, Kind, Result, Stat, Times};
 
-const ACCESS_ACL: &CStr = c"system.posix_acl_access";
+pub(crate) const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 const CONTEXT: &CStr = c"security.selinux";
 
@@ -41,6 +41,8 @@ pub(crate) struct Attributes {
     xattrs: Vec<(CString, Vec<u8>)>,
     /// The access ACL is among them, or there is none.
     acl_is_known: bool,
+    /// What else the filesystem calls its own (`system.`), an ACL of another kind maybe, which is not copied.
+    own: Vec<CString>,
 }
 
 /// The modes that new files were seen to get when they were made with them. Not every filesystem gives what the kernel asks
@@ -143,14 +145,20 @@ impl Attributes {
                 }
             }
         };
+        let mut own = Vec::new();
         let mut unlisted = !preserve.any_xattrs();
         let mut list_error = None;
         if !unlisted {
             match list(source) {
-                Ok(names) => names
-                    .into_iter()
-                    .filter(|name| is_kept(name, preserve))
-                    .for_each(&mut keep),
+                Ok(names) => {
+                    for name in names {
+                        if is_kept(&name, preserve) {
+                            keep(name);
+                        } else if name.to_bytes().starts_with(b"system.") && !is_acl(&name) {
+                            own.push(name);
+                        }
+                    }
+                }
                 // ENOENT: a name needs /proc, or is gone.
                 Err(Errno::OPNOTSUPP | Errno::NOENT) => {}
                 Err(errno) => {
@@ -177,6 +185,7 @@ impl Attributes {
         Self {
             xattrs,
             acl_is_known,
+            own,
             ..Self::without_xattrs(stat)
         }
     }
@@ -187,6 +196,7 @@ impl Attributes {
             stat: *stat,
             xattrs: Vec::new(),
             acl_is_known: true,
+            own: Vec::new(),
         }
     }
 
@@ -206,6 +216,13 @@ impl Attributes {
             is_complete = false
         });
         Ok(is_complete && self.acl_is_known && self.xattrs == there.xattrs)
+    }
+
+    /// Whether two files agree in what is the filesystem's own and is not copied; these are of one of them.
+    pub(crate) fn agree_in_own(&self, one: Subject, other: Subject) -> bool {
+        self.own
+            .iter()
+            .all(|name| get(one, name) == get(other, name))
     }
 
     /// Whether there are some that the kernel changes when the data is written, as file capabilities are.

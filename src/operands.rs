@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::dir::{Entry, Place};
 use crate::error::{Error, Operation};
 use crate::lock::lock;
-use crate::options::Follow;
+use crate::options::{Follow, Options};
 use crate::path::split;
 use crate::plan::Root;
 use crate::sys::{self, FileId, Kind};
@@ -24,15 +24,16 @@ use crate::sys::{self, FileId, Kind};
 pub(crate) enum Meeting {
     Never,
     /// One may meet what another one's copy made or changes: two have the same destination, one merges with the directory that
-    /// the others go into, one's source is another's destination, or their leading directories are made.
+    /// the others go into, one's source is another's destination, one has the name of another's backup, or their leading
+    /// directories are made.
     Possible,
     /// The same file may be copied twice: an operand is, or is inside, another one.
     Twice,
 }
 
 impl Meeting {
-    /// How these may. `follow` says which symbolic links the copy follows.
-    pub(crate) fn of(roots: &[Root], follow: Follow) -> Self {
+    /// How these may.
+    pub(crate) fn of(roots: &[Root], options: &Options) -> Self {
         if roots.len() < 2 {
             return Self::Never;
         }
@@ -43,13 +44,16 @@ impl Meeting {
         for root in roots {
             // What cannot be found will not be copied.
             sources.extend(resolver.resolve(&root.source, false));
-            ends.extend(resolver.resolve(&root.source, follow != Follow::Never));
+            ends.extend(resolver.resolve(&root.source, options.follow != Follow::Never));
             ends.extend(resolver.resolve(&root.dest, false));
         }
         if any_overlap(sources) {
             return Self::Twice;
         }
-        let may_meet = |root: &Root| root.within.is_some() || has_other_names(&root.dest);
+        let may_be_backup = |dest: &Path| options.may_be_backup(dest.as_os_str());
+        let may_meet = |root: &Root| {
+            root.within.is_some() || has_other_names(&root.dest) || may_be_backup(&root.dest)
+        };
         if any_overlap(ends) || roots.iter().any(may_meet) {
             Self::Possible
         } else {
@@ -131,8 +135,12 @@ pub(crate) struct Operands {
     dirs: Mutex<HashMap<FileId, OperandDir>>,
     /// Their copies.
     copied: Mutex<HashMap<FileId, CopiedDir>>,
-    /// The operands' copies and the symbolic links that this run made, if an operand might meet another one's.
-    made: Option<Mutex<HashSet<Made>>>,
+    /// An operand might meet another one's copy.
+    may_meet: bool,
+    /// The operands' copies, if that is so, and the symbolic links that this run made and may come to again.
+    made: Mutex<HashSet<Made>>,
+    /// The directories that were swept, if others may be copied to them, too.
+    swept: Mutex<HashSet<FileId>>,
 }
 
 /// A directory that is an operand: met again, it would be copied twice.
@@ -173,26 +181,36 @@ impl Operands {
             known: Sieve::default(),
             dirs: Mutex::default(),
             copied: Mutex::default(),
-            made: (meeting != Meeting::Never).then(Mutex::default),
+            may_meet: meeting != Meeting::Never,
+            made: Mutex::default(),
+            swept: Mutex::default(),
         }
     }
 
-    /// Remembers something that was made, if another operand may meet it.
-    pub(crate) fn remember(&self, what: impl FnOnce() -> Option<Made>) {
-        // What cannot be looked at any more is not there to be overwritten.
-        if let Some(made) = &self.made
-            && let Some(what) = what()
-        {
-            lock(made).insert(what);
-        }
+    /// Whether an operand might meet what another one's copy made.
+    pub(crate) fn may_meet(&self) -> bool {
+        self.may_meet
     }
 
-    /// Whether this run has made it.
-    pub(crate) fn has_made(&self, what: impl FnOnce() -> Option<Made>) -> bool {
-        let Some(made) = &self.made else {
-            return false;
-        };
-        what().is_some_and(|what| lock(made).contains(&what))
+    /// Remembers something that was made.
+    pub(crate) fn remember(&self, made: Made) {
+        lock(&self.made).insert(made);
+    }
+
+    /// Whether this run has made the copy of an operand at this place.
+    pub(crate) fn has_made_operand(&self, place: Place<'_>, id: FileId) -> bool {
+        let made = || Made::operand(place, id);
+        self.may_meet && made().is_some_and(|made| lock(&self.made).contains(&made))
+    }
+
+    /// Whether this run has made the symbolic link.
+    pub(crate) fn has_made_link(&self, id: FileId) -> bool {
+        lock(&self.made).contains(&Made::Link(id))
+    }
+
+    /// Whether a directory is to be swept: what an operand before has left in it is no dead run's.
+    pub(crate) fn begin_sweep(&self, dest: FileId) -> bool {
+        !self.may_meet || lock(&self.swept).insert(dest)
     }
 
     /// Remembers a directory that is an operand, and the one that is its copy; `fresh` if this run made that.

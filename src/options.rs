@@ -4,8 +4,9 @@
 //! changes them. There is no parsing here and no rule about files; those live in the binary's `cli.rs` and in
 //! [`crate::plan`] and `decide.rs`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::num::NonZeroU64;
+use std::os::unix::ffi::OsStrExt;
 
 use crate::filter::Filter;
 
@@ -313,5 +314,12 @@ impl Options {
             preserve: Preserve::all(),
             ..Self::recursive()
         }
+    }
+
+    /// Whether a backup of another file may get this name.
+    pub(crate) fn may_be_backup(&self, name: &OsStr) -> bool {
+        let name = name.as_bytes();
+        self.backup != Backup::No
+            && (name.ends_with(self.suffix.as_bytes()) || name.ends_with(b"~"))
     }
 }

@@ -10,7 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::context::Context;
-use crate::error::{Error, Failure, Operation};
+use crate::error::{Error, Failure, Operation, failed};
 use crate::file::same;
 use crate::meta::{Attributes, Has, Subject};
 use crate::options::{Effort, Preserve};
@@ -196,8 +196,17 @@ fn make_missing(
     }
     let mode_at_end = stat.mode | (omitted & !cx.process.umask);
     if stat.mode & 0o700 != 0o700 {
-        sys::set_mode_at(sys::cwd(), dest.as_os_str(), stat.mode | 0o700)
-            .map_err(|errno| error(Operation::SetPermissions, errno))?;
+        let pinned = same(
+            sys::pin(sys::cwd(), dest.as_os_str()),
+            Some(stat.id),
+            Operation::SetPermissions,
+        );
+        pinned
+            .and_then(|dir| {
+                let set = sys::set_mode(&dir, stat.mode | 0o700);
+                set.map_err(failed(Operation::SetPermissions))
+            })
+            .map_err(|failure| error(failure.operation, failure.errno))?;
     }
     let differs = mode_at_end != stat.mode || stat.mode & 0o700 != 0o700;
     Ok((stat.id, differs.then_some(mode_at_end)))

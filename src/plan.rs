@@ -307,7 +307,7 @@ impl Plan {
     }
 
     fn copy(self, tables: Tables) -> Report {
-        let meeting = Meeting::of(&self.roots, self.options.follow);
+        let meeting = Meeting::of(&self.roots, &self.options);
         // One small file needs no pool, and starts none.
         let workers = if rayon::current_thread_index().is_some() || self.needs_pool() {
             rayon::current_num_threads()

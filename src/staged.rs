@@ -18,14 +18,16 @@
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::closing;
+use crate::context::Context;
 use crate::dir::{Dir, Place};
 use crate::error::{Failure, Operation, failed};
+use crate::local::locks_are_mandatory;
 use crate::path::split;
 use crate::sys::{self, Errno, FileId, Kind, Stat};
 
@@ -75,13 +77,16 @@ impl<'a> Staged<'a> {
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let ((file, id), temporary) = make_temporary(place, |temporary| {
             let file = sys::create_file(dir, temporary, mode)?;
-            let is_locked = match sys::lock_file(&file) {
+            let is_locked = match lock(&file) {
                 Ok(()) => true,
                 Err(Errno::WOULDBLOCK) => return Err(Errno::EXIST),
                 // A filesystem without locks has nobody who could sweep, either.
                 Err(_) => false,
             };
-            let stat = sys::fstat(&file)?;
+            let stat = sys::fstat(&file).inspect_err(|_| {
+                // What failed first is told.
+                let _ = sys::unlink(dir, temporary);
+            })?;
             if is_locked && stat.nlink == 0 {
                 // Somebody took it for a dead run's, before it was locked.
                 return Err(Errno::EXIST);
@@ -227,6 +232,15 @@ pub(crate) fn replace(
     }
 }
 
+/// Finds out whether `make` can make something there, while the destination's name is taken.
+pub(crate) fn try_to_make(
+    place: Place<'_>,
+    make: impl Fn(&OsStr) -> sys::Result<()>,
+) -> sys::Result<()> {
+    let ((), temporary) = make_temporary(place, make)?;
+    sys::unlink(place.pair.dest(), &temporary)
+}
+
 /// Makes something under a name that is free, next to the destination's, and returns that name with it. One name always leads to
 /// the same first try, so that a run that is repeated finds what it left. What has such a name in the source is going to have it
 /// here, too, and is no less to be copied than anything else: it has the name for itself.
@@ -264,8 +278,9 @@ fn make_temporary<T>(
 }
 
 /// Removes what runs that were killed have left in a directory's copy, unless that has been looked for.
-pub(crate) fn sweep_once(dir: &Dir, source: BorrowedFd<'_>, dest: BorrowedFd<'_>) {
-    if dir.begin_sweep() {
+pub(crate) fn sweep_once(cx: &Context, dir: &Dir, source: BorrowedFd<'_>, dest: BorrowedFd<'_>) {
+    let is_first = |id| cx.operands.begin_sweep(id);
+    if dir.begin_sweep() && dir.facts().is_none_or(|facts| is_first(facts.dest_id)) {
         sweep(source, dest);
     }
 }
@@ -306,6 +321,14 @@ fn sweep_one(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
     is_left && sys::unlink(dir, name).is_ok()
 }
 
+/// Locks a staged file, where that keeps nobody from writing it.
+fn lock(file: &OwnedFd) -> sys::Result<()> {
+    if locks_are_mandatory(file) {
+        return Err(Errno::OPNOTSUPP);
+    }
+    sys::lock_file(file)
+}
+
 /// Removes a staged file that nobody has locked.
 fn sweep_file(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> bool {
     let Ok(file) = sys::open_for_lock(dir, name) else {
@@ -314,7 +337,7 @@ fn sweep_file(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> bool {
     // Until it is locked, somebody else may remove it and make another of that name.
     let is_it = || sys::fstat(&file).is_ok_and(|now| now.id == stat.id);
     is_it()
-        && sys::lock_file(file.as_fd()).is_ok()
+        && lock(&file).is_ok()
         && sys::leads_to(dir, name, stat.id)
         && sys::unlink(dir, name).is_ok()
 }

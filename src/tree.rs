@@ -19,7 +19,6 @@
 use std::cell::Cell;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::vec;
@@ -321,7 +320,7 @@ impl DirTask {
                 Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
                     Arc::clone(&above.ladder)
                 }
-                _ => cx.ladder(stat.id.dev, made.stat.id.dev, &made.fd),
+                _ => cx.ladder((stat.id.dev, &source), (made.stat.id.dev, &made.fd)),
             },
             closes_silently: match above {
                 Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,
@@ -339,7 +338,7 @@ impl DirTask {
         let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts, unswept);
         // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
         if made.stat.times.modified != stat.times.modified {
-            sweep_once(&dir, source.as_fd(), made.fd.as_fd());
+            sweep_once(cx, &dir, source.as_fd(), made.fd.as_fd());
         }
         let pair = Pair::Open {
             source,
@@ -486,7 +485,7 @@ fn copy_entries<'s>(cx: &'s Context, scope: &Scope<'s>, dir: &Arc<Dir>, pair: &A
         }
         batch.into_iter().for_each(|task| task.leave(cx, scope));
     }
-    if makes_backups && backups_may_collide(cx, &files) {
+    if !dir.is_fresh() && backups_may_collide(cx, &files) {
         files
             .iter()
             .for_each(|listed| copy_file(cx, dir, pair, listed));
@@ -533,11 +532,9 @@ fn copy_file(cx: &Context, dir: &Arc<Dir>, pair: &Pair, listed: &Listed) {
 
 /// Whether one file's backup may get the name that another file's copy has: then it matters which is copied first.
 fn backups_may_collide(cx: &Context, files: &[Listed]) -> bool {
-    let is_backup = |name: &[u8]| {
-        let suffix = cx.options.suffix.as_bytes();
-        name.ends_with(suffix) || name.ends_with(b"~")
-    };
-    files.iter().any(|listed| is_backup(listed.name.as_bytes()))
+    files
+        .iter()
+        .any(|listed| cx.options.may_be_backup(&listed.name))
 }
 
 /// One thing less is pending in a directory. Whoever ends the last one finishes it, and so on upwards.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use crate::harness::{Call, Mount, Sandbox, chmod, same_as_cp, same_as_cp_when};
 
@@ -461,4 +462,74 @@ fn a_copy_into_itself_through_another_filesystem_ends() {
         .run();
     let told = "cannot copy a directory, 'disk/upper', into itself, 'disk/merged/copy'";
     assert_eq!((run.code, run.messages()), (1, vec![told]));
+}
+
+#[test]
+fn nothing_is_written_through_a_directory_link_that_this_run_has_made() {
+    let sandbox = Sandbox::new();
+    let outside = sandbox.dir("outside");
+    sandbox.dir("a/t");
+    sandbox.symlink("a/t/x", &outside);
+    sandbox.file("b/t/x/f", 10);
+    sandbox.dir("copy");
+    let args = ["-r", "--keep-directory-symlink", "a/t", "b/t", "copy"];
+    let told = "will not copy 'b/t/x' through just-created symlink 'copy/t/x'";
+    sandbox.poolcp(args).fails(&[told]);
+    assert!(!outside.join("f").exists());
+
+    // One operand, whose directories are one at the destination.
+    for is_there in [true, false] {
+        let sandbox = Sandbox::new();
+        let precious = sandbox.file("precious", 10);
+        sandbox.dir("source/a");
+        sandbox.symlink("source/a/x", &precious);
+        sandbox.file("source/b/x", 20);
+        sandbox.symlink("copy/b", "a");
+        if is_there {
+            sandbox.dir("copy/a");
+        }
+        let args = ["-rT", "-j1", "--keep-directory-symlink", "source", "copy"];
+        // Whichever comes first: the link may be there to be written through, or to be made.
+        let _ = sandbox.poolcp(args).run();
+        assert_eq!(fs::metadata(&precious).expect("stat").len(), 10);
+    }
+}
+
+#[test]
+fn a_file_may_be_written_where_its_directory_may_not() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    sandbox.file("source", 10);
+    let dir = sandbox.dir("read-only");
+    let _mount = Mount::tmpfs(&dir, "1M").expect("a mount");
+    let file = sandbox.file("read-only/file", 20);
+    let writable = sandbox.file("writable", 20);
+    let _file = Mount::bind(&writable, &file).expect("a mount");
+    let mut remount = Command::new("mount");
+    let remounted = remount.args(["-o", "remount,ro,bind"]).arg(&dir).status();
+    assert!(remounted.expect("mount").success());
+    sandbox.poolcp(["source", "read-only/file"]).ok();
+    assert_eq!(fs::metadata(&writable).expect("stat").len(), 10);
+}
+
+#[test]
+fn operands_that_are_each_others_backups_are_all_there() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.dir("target");
+        for number in 0..20 {
+            sandbox.file(format!("target/f{number}"), 1);
+            sandbox.file(format!("f{number}"), 2);
+            sandbox.file(format!("f{number}~"), 3);
+            sandbox.file(format!("f{number}.x"), 4);
+        }
+    };
+    let operands: Vec<String> = ["", "~", ".x"]
+        .iter()
+        .flat_map(|end| (0..20).map(move |number| format!("f{number}{end}")))
+        .collect();
+    let operands = operands.join(" ");
+    for options in ["-b", "-b -S .x"] {
+        same_as_cp(setup, &[&format!("{options} {operands} target")]);
+    }
 }

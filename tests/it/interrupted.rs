@@ -522,3 +522,13 @@ fn who_waits_for_a_reader_is_ended_by_one_signal() {
         assert_eq!(run.code, 0, "{line}: {run:?}");
     }
 }
+
+#[test]
+fn what_looks_like_a_dead_runs_file_and_came_from_another_operand_stays() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a/.poolcp-0123456789abcdef-0", 10);
+    sandbox.file("b/x", 10);
+    sandbox.dir("copy");
+    sandbox.poolcp(["-r", "a/.", "b/.", "copy"]).ok();
+    assert!(sandbox.path("copy/.poolcp-0123456789abcdef-0").exists());
+}

@@ -2,12 +2,15 @@
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::Duration;
 
 use crate::harness::{
     ACCESS_ACL, Call, DEFAULT_ACL, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, has_xattr,
     is_root, long_ago, mode, same_as_cp, same_as_cp_when, set_atime, set_capability, set_mtime,
     set_xattr,
 };
+use crate::interrupted::start;
 use crate::snapshot::assert_same_tree;
 
 const MODES: [u32; 14] = [
@@ -595,4 +598,26 @@ fn an_owner_who_is_right_is_not_given_again() {
     let by_cp = run(sandbox.cp(args));
     chmod(&file, 0o2755);
     assert_eq!(run(sandbox.poolcp(args)), by_cp);
+}
+
+#[test]
+fn whom_the_old_acl_names_does_not_read_what_is_coming() {
+    needs!(Root, Acls, OrdinaryUser);
+    let sandbox = Sandbox::new();
+    let secret = sandbox.file("secret", 400_000);
+    chmod(&secret, 0o640);
+    let dest = sandbox.file("dest", 10);
+    // So that it stays the same file.
+    sandbox.hard_link("dest2", "dest");
+    chmod(&dest, 0o640);
+    set_xattr(&dest, ACCESS_ACL, &acl_for(NOBODY));
+    assert!(sandbox.call("cat", ["dest"]).by_ordinary_user().run().code == 0);
+    let mut copy = start(&sandbox, &["-pq", "--bwlimit=200K", "secret", "dest"]);
+    let may_read = || sandbox.call("cat", ["dest"]).by_ordinary_user().run().code == 0;
+    while fs::metadata(&dest).expect("stat").len() < 40_000 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert!(!may_read());
+    assert!(copy.wait().expect("wait").success());
+    assert!(!may_read());
 }

@@ -12,6 +12,7 @@ use std::sync::{Arc, OnceLock};
 use poolcp::{Canceller, Delete, Event, Interest, Observer, Options, Plan, Target};
 use proptest::prelude::*;
 use proptest::sample::select;
+use rustix::fs::FileType;
 
 use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, chown, is_root, mode, set_mtime};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
@@ -663,4 +664,25 @@ fn a_rehearsal_makes_a_leading_directory_once() {
     ];
     let lines = sandbox.poolcp(args).ok().stdout;
     assert_eq!(lines.matches("source -> copy/source").count(), 1, "{lines}");
+}
+
+#[test]
+fn a_directory_stays_where_nothing_can_come_in_its_place() {
+    needs!(Mknod, OrdinaryUser);
+    let sandbox = Sandbox::new();
+    sandbox.device("source/x", FileType::CharacterDevice, 1, 3);
+    let precious = sandbox.file("copy/x/deep/f", 10);
+    sandbox.give_to_ordinary_user();
+    let args = ["-aT", "--update=changed", "--delete", "source", "copy"];
+    let run = sandbox.poolcp(args).by_ordinary_user().run();
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(precious.exists());
+
+    let sandbox = Sandbox::new();
+    sandbox.file("source/x", 10);
+    let precious = sandbox.file("copy/x/f", 10);
+    let args = ["-rT", "--attributes-only", "--delete", "source", "copy"];
+    let told = "cannot overwrite directory 'copy/x' with non-directory";
+    sandbox.poolcp(args).fails(&[told]);
+    assert!(precious.exists());
 }

@@ -7,9 +7,10 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    ACCESS_ACL, Call, Mount, NOBODY, Sandbox, acl_for, chmod, chown, is_root, same_as_cp,
-    same_as_cp_when, set_capability, set_mtime, set_xattr,
+    ACCESS_ACL, Call, Mount, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, is_root, same_as_cp,
+    same_as_cp_when, say, set_capability, set_mtime, set_xattr,
 };
+use crate::interrupted::staged;
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const OLD: i64 = 1_000_000_000;
@@ -579,4 +580,44 @@ fn names_of_one_file_stay_until_there_is_room_for_their_copies() {
         let are_there = names.iter().all(|name| disk.join(name).exists());
         assert!(are_there, "{option}: {run:?}");
     }
+}
+
+#[test]
+fn where_no_file_can_be_renamed_it_is_written_under_its_name() {
+    needs!(Strace);
+    let refuse = ["--trace=rename,renameat,renameat2", "--inject"];
+    for error in ["ENOSYS", "EOPNOTSUPP", "EINVAL", "EPERM"] {
+        let fault = format!("rename,renameat,renameat2:error={error}");
+        let options = [refuse[0], refuse[1], &fault];
+        let sandbox = Sandbox::new();
+        sandbox.file("large", 5 << 20);
+        sandbox.file("small", 10);
+        sandbox.file("old", 20);
+        sandbox.poolcp(["large", "new"]).traced(&options).ok();
+        sandbox.poolcp(["small", "old"]).traced(&options).ok();
+        let read = |name: &str| fs::read(sandbox.path(name)).expect("read");
+        assert!(read("large") == read("new") && read("small") == read("old"));
+        assert!(staged(&sandbox.path("")).is_empty());
+    }
+}
+
+#[test]
+fn on_a_server_whose_locks_shut_others_out_nothing_is_locked() {
+    needs!(Strace);
+    // The magic number of SMB2, where fstatfs(2) puts it.
+    let smb = "fstatfs:poke_exit=@arg2=424d53fe00000000";
+    let options = ["--trace=fstatfs,flock", "--inject", smb];
+    let sandbox = Sandbox::new();
+    sandbox.file("large", 5 << 20);
+    let run = sandbox.poolcp(["large", "new"]).traced(&options).run();
+    if run.stderr.contains("invalid --inject") {
+        say("this strace pokes nothing");
+        return;
+    }
+    assert_eq!(run.code, 0, "{run:?}");
+    let trace = fs::read_to_string(sandbox.path(TRACE)).expect("read");
+    assert!(
+        trace.contains("fstatfs(") && !trace.contains("flock("),
+        "{trace}"
+    );
 }

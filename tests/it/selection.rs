@@ -1,11 +1,11 @@
 //! What is left out: by globs, by .gitignore files as git itself sees them, by size and by age.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Sandbox, set_mtime};
+use crate::harness::{NOBODY, Sandbox, chown, set_mtime};
 
 /// The files below a directory, without it.
 fn files(dir: &Path) -> BTreeSet<String> {
@@ -273,7 +273,7 @@ fn what_git_ignores_is_left_out() {
 #[test]
 fn the_repository_is_found_from_each_operand() {
     let sandbox = Sandbox::new();
-    sandbox.dir("top/.git");
+    sandbox.file("top/.git/HEAD", 1);
     fs::write(sandbox.path("top/.gitignore"), "*.o\n").expect("write");
     let dirs = ["a", "b", "c"];
     for dir in dirs {
@@ -315,6 +315,96 @@ fn what_git_would_ignore_is_not_copied_in_silence() {
     fs::write(&rules, format!("*.o\n{many}")).expect("write");
     let copy = sandbox.poolcp(["-r", "--gitignore", "source", "again"]);
     copy.fails(&["error reading 'source/.gitignore': File too large"]);
+    // More than memory is there for.
+    let large = File::create(&rules).expect("create");
+    large.set_len(1 << 36).expect("grow");
+    let copy = sandbox.poolcp(["-r", "--gitignore", "source", "large"]);
+    copy.fails(&["error reading 'source/.gitignore': File too large"]);
+}
+
+#[test]
+fn whoever_may_write_above_a_directory_does_not_say_what_is_left_out() {
+    needs!(Root);
+    let sandbox = Sandbox::new();
+    sandbox.file("shared/mine/a", 10);
+    let git = sandbox.file("shared/.git/HEAD", 1);
+    fs::write(sandbox.path("shared/.gitignore"), "*\n").expect("write");
+    chown(&sandbox.path("shared/.git"), NOBODY, NOBODY);
+    let copied = |copy: &str| {
+        let args = ["-r", "--gitignore", "shared/mine", copy];
+        sandbox.poolcp(args).ok();
+        sandbox.path(copy).join("a").exists()
+    };
+    assert!(copied("others"));
+    // Its owner does.
+    chown(&sandbox.path("shared/mine"), NOBODY, NOBODY);
+    assert!(!copied("owners"));
+    // What only has the name is no repository.
+    fs::remove_file(git).expect("remove");
+    assert!(copied("none"));
+}
+
+#[test]
+fn a_repository_in_another_one_and_a_worktree_have_their_own_rules() {
+    needs!(Git);
+    let sandbox = Sandbox::new();
+    let git = |dir: &str, line: &str| {
+        let mut git = Command::new("git");
+        git.arg("-C").arg(sandbox.path(dir)).args(line.split(' '));
+        git.env("HOME", sandbox.path("home"));
+        let out = git.output().expect("run git");
+        assert!(out.status.success(), "{out:?}");
+    };
+    sandbox.dir("home");
+    let dir = sandbox.dir("top/inner");
+    git("top", "init -q");
+    git("top/inner", "init -q");
+    fs::write(sandbox.path("top/.gitignore"), "*.o\n!\n").expect("write");
+    fs::write(dir.join(".git/info/exclude"), "*.tmp\n").expect("write");
+    for name in ["a.o", "a.tmp", "a.c"] {
+        sandbox.file(format!("top/{name}"), 1);
+        sandbox.file(format!("top/inner/{name}"), 1);
+    }
+    // As git-worktree(1) makes one.
+    sandbox.file("top/.git/worktrees/tree/HEAD", 1);
+    let common = sandbox.path("top/.git/worktrees/tree/commondir");
+    fs::write(common, "../..\n").expect("write");
+    fs::write(sandbox.path("top/.git/info/exclude"), "*.tmp\n").expect("write");
+    sandbox.file("tree/a.tmp", 1);
+    sandbox.file("tree/a.c", 1);
+    let leads = format!(
+        "gitdir: {}\n",
+        sandbox.path("top/.git/worktrees/tree").display()
+    );
+    fs::write(sandbox.path("tree/.git"), leads).expect("write");
+    let copied = |source: &str, copy: &str| {
+        let args = ["-rT", "--gitignore", "--exclude=.git*", source, copy];
+        let home = sandbox.path("home");
+        sandbox
+            .poolcp(args)
+            .env("HOME", home.to_str().unwrap())
+            .ok();
+        files(&sandbox.path(copy))
+    };
+    let expected = ["a.c", "inner/a.c", "inner/a.o"].map(str::to_owned).into();
+    assert_eq!(copied("top", "copy"), expected);
+    assert_eq!(copied("tree", "copy2"), ["a.c".to_owned()].into());
+}
+
+#[test]
+fn a_link_that_is_followed_is_left_out_as_what_it_leads_to() {
+    let sandbox = Sandbox::new();
+    sandbox.file("real/x.c", 1);
+    sandbox.file("source/m.c", 1);
+    sandbox.file("source/m.o", 1);
+    sandbox.symlink("source/lib", "../real");
+    sandbox.symlink("source/nowhere.o", "nothing");
+    sandbox.file("copy/lib/x.c", 9);
+    let globs = ["--include=*/", "--include=*.c", "--exclude=*"];
+    let args = ["-rLT", "--update=changed", "--delete", "source", "copy"];
+    sandbox.poolcp(globs.into_iter().chain(args)).ok();
+    let expected = ["lib/x.c", "m.c"].map(str::to_owned).into();
+    assert_eq!(files(&sandbox.path("copy")), expected);
 }
 
 #[test]
