@@ -27,7 +27,7 @@ use crate::decide::{
 use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
-use crate::further::{link, settle};
+use crate::further::{is_another, link, settle};
 use crate::links::{Claim, Left, MadeFile, Name};
 use crate::make_name::create_special;
 use crate::mounts;
@@ -612,7 +612,14 @@ impl Entry {
             backup: saved.map(|saved| saved.backup().to_owned()),
             removes: plan == FilePlan::Replace,
         };
-        let claim = cx.links.claim(self.stat.id, self.names(cx, place), left);
+        let claim = loop {
+            match cx.links.claim(self.stat.id, self.names(cx, place), left) {
+                Claim::LinkTo(first) if is_another(cx, &first, &self.stat) => {
+                    cx.links.forget(self.stat.id, &first);
+                }
+                claim => break claim,
+            }
+        };
         place.dir.count_name(!matches!(claim, Claim::Copy));
         match claim {
             Claim::Copy => {

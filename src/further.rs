@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use crate::backup::Saved;
 use crate::context::Context;
-use crate::data::How;
+use crate::data::{How, is_written};
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
 use crate::file::{Entry, at, restore, skip};
-use crate::links::{Copied, Left, MadeFile};
+use crate::handles::Pair;
+use crate::links::{Copied, Left, MadeFile, Name};
 use crate::local::is_local;
 use crate::observer::What;
 use crate::staged::replace;
@@ -44,6 +45,7 @@ pub(crate) fn settle(
     let id = entry.stat.id;
     let mut first = made.is_ok().then(|| Copied {
         name: place.to_name(),
+        source: entry.stat,
         made: entry.made,
     });
     let copied = loop {
@@ -54,10 +56,7 @@ pub(crate) fn settle(
             return made;
         };
         first = match copy_left(cx, &next, id) {
-            Ok(made) => Some(Copied {
-                name: next.name.clone(),
-                made,
-            }),
+            Ok(copied) => Some(copied),
             Err(error) => {
                 cx.error(error);
                 restore_left(cx, &next);
@@ -78,9 +77,8 @@ pub(crate) fn settle(
     made
 }
 
-/// Copies a name of `id` that was left with this worker, after the first one failed. Returns what the copy is, as far as that is
-/// known.
-fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Option<MadeFile>, Error> {
+/// Copies a name of `id` that was left with this worker, after the first one failed.
+fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Copied, Error> {
     at(cx, &left.name, |place| {
         let mut entry = Entry::look(place, left.follow)?;
         if entry.stat.id != id {
@@ -89,9 +87,23 @@ fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Option<MadeFile>, 
         // Whoever left it has asked, and cleared the name.
         match entry.decide(cx, place)?.plan {
             FilePlan::Refuse(operation) => Err(place.refused(operation)),
-            plan => entry.make(cx, place, plan).map(|_| entry.made),
+            plan => entry.make(cx, place, plan).map(|_| Copied {
+                name: left.name.clone(),
+                source: entry.stat,
+                made: entry.made,
+            }),
         }
     })
+}
+
+/// Whether what was copied is gone, and its number another file's, which looks like this.
+pub(crate) fn is_another(cx: &Context, copied: &Copied, stat: &Stat) -> bool {
+    let Name { dir, source, .. } = &copied.name;
+    let is_there = |pair: &Pair| {
+        let leads = |follow| sys::stat_at(pair.source(), source, follow).map(|it| it.id);
+        leads(false) == Ok(stat.id) || leads(true) == Ok(stat.id)
+    };
+    is_written(&copied.source, stat) && !cx.handles.open(dir).is_ok_and(|pair| is_there(&pair))
 }
 
 /// The name is one of the copy already.

@@ -10,6 +10,9 @@
 //! outside of the trees that are copied, or not met yet. Where symbolic links are followed and links kept (`-aL`), operands may
 //! repeat, or a filesystem is mounted more than once, nobody knows how many names there are, and none is forgotten.
 //!
+//! A number may be another file's before all names are met: what had it is gone, and what has it now is no further name of it.
+//! So who is to link looks whether the file is what it was, or where it was ([`Links::forget`]).
+//!
 //! The same holds for names that lead to one file at the destination, through links that were there before ([`Writers`]):
 //! who comes while the file is written leaves the name with the one who writes it.
 //!
@@ -32,6 +35,7 @@ use std::collections::hash_map::Entry;
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex};
 
+use crate::data::is_written;
 use crate::dir::Dir;
 use crate::lock::lock;
 use crate::sys::{FileId, Kind, Stat};
@@ -60,6 +64,8 @@ pub(crate) struct Left {
 #[derive(Clone)]
 pub(crate) struct Copied {
     pub name: Name,
+    /// What the source was when it was copied.
+    pub source: Stat,
     /// What has that name, unless somebody has changed that since; `None` if it is not known.
     pub made: Option<MadeFile>,
 }
@@ -161,6 +167,18 @@ impl Links {
                 }
                 Claim::LinkTo(first)
             }
+        }
+    }
+
+    /// An inode number is another file's by now, which is to be copied, too.
+    pub(crate) fn forget(&self, id: FileId, copied: &Copied) {
+        let mut shard = lock(self.shard(id));
+        let is_it = |inode: &Inode| match &inode.state {
+            State::Copied(there) => !is_written(&there.source, &copied.source),
+            State::Copying(_) => false,
+        };
+        if shard.get(&id).is_some_and(is_it) {
+            shard.remove(&id);
         }
     }
 
@@ -266,7 +284,12 @@ mod tests {
     }
 
     fn copied(name: Name) -> Copied {
-        Copied { name, made: None }
+        let here = crate::sys::stat_at(crate::sys::cwd(), ".".as_ref(), false);
+        Copied {
+            name,
+            source: here.expect("the working directory"),
+            made: None,
+        }
     }
 
     #[test]

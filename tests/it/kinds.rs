@@ -3,9 +3,11 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use rustix::fs::FileType;
 
@@ -13,6 +15,7 @@ use crate::harness::{
     Disk, Format, Mount, Sandbox, allocated, assert_rsync_agrees, chmod, content, same_as_cp,
     set_mtime,
 };
+use crate::interrupted::{staged, start};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree, near};
 
 const KIB: usize = 1 << 10;
@@ -430,6 +433,36 @@ fn names_that_a_mount_shows_once_more_are_links_too() {
         sandbox.poolcp(["-a", workers, "source", &copy]).ok();
         assert_same(&expected, &Snapshot::of(&sandbox.path(copy)), workers);
     }
+}
+
+#[test]
+fn a_file_that_gets_the_number_of_one_that_is_gone_is_no_further_name_of_it() {
+    needs!(Ext4);
+    let sandbox = Sandbox::in_memory();
+    let _mount = Mount::ext4(&sandbox, "at", &[]).expect("an ext4");
+    let first = sandbox.file("at/a", 10);
+    let second = sandbox.hard_link("at/also-a", "at/a");
+    sandbox.file("at/b", 500_000);
+    let third = sandbox.file("at/c", 1);
+    let number = fs::metadata(&first).expect("stat").ino();
+    let args = ["-aq", "-j1", "--bwlimit=500K", "at/a", "at/b", "at/c", "."];
+    let mut copy = start(&sandbox, &args);
+    while !sandbox.path("a").exists() || staged(&sandbox.path("")).is_empty() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    fs::remove_file(&first).expect("remove");
+    fs::remove_file(&second).expect("remove");
+    let new = sandbox.file("at/new", 20);
+    sandbox.hard_link("at/also-new", "at/new");
+    fs::rename(&new, &third).expect("rename");
+    assert_eq!(
+        fs::metadata(&third).expect("stat").ino(),
+        number,
+        "as ext4 does"
+    );
+    assert!(copy.wait().expect("wait").success());
+    assert_eq!(fs::metadata(sandbox.path("c")).expect("stat").len(), 20);
+    assert_eq!(fs::metadata(sandbox.path("a")).expect("stat").len(), 10);
 }
 
 #[test]
