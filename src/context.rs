@@ -115,6 +115,7 @@ impl Context {
             Tables::Shared => limit / workers.max(1),
             Tables::PerWorker => limit,
         };
+        let operands = Operands::new(meeting, &options);
         Self {
             keeps_log: observer.keeps_log() && !options.dry_run,
             limit: options.bandwidth.map(Limiter::new),
@@ -124,7 +125,7 @@ impl Context {
             writers: Writers::default(),
             process: Process::new(),
             handles: Handles::new(workers, share, tables),
-            operands: Operands::new(meeting),
+            operands,
             max_nested: most_nested(share),
             max_waiting: most_waiting(share),
             observer,

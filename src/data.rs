@@ -122,6 +122,8 @@ pub(crate) struct Ladder {
     allocates: AtomicBool,
     /// No source has more than its size says.
     sizes_are_true: bool,
+    /// A file can take another name.
+    pub(crate) renames: AtomicBool,
 }
 
 impl Ladder {
@@ -134,6 +136,7 @@ impl Ladder {
             kernel: AtomicBool::new(true),
             allocates: AtomicBool::new(is_ext4(dest)),
             sizes_are_true: is_local(source),
+            renames: AtomicBool::new(true),
         }
     }
 }
@@ -339,7 +342,7 @@ impl Transfer<'_> {
             how.holes = Holes::Seek;
             match self.copy_between_holes(how)? {
                 // What looked like holes was a wrong size: take what there is.
-                End::Elsewhere => self.start_over(),
+                end if end == End::Elsewhere || self.goes_on()? => self.start_over(),
                 end => {
                     sys::set_size(self.dest, size).map_err(failed(Operation::Extend))?;
                     Ok(end)
@@ -515,8 +518,8 @@ impl Transfer<'_> {
         end
     }
 
-    /// Asks for a range's blocks before they are written, where that is faster; no more than a file has that is copied in one piece.
-    /// If there are not as many, writing will tell.
+    /// Asks for a range's blocks before they are written, where that is faster; no more than a file has that is copied in one
+    /// piece. If there are not as many, writing will tell.
     fn allocate(&self, range: &Range<u64>) {
         let len = (range.end - range.start).min(PARALLEL_FROM);
         if len >= ALLOCATED_FROM
@@ -566,8 +569,8 @@ impl Transfer<'_> {
         Ok(End::at(offset, range.end, calls))
     }
 
-    /// The second rung; returns how far it came, in how many calls. Some kernels answer 0 for files whose data is made up when it is read,
-    /// so 0 is not believed: the caller reads on from there.
+    /// The second rung; returns how far it came, in how many calls. Some kernels answer 0 for files whose data is made up when it
+    /// is read, so 0 is not believed: the caller reads on from there.
     fn copy_range_in_kernel(&self, range: &Range<u64>) -> Result<(u64, u32), Failure> {
         let mut offset = range.start;
         let mut calls = 0_u32;
@@ -842,8 +845,8 @@ pub(crate) fn is_same_data(
     })
 }
 
-/// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file. Returns how much that
-/// was, and how many calls brought it.
+/// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file. Returns how much
+/// that was, and how many calls brought it.
 fn fill(source: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, u32), Failure> {
     let mut filled = 0;
     let mut calls = 0;

@@ -70,6 +70,8 @@ pub enum Operation {
     DeleteKeeps,
     /// Removing what the source does not have where something is mounted that may be the source.
     MountInDest,
+    /// Following the rules of a repository that belongs to somebody else (`--gitignore`).
+    OthersRules,
     /// Two sources have the same destination, and each would remove what the other brings (`--delete`).
     SharedDest,
     /// Giving a destination its backup's name.
@@ -193,6 +195,9 @@ impl Operation {
             }
             Self::MountInDest => {
                 format!("cannot delete in {path}: what is mounted there may be the source {other}")
+            }
+            Self::OthersRules => {
+                format!("what git ignores in {path} is copied: the repository is another user's")
             }
             Self::SharedDest => {
                 format!("cannot delete in {path}, which more than one source is copied to")

@@ -86,7 +86,9 @@ fn look_at_dest(cx: &Context, place: Place<'_>, source: &SourceFacts, seen: Seen
     DestFacts {
         seen,
         made_here: place.dir.facts().is_none() && cx.operands.has_made_operand(place, id),
-        new_link: seen.itself.kind == Kind::Symlink && cx.operands.has_made_link(id),
+        new_link: seen.itself.kind == Kind::Symlink
+            && (place.dir.facts().is_some_and(|facts| facts.collided)
+                || cx.operands.has_made_link(id)),
         is_source_name: source.seen.itself.id == id && is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",

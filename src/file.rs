@@ -29,7 +29,7 @@ use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
 use crate::further::{is_another, link, settle};
 use crate::links::{Claim, Left, MadeFile, Name};
-use crate::make_name::create_special;
+use crate::make_name::{create_special, path_to_source, read_link};
 use crate::mounts;
 use crate::observer::{Event, Interest, Question, What};
 use crate::operands::Made;
@@ -429,6 +429,9 @@ impl Entry {
         plan: FilePlan,
         ended: &mut Vec<Arc<Dir>>,
     ) -> Result<(), Error> {
+        if plan == FilePlan::Skip(Reason::UpToDate) {
+            self.sync_left(cx, place);
+        }
         match plan {
             FilePlan::Refuse(operation) => return Err(place.refused(operation)),
             FilePlan::Unreachable(errno) => return Err(place.unreachable(errno)),
@@ -467,6 +470,27 @@ impl Entry {
         done
     }
 
+    /// Of a file that is up to date an earlier run may have left in memory what is to be on the device when this one ends, where
+    /// no filesystem is synced as a whole.
+    fn sync_left(&self, cx: &Context, place: Place<'_>) {
+        let is_synced_whole = place.dir.facts().is_some_and(|facts| facts.closes_silently);
+        let is_file = self.dest_file().is_some_and(|dest| dest.kind == Kind::File);
+        if !is_file || !cx.options.durable || cx.options.dry_run || is_synced_whole {
+            return;
+        }
+        let flags = SourceFlags {
+            follow: true,
+            wait: false,
+            no_atime: false,
+        };
+        let opened = sys::open_source(place.pair.dest(), place.names.dest, flags);
+        match opened.and_then(|dest| cx.complete(dest)) {
+            // It is somebody else's, who has not left it to this user to copy to.
+            Ok(()) | Err(Errno::ACCESS | Errno::PERM) => {}
+            Err(errno) => cx.error(place.dest_error(Operation::Sync, errno)),
+        }
+    }
+
     /// Whether a regular file is copied, and not linked.
     fn is_copied_file(&self, cx: &Context) -> bool {
         self.stat.kind == Kind::File && cx.options.make == Make::Copies
@@ -491,8 +515,14 @@ impl Entry {
                     |name: &_| sys::make_link(from, place.names.source, to, name, self.followed);
                 (Operation::CreateLink, try_to_make(place, link))
             }
-            (Make::Symlinks, _) | (_, Kind::Symlink) => {
-                let link = |name: &_| sys::make_symlink(c".", to, name);
+            (Make::Symlinks, _) => {
+                let text = path_to_source(place)?;
+                let link = |name: &_| sys::make_symlink(&text, to, name);
+                (Operation::CreateSymlinkTo, try_to_make(place, link))
+            }
+            (_, Kind::Symlink) => {
+                let text = read_link(place)?;
+                let link = |name: &_| sys::make_symlink(&text, to, name);
                 (Operation::CreateSymlink, try_to_make(place, link))
             }
             _ => {
@@ -705,8 +735,9 @@ impl Entry {
             cx.operands.remember(made);
         }
         let is_link = self.stat.kind == Kind::Symlink || cx.options.make == Make::Symlinks;
-        // Into a directory that this run made, another way leads only by a link.
-        let is_met = may_meet || cx.options.keep_directory_symlink || !place.dir.is_fresh();
+        // Into what this run made, and not in a directory that was there, another way leads only by a link.
+        let is_merged = place.dir.facts().is_none_or(|facts| facts.merged);
+        let is_met = may_meet || cx.options.keep_directory_symlink || is_merged;
         if is_link
             && is_met
             && let Some(made) = look().filter(|made| made.kind == Kind::Symlink)

@@ -201,8 +201,16 @@ impl Ignored {
     /// The rules that hold for an operand from outside: the user's, the repository's, those of the directories between its
     /// top and the operand.
     fn around(cx: &Context, path: PathBuf) -> Self {
-        let top = top_of_repository(&path, cx.process.uid);
-        let mut ignored = Self::of_repository(cx, top.unwrap_or(&path), path.clone().into());
+        let top = top_of_repository(&path).and_then(|top| {
+            let is_trusted = is_trusted(top, &path, cx.process.uid);
+            if !is_trusted {
+                cx.warning(&Error::new(Operation::OthersRules, top));
+            }
+            is_trusted.then_some(top)
+        });
+        let excludes = top.and_then(excludes_of);
+        let root = top.unwrap_or(&path);
+        let mut ignored = Self::of_repository(cx, root, excludes, path.clone().into());
         if let Some(top) = top {
             let above = path.ancestors().skip(1);
             let above: Vec<&Path> = above.take_while(|above| above.starts_with(top)).collect();
@@ -217,8 +225,8 @@ impl Ignored {
     }
 
     /// The rules that hold in all of a repository: the user's, and its own. Both are anchored at its `top`, and may be links.
-    fn of_repository(cx: &Context, top: &Path, operand: Arc<Path>) -> Self {
-        let files = [gitconfig_excludes_path(), excludes_of(top)];
+    fn of_repository(cx: &Context, top: &Path, own: Option<PathBuf>, operand: Arc<Path>) -> Self {
+        let files = [gitconfig_excludes_path(), own];
         let flags = SourceFlags {
             follow: true,
             ..PLAIN
@@ -261,7 +269,8 @@ impl Ignored {
             && sys::stat_at(source, OsStr::new(".git"), false).is_ok()
             && is_repository(&root);
         let above = if is_inner {
-            Arc::new(Self::of_repository(cx, &root, Arc::clone(&above.operand)))
+            let operand = Arc::clone(&above.operand);
+            Arc::new(Self::of_repository(cx, &root, excludes_of(&root), operand))
         } else {
             above
         };
@@ -288,21 +297,24 @@ impl Ignored {
     }
 }
 
-/// The top of the repository that a directory is in, as git finds it: on the same filesystem, and somebody's who may say what is
-/// done with the directory. Whoever may only write above it could leave it out otherwise (git-config(1), `safe.directory`).
-fn top_of_repository(path: &Path, uid: u32) -> Option<&Path> {
-    let look = |path: &Path| sys::stat_at(sys::cwd(), path.as_os_str(), true).ok();
-    let operand = look(path)?;
-    for above in path.ancestors() {
-        if look(above)?.id.dev != operand.id.dev {
-            return None;
-        }
-        if is_repository(above) {
-            let owner = look(&above.join(".git"))?.uid;
-            return [uid, operand.uid].contains(&owner).then_some(above);
-        }
-    }
-    None
+/// The top of the repository that a directory is in, as git finds it: on the same filesystem.
+fn top_of_repository(path: &Path) -> Option<&Path> {
+    let dev = look(path)?.id.dev;
+    let is_near = |above: &&Path| look(above).is_some_and(|stat| stat.id.dev == dev);
+    let mut above = path.ancestors().take_while(is_near);
+    above.find(|above| is_repository(above))
+}
+
+/// Whether a repository is somebody's who may say what is done with a directory in it. Whoever may only write above that could
+/// leave it out otherwise (git-config(1), `safe.directory`).
+fn is_trusted(top: &Path, path: &Path, uid: u32) -> bool {
+    let owner = |path: &Path| look(path).map(|stat| stat.uid);
+    let git = owner(&top.join(".git"));
+    git == Some(uid) || git == owner(path)
+}
+
+fn look(path: &Path) -> Option<Stat> {
+    sys::stat_at(sys::cwd(), path.as_os_str(), true).ok()
 }
 
 /// Whether a directory has a repository in it, or leads to one.

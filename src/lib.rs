@@ -235,8 +235,8 @@
 //!    the observer; the binary's main thread does that, and workers never read standard input.
 //! 8. Memory is bounded by the depth of the tree, its widest directory, the parts with data that the sparse files under way
 //!    have (`data.rs`; 65,536 of each at a time), and the inodes that have names outside of what is copied (`links.rs`; where
-//!    links are followed and kept, `-aL`, or a filesystem is mounted twice, any may) or, where operands overlap, are symbolic
-//!    links (`operands.rs`); open files by the number of workers: some six each, and more where the limit is higher.
+//!    links are followed and kept, `-aL`, or a filesystem is mounted twice, any may), and symbolic links that are made in what was
+//!    there or, where operands overlap, anywhere, and the directories of those (`operands.rs`); open files by the number of workers: some six each, and more where the limit is higher.
 //!
 //! # What an entry costs
 //!
@@ -256,14 +256,15 @@
 //! interleaved rounds, 2 workers), and 100,000 tiny files 0.94 (9).
 //!
 //! On a disk that may have to seek (and with `-i`, or backups in a directory that was there) a directory is listed twice, the
-//! second time for the numbers of its inodes, which jwalk does not tell: its entries are copied in that order, in which they lie on the disk, and with `-j auto` by one worker for as long as
-//! several are not found to be better. That takes 1.08 of the time for 50,000 files in one directory of ext4 if all of them are in
-//! memory (11 interleaved rounds; no more than usual for a source tree), and a small part of it if they are not: `cargo bench --bench
-//! seeking`.
+//! second time for the numbers of its inodes, which jwalk does not tell: its entries are copied in that order, in which they lie on
+//! the disk, and with `-j auto` by one worker for as long as several are not found to be better. That takes 1.08 of the time for
+//! 50,000 files in one directory of ext4 if all of them are in memory (11 interleaved rounds; no more than usual for a source
+//! tree), and a small part of it if they are not: `cargo bench --bench seeking`.
 //!
-//! A further name of a file that is copied already is an fstatat(2), a linkat(2), and an fstatat(2) that sees what was linked. That it is one can be known only from its
-//! inode number: where most of the last names in a directory were further names the next one is looked at before it is opened
-//! (`dir.rs`). Five trees whose files are links to each other's take 0.82 of the time so (11 interleaved rounds in memory).
+//! A further name of a file that is copied already is an fstatat(2) and a linkat(2), and, where others may have reached the first
+//! one since, an fstatat(2) that sees what was linked. That it is one can be known only from its inode number: where most of the
+//! last names in a directory were further names the next one is looked at before it is opened (`dir.rs`). Five trees whose files
+//! are links to each other's take 0.82 of the time so (11 interleaved rounds in memory).
 //!
 //! Measured, and left out: **io_uring**. 100,000 files of up to 1 KiB in memory, one thread, medians of 5 interleaved: with sources
 //! opened, read and closed in batches of 32 (linked entries, direct descriptors) a copy takes 1.24 of the time; with the copies
@@ -272,9 +273,9 @@
 //! posix_fadvise(2) for each file of a directory before the first one is copied: 0.95 of the time for a source tree, 0.69 for one
 //! directory of small files, but three system calls for each file that is in memory; of each chunk of a large file on a disk that
 //! does not seek, by posix_fadvise(2): 1.13 of the time with `POSIX_FADV_WILLNEED`, 1.41 with `POSIX_FADV_SEQUENTIAL` (7
-//! interleaved, 2 workers). **Other allocators**, although a directory's list is most of what is
-//! allocated: with mimalloc 2.0 20,000 directories in memory take 1.00 of the time and 100,000 tiny files 1.03, with jemalloc 5.3
-//! the directories take 1.05 (15, 9 and 15 interleaved, 2 workers).
+//! interleaved, 2 workers). **Other allocators**, although a directory's list is most of what is allocated: with mimalloc 2.0
+//! 20,000 directories in memory take 1.00 of the time and 100,000 tiny files 1.03, with jemalloc 5.3 the directories take 1.05 (15,
+//! 9 and 15 interleaved, 2 workers).
 //!
 //! What a file costs does not grow with their number. A million files of up to 1 KiB in memory take 1.05 times as long as 20
 //! copies of 50,000 that stay (medians of 5 in turn; the rounds' ratios are between 0.91 and 1.08). If the 50,000 are removed

@@ -83,10 +83,16 @@ fn select(cx: &Context, dir: &Dir, pair: &Pair, names: Vec<(OsString, Kind)>) ->
         drops
     };
     let mut selected = Vec::with_capacity(names.len());
-    // Of a link that is followed, where it does not matter what it leads to: nothing, maybe.
+    // Of a link that is followed, where it does not matter what it leads to: nothing, maybe. (What was there before is not to be
+    // deleted for that.)
+    let deletes = cx.options.delete != Delete::Nothing;
     let is_left_out_anyway = |name: &OsStr| {
         let drops = |is_dir| filter.as_ref().is_some_and(|it| it.drop(name, is_dir));
-        drops(false) && (drops(true) || sys::stat_at(pair.source(), name, true).is_err())
+        let is_nowhere = || {
+            let looked = sys::stat_at(pair.source(), name, true);
+            matches!(looked, Err(Errno::NOENT)) && !deletes
+        };
+        drops(false) && (drops(true) || is_nowhere())
     };
     for (name, kind) in names {
         let is_decided = match kind {

@@ -22,7 +22,6 @@ mod units;
 mod words;
 
 use std::io::{self, IsTerminal, Write};
-use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::{self, ExitCode};
@@ -39,9 +38,8 @@ use poolcp::{
     Canceller, Done, Error, Event, Holes, How, Interest, Observer, Operation, Plan, Progress,
     Question, Task, Tried, quote,
 };
-use progress::{Display, When};
-use prompt::{Answers, prompt};
-use rustix::fs::FileType;
+use progress::Display;
+use prompt::{Answer, Answers, prompt};
 use signals::{GRACE, Signals};
 use status::Setting;
 
@@ -140,7 +138,10 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
     let shown = terminal.written();
     // What could not be written once is not tried again.
     if shown.is_ok() || !place.is_stdout(command.report) {
-        let text = outcome::text(&report, command.report, &again);
+        let mut text = outcome::text(&report, command.report, &again);
+        if place.is_stderr(command.report) && terminal.is_mid_line.load(Ordering::Relaxed) {
+            text.insert(0, '\n');
+        }
         if let Err(error) = place.write(&text, command.report) {
             let file = command.report_file.as_deref();
             written = Err(file.map_or_else(
@@ -209,7 +210,7 @@ impl Watch<'_> {
     fn answer(&self, question: &Asked, answers: &mut Answers) {
         let wait = || self.signals.pause(|| ());
         self.terminal
-            .answer(question, || answers.is_yes(self.canceller, wait));
+            .answer(question, || answers.next(self.canceller, wait));
     }
 
     /// What the copy still holds cannot be waited for.
@@ -221,11 +222,6 @@ impl Watch<'_> {
         self.signals.end_process();
         process::exit(1);
     }
-}
-
-fn is_pipe(stream: impl AsFd) -> bool {
-    let looked = rustix::fs::fstat(stream);
-    looked.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
 /// Says why the operands make no copy.
@@ -304,6 +300,8 @@ struct Terminal {
     failed_write: Mutex<Option<io::Error>>,
     /// Somebody said no to a question. What was asked for is then not done, which the exit code says (POSIX, cp).
     declined: AtomicBool,
+    /// What was written last is a question, and its answer is not on the screen with the end of a line.
+    is_mid_line: AtomicBool,
 }
 
 impl Terminal {
@@ -313,12 +311,8 @@ impl Terminal {
             durable: command.options.durable,
         };
         let is_verified = command.options.verify;
-        // Lines that go through a pager or a tee come to the same screen, and nobody knows when.
         let has_lines = command.verbosity != Verbosity::None || command.options.dry_run;
-        let progress = match command.progress {
-            When::Auto if has_lines && is_pipe(io::stdout()) => When::Never,
-            when => when,
-        };
+        let progress = command.progress.beside_lines(has_lines);
         Self {
             program: program.to_owned(),
             verbosity: command.verbosity,
@@ -328,6 +322,7 @@ impl Terminal {
             journal,
             failed_write: Mutex::default(),
             declined: AtomicBool::new(false),
+            is_mid_line: AtomicBool::new(false),
         }
     }
 
@@ -345,6 +340,7 @@ impl Terminal {
             }
         };
         if self.shares_stdout {
+            self.is_mid_line.store(false, Ordering::Relaxed);
             self.display.aside(print);
         } else {
             print();
@@ -372,18 +368,26 @@ impl Terminal {
         self.declined.load(Ordering::Relaxed)
     }
 
+    /// Says something on standard error, above what is drawn there.
+    fn complain(&self, message: &dyn std::fmt::Display) {
+        self.is_mid_line.store(false, Ordering::Relaxed);
+        self.display.aside(|| say(&self.program, message));
+    }
+
     /// Asks what a worker wants to know, on standard error, and hands it the answer. Only the main thread does this.
-    fn answer(&self, asked: &Asked, is_yes: impl FnOnce() -> bool) {
+    fn answer(&self, asked: &Asked, answer: impl FnOnce() -> Answer) {
         self.display.aside(|| {
             let text = prompt(&asked.question);
             // Standard error is where a failure would be told; without an answer nothing is overwritten.
             let _ = write!(io::stderr(), "{}: {text}", self.program);
-            let yes = is_yes();
-            if !yes {
+            let Answer { is_yes, is_line } = answer();
+            if !is_yes {
                 self.declined.store(true, Ordering::Relaxed);
             }
+            let is_shown = is_line && io::stdin().is_terminal();
+            self.is_mid_line.store(!is_shown, Ordering::Relaxed);
             // A worker that does not wait any more has no use for it.
-            let _ = asked.answer.send(yes);
+            let _ = asked.answer.send(is_yes);
         });
     }
 }
@@ -403,7 +407,7 @@ struct Asking {
 impl Observer for Asking {
     fn error(&self, error: &Error) {
         let terminal = &self.terminal;
-        terminal.display.aside(|| say(&terminal.program, error));
+        terminal.complain(error);
         if let Some(journal) = &terminal.journal {
             journal.complain("error", error);
         }
@@ -411,8 +415,7 @@ impl Observer for Asking {
 
     fn warning(&self, warning: &Error) {
         let terminal = &self.terminal;
-        let message = format!("warning: {warning}");
-        terminal.display.aside(|| say(&terminal.program, &message));
+        terminal.complain(&format!("warning: {warning}"));
         if let Some(journal) = &terminal.journal {
             journal.complain("warning", warning);
         }

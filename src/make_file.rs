@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::closing;
 use crate::context::Context;
@@ -17,9 +18,9 @@ use crate::links::MadeFile;
 use crate::live::Shown;
 use crate::local::is_overlay;
 use crate::meta::{ACCESS_ACL, Attributes, Has, Subject};
-use crate::options::{Atomic, Effort, Preserve};
+use crate::options::{Atomic, Effort, Overwrite, Preserve};
 use crate::staged::{Staged, Taken};
-use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
+use crate::sys::{self, Errno, Kind, SourceFlags, Stat, Times};
 use crate::verify::Written;
 
 /// New files from this size on take their name when they are complete. That costs some ten microseconds, a hundredth of what
@@ -35,6 +36,17 @@ impl Entry {
         plan: FilePlan,
     ) -> Result<Option<How>, Error> {
         let source = self.take_file(cx, place)?;
+        let facts = place.dir.facts();
+        self.stays_under_its_name |=
+            facts.is_some_and(|facts| !facts.ladder.renames.load(Ordering::Relaxed));
+        let plan = if plan == FilePlan::Supersede
+            && self.stays_under_its_name
+            && cx.options.atomic == Atomic::Auto
+        {
+            FilePlan::Overwrite
+        } else {
+            plan
+        };
         let Opened { dest, has, removes } = self.open_dest(cx, place, plan)?;
         // Borrowed where it can be: all workers would count references to one ladder otherwise, at every file.
         let own;
@@ -52,6 +64,11 @@ impl Entry {
         let how = match self.complete(cx, place, source.as_fd(), (&dest, has), ladder) {
             Ok(how) => how,
             Err(error) => {
+                let is_in_place = dest.name().is_none() && !dest.is_stream;
+                if cx.options.overwrite == Overwrite::IfOlder && is_in_place {
+                    // What is there in part must not be taken for newer by whoever goes on. Refused, it is.
+                    let _ = sys::set_times(&dest.file, older(self.stat.times));
+                }
                 if let Err(errno) = dest.discard() {
                     cx.error(place.dest_error(Operation::Remove, errno));
                 }
@@ -66,18 +83,13 @@ impl Entry {
                 if failure.operation == Operation::Commit
                     && is_renaming_refused(failure.errno)
                     && cx.options.atomic == Atomic::Auto
-                    && plan == FilePlan::Supersede =>
-            {
-                return self.make_file(cx, place, FilePlan::Overwrite);
-            }
-            Err(failure)
-                if failure.operation == Operation::Commit
-                    && is_renaming_refused(failure.errno)
-                    && cx.options.atomic == Atomic::Auto
                     && !removes
                     && self.stat.kind == Kind::File
                     && !self.stays_under_its_name =>
             {
+                if matches!(failure.errno, Errno::NOSYS | Errno::OPNOTSUPP) {
+                    ladder.renames.store(false, Ordering::Relaxed);
+                }
                 self.stays_under_its_name = true;
                 return self.make_file(cx, place, plan);
             }
@@ -626,6 +638,15 @@ fn is_refusal(errno: Errno) -> bool {
             | Errno::ISDIR
             | Errno::NODEV
     )
+}
+
+/// Times at which a copy would be older than its source.
+fn older(source: Times) -> Times {
+    let (seconds, _) = source.modified;
+    Times {
+        modified: (seconds.saturating_sub(1), 0),
+        ..source
+    }
 }
 
 /// Whether a file cannot have another name, where that has nothing to do with what it is.

@@ -16,8 +16,7 @@ use crate::sys::{self, Errno, Kind};
 
 impl Entry {
     pub(crate) fn make_symlink(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
-        let text = sys::read_link(place.pair.source(), place.names.source)
-            .map_err(|errno| place.source_error(Operation::ReadLink, errno))?;
+        let text = read_link(place)?;
         let (dir, name) = (place.pair.dest(), place.names.dest);
         // As with cp, a link that is there already and older only has to say the same.
         let is_there = || {
@@ -49,15 +48,8 @@ impl Entry {
         cx: &Context,
         place: Place<'_>,
     ) -> Result<(), Error> {
-        let source = place.source_path();
-        let dest = place.dest_path();
-        if source.is_relative() && !is_in_working_dir(place) {
-            return Err(Error::new(Operation::RelativeSymlink, dest));
-        }
+        let text = path_to_source(place)?;
         let error = |errno| place.dest_error(Operation::CreateSymlinkTo, errno);
-        let text = CString::new(source.into_os_string().into_vec())
-            // Not reachable: a path that was looked at has no NUL.
-            .map_err(|_| error(Errno::INVAL))?;
         let make = |name: &OsStr| sys::make_symlink(&text, place.pair.dest(), name);
         match make(place.names.dest) {
             Err(Errno::EXIST) if cx.options.force => replace(place, make),
@@ -106,6 +98,24 @@ impl Entry {
         cx.done(What::Special, place);
         Ok(())
     }
+}
+
+/// What a symbolic link says that is copied.
+pub(crate) fn read_link(place: Place<'_>) -> Result<CString, Error> {
+    sys::read_link(place.pair.source(), place.names.source)
+        .map_err(|errno| place.source_error(Operation::ReadLink, errno))
+}
+
+/// What a symbolic link to the source says.
+pub(crate) fn path_to_source(place: Place<'_>) -> Result<CString, Error> {
+    let source = place.source_path();
+    if source.is_relative() && !is_in_working_dir(place) {
+        let dest = place.dest_path();
+        return Err(Error::new(Operation::RelativeSymlink, dest));
+    }
+    CString::new(source.into_os_string().into_vec())
+        // Not reachable: a path that was looked at has no NUL.
+        .map_err(|_| place.dest_error(Operation::CreateSymlinkTo, Errno::INVAL))
 }
 
 /// What it is called to make one.

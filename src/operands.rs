@@ -137,9 +137,11 @@ pub(crate) struct Operands {
     copied: Mutex<HashMap<FileId, CopiedDir>>,
     /// An operand might meet another one's copy.
     may_meet: bool,
+    /// A directory may be copied to more than once.
+    repeats_dirs: bool,
     /// The operands' copies, if that is so, and the symbolic links that this run made and may come to again.
     made: Mutex<HashSet<Made>>,
-    /// The directories that were swept, if others may be copied to them, too.
+    /// The directories that were swept or made, if others may be copied to them, too.
     swept: Mutex<HashSet<FileId>>,
 }
 
@@ -175,13 +177,14 @@ impl Made {
 }
 
 impl Operands {
-    pub(crate) fn new(meeting: Meeting) -> Self {
+    pub(crate) fn new(meeting: Meeting, options: &Options) -> Self {
         Self {
             names_repeat: meeting == Meeting::Twice,
             known: Sieve::default(),
             dirs: Mutex::default(),
             copied: Mutex::default(),
             may_meet: meeting != Meeting::Never,
+            repeats_dirs: meeting != Meeting::Never || options.keep_directory_symlink,
             made: Mutex::default(),
             swept: Mutex::default(),
         }
@@ -208,9 +211,9 @@ impl Operands {
         lock(&self.made).contains(&Made::Link(id))
     }
 
-    /// Whether a directory is to be swept: what an operand before has left in it is no dead run's.
+    /// Whether a directory is to be swept: what this run has left in it before is no dead run's.
     pub(crate) fn begin_sweep(&self, dest: FileId) -> bool {
-        !self.may_meet || lock(&self.swept).insert(dest)
+        !self.repeats_dirs || lock(&self.swept).insert(dest)
     }
 
     /// Remembers a directory that is an operand, and the one that is its copy; `fresh` if this run made that.

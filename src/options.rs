@@ -80,8 +80,8 @@ pub enum Overwrite {
     /// It is overwritten if it was modified before the source, and else left alone and counted as skipped (`-u`).
     IfOlder,
     /// It is overwritten if its size or its modification time differs from the source's, and else given the attributes that are
-    /// to be kept, if it has others, or left alone and counted as skipped (`--update=changed`). As the modification time is the last thing that a copy gets, one that keeps times and
-    /// was stopped is finished by doing it again like this.
+    /// to be kept, if it has others, or left alone and counted as skipped (`--update=changed`). As the modification time is the
+    /// last thing that a copy gets, one that keeps times and was stopped is finished by doing it again like this.
     IfChanged,
     /// It is overwritten if its size differs from the source's (`--size-only`).
     IfSizeDiffers,

@@ -62,6 +62,11 @@ impl Place {
         matches!((self, format), (Self::Streams, ReportFormat::Json))
     }
 
+    /// Whether a report in this format goes to standard error.
+    pub fn is_stderr(&self, format: ReportFormat) -> bool {
+        matches!((self, format), (Self::Streams, ReportFormat::Text))
+    }
+
     /// Writes the report.
     ///
     /// # Errors

@@ -203,7 +203,12 @@ fn make_missing(
         );
         pinned
             .and_then(|dir| {
-                let set = sys::set_mode(&dir, stat.mode | 0o700);
+                let mode = stat.mode | 0o700;
+                let set = if cx.process.has_proc {
+                    sys::set_mode(&dir, mode)
+                } else {
+                    sys::set_mode_at(sys::cwd(), dest.as_os_str(), mode)
+                };
                 set.map_err(failed(Operation::SetPermissions))
             })
             .map_err(|failure| error(failure.operation, failure.errno))?;

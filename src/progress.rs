@@ -20,7 +20,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use poolcp::Progress;
 
 use crate::pace::{Pace, View};
-use crate::screen::{Screen, can_draw, has_colours, is_in_front, size};
+use crate::screen::{Screen, can_draw, has_colours, is_in_front, is_piped, size};
 use crate::status::{Lines, Setting, line, lines};
 
 /// A copy that is over sooner needs no view: it would only flicker.
@@ -40,13 +40,26 @@ const STEPS: u64 = 10_000;
 /// When there is a live view.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum When {
-    /// If standard error is a terminal that can do it, and this process is in front there.
+    /// If standard error is a terminal that can do it, and this process is in front there. Not if lines that are printed go
+    /// through a pipe.
     #[default]
     Auto,
     /// Also elsewhere: as lines, now and then.
     Always,
     /// Never.
     Never,
+}
+
+impl When {
+    /// The same where lines are printed, too, if it `has_lines`. Through a pipe, a pager or tee, they may come to the same screen, and
+    /// nobody knows when.
+    pub fn beside_lines(self, has_lines: bool) -> Self {
+        if self == Self::Auto && has_lines && is_piped() {
+            Self::Never
+        } else {
+            self
+        }
+    }
 }
 
 /// How it is shown.

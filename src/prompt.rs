@@ -9,6 +9,13 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::TICK;
 
+/// What was answered.
+pub struct Answer {
+    pub is_yes: bool,
+    /// It had a line's end, which a terminal shows.
+    pub is_line: bool,
+}
+
 /// Standard input, line by line.
 pub struct Answers(BufReader<File>);
 
@@ -21,32 +28,39 @@ impl Answers {
         Ok(Self(BufReader::new(input.into())))
     }
 
-    /// Whether the next line says yes. The end of the input, an error, or the end of the copy says no. `wait` is called now
-    /// and then until there is one.
-    pub fn is_yes(&mut self, canceller: &Canceller, wait: impl Fn()) -> bool {
+    /// What the next line says. The end of the input, an error, or the end of the copy says no. `wait` is called now and then
+    /// until there is one.
+    pub fn next(&mut self, canceller: &Canceller, wait: impl Fn()) -> Answer {
+        let no = Answer {
+            is_yes: false,
+            is_line: false,
+        };
         let mut line = Vec::new();
-        loop {
+        let is_line = loop {
             if !self.0.buffer().is_empty() && self.take(&mut line) {
-                break;
+                break true;
             }
             let mut ready = [PollFd::new(self.0.get_ref(), PollFlags::IN)];
             let tick = Timespec::try_from(TICK).ok();
             let polled = poll(&mut ready, tick.as_ref());
             if canceller.is_cancelled() {
-                return false;
+                return no;
             }
             wait();
             // An error is better told by reading.
             if polled != Ok(0) && polled != Err(rustix::io::Errno::INTR) {
                 match self.0.fill_buf() {
-                    Ok([]) => break,
+                    Ok([]) => break false,
                     Ok(_) => {}
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                    Err(_) => return false,
+                    Err(_) => return no,
                 }
             }
+        };
+        Answer {
+            is_yes: matches!(line.first(), Some(b'y' | b'Y')),
+            is_line,
         }
-        matches!(line.first(), Some(b'y' | b'Y'))
     }
 
     /// Takes what has been read of the line; true if that was its end.

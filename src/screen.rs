@@ -14,6 +14,7 @@ use std::io::{self, IsTerminal, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::TermLike;
+use rustix::fs::FileType;
 use rustix::process::getpgrp;
 use rustix::termios::{tcgetpgrp, tcgetwinsize};
 
@@ -24,6 +25,12 @@ const ERASE: &str = "\r\x1b[J";
 pub fn can_draw() -> bool {
     let is_dumb = env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
     io::stderr().is_terminal() && !is_dumb
+}
+
+/// Whether standard output is a pipe.
+pub fn is_piped() -> bool {
+    let looked = rustix::fs::fstat(io::stdout());
+    looked.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
 }
 
 /// Whether colours are wanted on a terminal, by the usual variables of the environment: `NO_COLOR` (any value) forbids them,

@@ -77,7 +77,14 @@ impl<'a> Staged<'a> {
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let ((file, id), temporary) = make_temporary(place, |temporary| {
             let file = sys::create_file(dir, temporary, mode)?;
-            let is_locked = match lock(&file) {
+            // On a filesystem of this machine's own it need not be asked.
+            let is_plain = place.dir.facts().is_some_and(|facts| facts.closes_silently);
+            let locked = if is_plain {
+                sys::lock_file(&file)
+            } else {
+                lock(&file)
+            };
+            let is_locked = match locked {
                 Ok(()) => true,
                 Err(Errno::WOULDBLOCK) => return Err(Errno::EXIST),
                 // A filesystem without locks has nobody who could sweep, either.

@@ -286,17 +286,26 @@ impl DirTask {
         let attributes = preserve
             .any()
             .then(|| Attributes::read(Subject::Open(source.as_fd()), &stat, preserve, &mut failed));
+        let closes_silently = match above {
+            Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,
+            _ => is_local(&made.fd),
+        };
         let facts = DirFacts {
             source_id: stat.id,
             dest_id: made.stat.id,
             fresh: made.fresh,
             merged: !made.fresh || above.is_some_and(|above| above.merged),
+            collided: above.is_some_and(|above| above.collided || (above.fresh && !made.fresh)),
             rehearsed: made.fresh && cx.options.dry_run,
             default_acl: match above {
                 Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
                 _ => meta::has_default_acl(made.fd.as_fd()),
             },
-            closed: made.fresh && made.stat.uid == cx.process.uid && made.stat.mode & 0o077 == 0,
+            // Of other filesystems it is not known that the mode is what decides.
+            closed: made.fresh
+                && closes_silently
+                && made.stat.uid == cx.process.uid
+                && made.stat.mode & 0o077 == 0,
             plain_owner: made.fresh
                 && made.stat.uid == cx.process.uid
                 && made.stat.gid == cx.process.gid
@@ -322,10 +331,7 @@ impl DirTask {
                 }
                 _ => cx.ladder((stat.id.dev, &source), (made.stat.id.dev, &made.fd)),
             },
-            closes_silently: match above {
-                Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,
-                _ => is_local(&made.fd),
-            },
+            closes_silently,
             fills_late: match above {
                 Some(above) if above.dest_id.dev == made.stat.id.dev => above.fills_late,
                 _ => is_btrfs(&made.fd),
@@ -337,7 +343,9 @@ impl DirTask {
         let unswept = !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run;
         let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts, unswept);
         // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
-        if made.stat.times.modified != stat.times.modified {
+        if made.fresh {
+            cx.operands.begin_sweep(made.stat.id);
+        } else if made.stat.times.modified != stat.times.modified {
             sweep_once(cx, &dir, source.as_fd(), made.fd.as_fd());
         }
         let pair = Pair::Open {

@@ -563,7 +563,9 @@ fn what_takes_the_name_of_a_finished_copy_is_not_linked_to_its_other_names() {
         }
         let names = [sandbox.path("copy/d1/a"), sandbox.path("copy/d2/b")];
         let delay = ["--trace=linkat", "--inject", "linkat:delay_enter=1000000"];
-        let call = sandbox.poolcp([option, "-j1", "source", "copy"]);
+        let call = sandbox
+            .poolcp([option, "-j1", "source", "copy"])
+            .umask(0o022);
         let call = call.traced(&delay);
         let run = thread::scope(|scope| {
             scope.spawn(|| {

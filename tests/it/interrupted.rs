@@ -504,6 +504,29 @@ fn who_waits_for_a_fifo_or_an_answer_is_ended_by_one_signal() {
 }
 
 #[test]
+fn what_is_left_in_part_is_copied_again_where_only_what_is_newer_is() {
+    let sandbox = Sandbox::new();
+    sandbox.file("source", 400_000);
+    sandbox.file("copy", 10);
+    // So that it is written in place.
+    sandbox.hard_link("also-copy", "copy");
+    set_mtime(&sandbox.path("copy"), 1_000_000_000, 0);
+    let mut child = start(&sandbox, &["-pu", "--bwlimit=200K", "source", "copy"]);
+    while fs::metadata(sandbox.path("copy")).expect("stat").len() < 1000 {
+        assert!(child.try_wait().expect("a child").is_none());
+        thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, Signal::INT);
+    child.wait().expect("wait");
+    assert!(fs::metadata(sandbox.path("copy")).expect("stat").len() < 400_000);
+    sandbox.poolcp(["-pu", "source", "copy"]).ok();
+    assert_eq!(
+        fs::metadata(sandbox.path("copy")).expect("stat").len(),
+        400_000
+    );
+}
+
+#[test]
 fn who_waits_for_a_reader_is_ended_by_one_signal() {
     let sandbox = Sandbox::new();
     // What is said of them fills a pipe.
@@ -526,9 +549,14 @@ fn who_waits_for_a_reader_is_ended_by_one_signal() {
 #[test]
 fn what_looks_like_a_dead_runs_file_and_came_from_another_operand_stays() {
     let sandbox = Sandbox::new();
-    sandbox.file("a/.poolcp-0123456789abcdef-0", 10);
-    sandbox.file("b/x", 10);
-    sandbox.dir("copy");
+    let name = ".poolcp-0123456789abcdef-0";
+    for dir in ["", "was-there/", "is-new/"] {
+        sandbox.file(format!("a/{dir}{name}"), 10);
+        sandbox.file(format!("b/{dir}x"), 10);
+    }
+    sandbox.dir("copy/was-there");
     sandbox.poolcp(["-r", "a/.", "b/.", "copy"]).ok();
-    assert!(sandbox.path("copy/.poolcp-0123456789abcdef-0").exists());
+    for dir in ["", "was-there/", "is-new/"] {
+        assert!(sandbox.path(format!("copy/{dir}{name}")).exists(), "{dir}");
+    }
 }

@@ -448,6 +448,7 @@ fn a_file_that_gets_the_number_of_one_that_is_gone_is_no_further_name_of_it() {
     let args = ["-aq", "-j1", "--bwlimit=500K", "at/a", "at/b", "at/c", "."];
     let mut copy = start(&sandbox, &args);
     while !sandbox.path("a").exists() || staged(&sandbox.path("")).is_empty() {
+        assert!(copy.try_wait().expect("a child").is_none());
         thread::sleep(Duration::from_millis(1));
     }
     fs::remove_file(&first).expect("remove");

@@ -615,6 +615,7 @@ fn whom_the_old_acl_names_does_not_read_what_is_coming() {
     let mut copy = start(&sandbox, &["-pq", "--bwlimit=200K", "secret", "dest"]);
     let may_read = || sandbox.call("cat", ["dest"]).by_ordinary_user().run().code == 0;
     while fs::metadata(&dest).expect("stat").len() < 40_000 {
+        assert!(copy.try_wait().expect("a child").is_none());
         thread::sleep(Duration::from_millis(5));
     }
     assert!(!may_read());

@@ -684,5 +684,8 @@ fn a_directory_stays_where_nothing_can_come_in_its_place() {
     let args = ["-rT", "--attributes-only", "--delete", "source", "copy"];
     let told = "cannot overwrite directory 'copy/x' with non-directory";
     sandbox.poolcp(args).fails(&[told]);
+    let told = "copy/x: can make relative symbolic links only in current directory";
+    let args = ["-rsT", "--delete", "source", "copy"];
+    sandbox.poolcp(args).fails(&[told]);
     assert!(precious.exists());
 }

@@ -722,3 +722,13 @@ fn what_gets_attributes_alone_and_leading_directories_are_counted_as_what_they_a
     ];
     assert_eq!(lines, expected);
 }
+
+#[test]
+fn the_report_begins_on_a_line_of_its_own() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    sandbox.file("b", 10);
+    let run = sandbox.call(poolcp(), ["-i", "a", "b"]).stdin("y\n").run();
+    let begin = "poolcp: overwrite 'b'? \ncopied    1 file\n";
+    assert!(run.stderr.starts_with(begin), "{run:?}");
+}

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{NOBODY, Sandbox, chown, set_mtime};
+use crate::harness::{NOBODY, Sandbox, chmod, chown, set_mtime};
 
 /// The files below a directory, without it.
 fn files(dir: &Path) -> BTreeSet<String> {
@@ -332,16 +332,20 @@ fn whoever_may_write_above_a_directory_does_not_say_what_is_left_out() {
     chown(&sandbox.path("shared/.git"), NOBODY, NOBODY);
     let copied = |copy: &str| {
         let args = ["-r", "--gitignore", "shared/mine", copy];
-        sandbox.poolcp(args).ok();
-        sandbox.path(copy).join("a").exists()
+        let run = sandbox.poolcp(args).run();
+        assert_eq!(run.code, 0, "{run:?}");
+        (
+            !run.stderr.is_empty(),
+            sandbox.path(copy).join("a").exists(),
+        )
     };
-    assert!(copied("others"));
+    assert_eq!(copied("others"), (true, true), "it is told");
     // Its owner does.
     chown(&sandbox.path("shared/mine"), NOBODY, NOBODY);
-    assert!(!copied("owners"));
+    assert_eq!(copied("owners"), (false, false));
     // What only has the name is no repository.
     fs::remove_file(git).expect("remove");
-    assert!(copied("none"));
+    assert_eq!(copied("none"), (false, true));
 }
 
 #[test]
@@ -398,12 +402,23 @@ fn a_link_that_is_followed_is_left_out_as_what_it_leads_to() {
     sandbox.file("source/m.c", 1);
     sandbox.file("source/m.o", 1);
     sandbox.symlink("source/lib", "../real");
-    sandbox.symlink("source/nowhere.o", "nothing");
     sandbox.file("copy/lib/x.c", 9);
     let globs = ["--include=*/", "--include=*.c", "--exclude=*"];
     let args = ["-rLT", "--update=changed", "--delete", "source", "copy"];
     sandbox.poolcp(globs.into_iter().chain(args)).ok();
-    let expected = ["lib/x.c", "m.c"].map(str::to_owned).into();
+    let expected: BTreeSet<String> = ["lib/x.c", "m.c"].map(str::to_owned).into();
+    assert_eq!(files(&sandbox.path("copy")), expected);
+
+    // What cannot be looked at is no file that is left out.
+    needs!(OrdinaryUser);
+    sandbox.file("away/dir/x.c", 1);
+    fs::remove_file(sandbox.path("source/lib")).expect("remove");
+    sandbox.symlink("source/lib", "../away/dir");
+    sandbox.give_to_ordinary_user();
+    chmod(&sandbox.path("away"), 0);
+    let call = sandbox.poolcp(globs.into_iter().chain(args));
+    let run = call.by_ordinary_user().run();
+    assert_eq!(run.code, 1, "{run:?}");
     assert_eq!(files(&sandbox.path("copy")), expected);
 }
 

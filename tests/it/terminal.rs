@@ -684,7 +684,7 @@ fn a_copy_of_one_file_without_a_pool_is_watched_too() {
     };
     let at = sandbox.dir("slow");
     let _slow = Passthrough::mount(&sandbox.path("source"), &at, manners).expect("mount");
-    let mut session = Session::start(&sandbox, (100, 24), "slow/film film");
+    let mut session = Session::start(&sandbox, (200, 24), "slow/film film");
     let during = session.wait(|screen| screen.iter().any(|line| line.contains(" of 20 MiB")));
     assert_eq!(during.len(), 1, "{during:#?}");
     session.press("\x03");
