@@ -44,10 +44,14 @@ const SYNCED_WHOLE: [u64; 14] = [
     RAMFS,
 ];
 
-/// The types of filesystems that give a file its size on the device only with its data, if it is written from front to back. On
+/// The types of filesystems that give a file its size on the device only with its data, if that is written back in one piece. On
 /// others a crash may leave one that has its size and its time, and zeros: ext4 gives it the size when writing begins
 /// (`dioread_nolock`), which any commit of its journal may make durable before the data comes.
 const DATA_BEFORE_SIZE: [u64; 2] = [XFS, BTRFS];
+
+/// Files below this size, in bytes, are. Of a larger one these may write a later piece first, or give it its size with the first
+/// one (btrfs with `NO_HOLES`).
+pub(crate) const ONE_PIECE: u64 = 64 << 10;
 
 /// The filesystems that a copy writes to, each with a directory that is in it.
 pub(crate) struct Filesystems {
@@ -59,6 +63,8 @@ pub(crate) struct Filesystems {
     kinds: Mutex<HashMap<u64, u64>>,
     /// Where the operands' copies have their names.
     parents: BTreeSet<PathBuf>,
+    /// A filesystem that is synced as a whole says whether all could be written: syncfs(2) does since Linux 5.8.
+    tells_errors: bool,
 }
 
 impl Filesystems {
@@ -95,6 +101,7 @@ impl Filesystems {
             open: open.into_values().collect(),
             kinds: Mutex::default(),
             parents,
+            tells_errors: sys::is_linux_since(5, 8),
         }
     }
 
@@ -106,7 +113,7 @@ impl Filesystems {
     pub(crate) fn complete(&self, fd: impl AsFd) -> sys::Result<()> {
         let (dev, kind) = self.kind_of(&fd)?;
         // What was reached through a link may be where nothing else of this copy is.
-        if SYNCED_WHOLE.contains(&kind) && self.will_sync(dev, kind) {
+        if self.tells_errors && SYNCED_WHOLE.contains(&kind) && self.will_sync(dev, kind) {
             Ok(())
         } else {
             sys::sync(fd)
@@ -121,7 +128,7 @@ impl Filesystems {
         met.contains_key(&dev) || (kind == OVERLAY && met.keys().any(is_overlay))
     }
 
-    /// A file has got its data, from front to back if `in_order`, and its time is next: after a crash of the machine nobody may
+    /// A file has got its data, in one piece from front to back if `in_order`, and its time is next: after a crash of the machine nobody may
     /// take it for complete if it is not.
     ///
     /// # Errors
@@ -177,7 +184,7 @@ impl Filesystems {
             }
         }
         for (path, dir) in &self.open {
-            check(path, sys::sync_filesystem(dir));
+            check(path, sync_with_device(dir));
         }
         let opened: Vec<&PathBuf> = self.open.iter().map(|(path, _)| path).collect();
         let met = self.met.into_inner();
@@ -188,9 +195,15 @@ impl Filesystems {
                     true => Ok(dir),
                     false => Err(Errno::STALE),
                 };
-                check(path, dir.and_then(is_on).and_then(sys::sync_filesystem));
+                check(path, dir.and_then(is_on).and_then(sync_with_device));
             }
         }
         errors
     }
+}
+
+/// Syncs a whole filesystem, down to the device: not every one tells that to empty its cache, as fsync(2) does.
+fn sync_with_device(dir: impl AsFd) -> sys::Result<()> {
+    sys::sync_filesystem(&dir)?;
+    sys::sync(dir)
 }

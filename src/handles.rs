@@ -15,6 +15,7 @@
 //! Both check the device and inode numbers against those of the first time: a directory that was moved or swapped
 //! meanwhile is an error, never a way out of the tree.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -62,7 +63,25 @@ pub(crate) enum Tables {
     PerWorker,
 }
 
+thread_local! {
+    static HAS_OWN: Cell<bool> = const { Cell::new(false) };
+}
+
 impl Tables {
+    /// Those of the pool that this thread is a worker of; the process's, if it is none.
+    pub(crate) fn of_this_thread() -> Self {
+        if HAS_OWN.get() {
+            Self::PerWorker
+        } else {
+            Self::Shared
+        }
+    }
+
+    /// This thread is a worker with tables of its own.
+    pub(crate) fn mark_own() {
+        HAS_OWN.set(true);
+    }
+
     /// What workers that run nothing but copies can have.
     pub(crate) fn best() -> Self {
         if sys::may_unshare() {

@@ -11,6 +11,7 @@ use crate::counters::Count;
 use crate::data::{self, Ends, Holes, How, Ladder, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::Place;
+use crate::durable::ONE_PIECE;
 use crate::error::{Error, Failure, Operation};
 use crate::file::{Entry, file_with, remove_dest, same};
 use crate::handles::Tables;
@@ -131,7 +132,7 @@ impl Entry {
             let how = self.fill(cx, place, source, dest, ladder)?;
             // What is empty, or verified, has nothing that is not on the device.
             if self.stat.size > 0 && !cx.options.verify {
-                cx.filled(&dest.file, self.grows_in_order(how))
+                cx.filled(&dest.file, self.is_in_one_piece(how))
                     .map_err(unsynced)?;
             }
             Some(how)
@@ -152,10 +153,10 @@ impl Entry {
         Ok(how)
     }
 
-    /// Whether the copy has its full size only when all its data is written: a hole at its end, or a later part, would give it
-    /// that before.
-    fn grows_in_order(&self, how: How) -> bool {
-        how.holes == Holes::No && !data::is_large(&self.stat)
+    /// Whether the copy's data is written back in one piece: a hole at its end, or a later part, would give it its full size
+    /// before.
+    fn is_in_one_piece(&self, how: How) -> bool {
+        how.holes == Holes::No && self.stat.size < ONE_PIECE
     }
 
     /// Copies the data; once more if the source changed meanwhile. One that does not stop changing is told.

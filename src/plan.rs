@@ -213,7 +213,8 @@ impl Plan {
     /// (unshare(2)), and the kernel need not arbitrate between them. The workers inherit the descriptors that the process
     /// has open, so a pipe or a socket that is closed elsewhere stays open until the copy ends; and an [`Observer`], which
     /// runs on the workers, must not use a file in one call that was opened in another, nor rely on the working directory.
-    /// A program that minds runs the plan on a pool that it has made itself.
+    /// What the observer itself owns is closed for good only if the program keeps it ([`Arc`]) until [`Pool::join`] has returned,
+    /// and until then the workers keep some of the copied directories open. A program that minds runs the plan on a pool that it has made itself.
     ///
     /// ```
     /// # use poolcp::{Options, Plan, Target};
@@ -380,7 +381,8 @@ impl Task for Plan {
     /// Copies, on the pool that this is called on; outside of any, on this thread and on rayon's global pool if there are
     /// directories.
     fn run(self) -> Report {
-        self.copy(Tables::Shared)
+        // An observer may copy something on a worker.
+        self.copy(Tables::of_this_thread())
     }
 
     fn controls(&self) -> Controls {

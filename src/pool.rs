@@ -105,7 +105,8 @@ impl PoolBuilder {
     /// ([`std::thread::available_parallelism`]).
     ///
     /// A worker that copies needs some six open files. They share what the process may have (getrlimit(2), `RLIMIT_NOFILE`,
-    /// which a copy raises as far as it may): too many workers for that make errors of what they cannot open.
+    /// which a copy raises as far as it may): too many workers for that, or too many copies at a time, make errors of what they
+    /// cannot open.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = threads;
         self
@@ -241,6 +242,7 @@ impl PoolBuilder {
                 let _ = limit::background();
             }
             if tables == Tables::PerWorker {
+                Tables::mark_own();
                 // Refused (to this thread alone: see [`Tables::best`]), the worker goes on with what it shares.
                 let _ = sys::unshare_thread(working_dir.as_ref().map(|dir| dir.as_fd()));
             }

@@ -115,7 +115,12 @@ fn shown(cx: &Context, dir: &Dir, dest: BorrowedFd<'_>) -> sys::Result<Option<Op
         let is_source_dev = dir
             .facts()
             .is_some_and(|facts| facts.source_id.dev == id.dev);
-        is_mounted |= is_source_dev && sys::mount_id(&here) != sys::mount_id(&above);
+        let is_same_mount = match (sys::mount_id(&here), sys::mount_id(&above)) {
+            (Ok(here), Ok(above)) => here == above,
+            // What is not known is not the same.
+            _ => false,
+        };
+        is_mounted |= is_source_dev && !is_same_mount;
         here = above;
     }
 }

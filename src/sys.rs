@@ -646,8 +646,28 @@ pub(crate) fn device_numbers(dev: u64) -> (u32, u32) {
 /// The number of the mount that something is on, as in /proc/self/mountinfo.
 pub(crate) fn mount_id(fd: impl AsFd) -> Result<u64> {
     use rustix::fs::StatxFlags;
-    let looked = rustix::fs::statx(fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-    Ok(looked.stx_mnt_id)
+    let looked = rustix::fs::statx(&fd, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    if looked.stx_mask & StatxFlags::MNT_ID.bits() != 0 {
+        return Ok(looked.stx_mnt_id);
+    }
+    // Before Linux 5.8 statx(2) does not say, but /proc does (proc_pid_fdinfo(5)).
+    mount_id_in_proc(fd.as_fd()).ok_or(Errno::NOSYS)
+}
+
+fn mount_id_in_proc(fd: BorrowedFd<'_>) -> Option<u64> {
+    let path = format!("/proc/thread-self/fdinfo/{}", fd.as_raw_fd());
+    let info = std::fs::read_to_string(path).ok()?;
+    let mut lines = info.lines();
+    let number = lines.find_map(|line| line.strip_prefix("mnt_id:"))?;
+    number.trim().parse().ok()
+}
+
+/// Whether the kernel is this one or a later one; not if it does not say.
+pub(crate) fn is_linux_since(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse::<u32>().ok();
+    matches!((next(), next()), (Some(x), Some(y)) if (x, y) >= (major, minor))
 }
 
 /// When something was made; `None` where the filesystem does not keep that.
@@ -1077,6 +1097,18 @@ fn retry<T>(mut call: impl FnMut() -> Result<T>) -> Result<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mount_has_one_number_whoever_is_asked() {
+        let here = open_dest_dir(cwd(), ".".as_ref(), false).unwrap();
+        assert_eq!(mount_id(&here).ok(), mount_id_in_proc(here.as_fd()));
+    }
+
+    #[test]
+    fn versions_are_compared_number_by_number() {
+        assert!(is_linux_since(2, 6) && is_linux_since(4, 0));
+        assert!(!is_linux_since(1000, 0));
+    }
 
     #[test]
     fn a_directory_that_is_gone_has_nothing_in_it() {

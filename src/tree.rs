@@ -575,7 +575,13 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
         return Ok(());
     };
     let done = cx.handles.open(dir).map(|pair| {
-        prune(cx, dir, pair.dest());
+        let pruned = about(dir, || {
+            prune(cx, dir, pair.dest());
+            Ok(())
+        });
+        if let Err(error) = pruned {
+            cx.error(error);
+        }
         if cx.options.dry_run {
             return;
         }
