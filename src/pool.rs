@@ -44,7 +44,8 @@
 //!   sleeps too, and looks for work every few milliseconds. What it takes up runs on top of the waiting task: the wait
 //!   lasts at least as long as that work, which matters with a daemon that never ends, and a lock held across the wait
 //!   deadlocks if that work wants it. The waits inside rayon's own `join`, `scope` and `par_iter` do the same. So start
-//!   a long-lived daemon first, and give the pool a thread for it.
+//!   a long-lived daemon first, and give the pool a thread for it. Nothing bounds how deep that goes: who queues thousands of jobs
+//!   that wait for others gives the workers a stack for it ([`PoolBuilder::stack_size`]), or lets them not wait.
 //! - **The pool for its jobs**: [`Pool::join`] and dropping the pool wait for all jobs but the daemons, also for those
 //!   whose [`Job`] was dropped.
 //! - **No job for its own pool**, which would be a wait for itself. When the last `Arc<Pool>` goes inside a task of that

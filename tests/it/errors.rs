@@ -3,13 +3,13 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use poolcp::{Error, Event, Interest, Observer, Options, Plan, Target};
+use poolcp::{Done, Error, Event, Interest, Observer, Options, Plan, Reflink, Target, Task, What};
 
 use crate::harness::{
     Call, LoopDevice, Mount, Sandbox, chmod, chown, mode, poolcp, same_as_cp_when,
@@ -663,5 +663,58 @@ fn names_are_quoted_as_cp_quotes_them_in_either_locale() {
         same_as_cp_when(setup, &["-r --preserve=mode source/it's target"], |call| {
             call.env("LC_ALL", locale).by_ordinary_user()
         });
+    }
+}
+
+/// Copies something of its own for each directory.
+struct Copying {
+    source: PathBuf,
+    dest: PathBuf,
+    count: AtomicUsize,
+}
+
+impl Observer for Copying {
+    fn keeps_log(&self) -> bool {
+        true
+    }
+
+    fn done(&self, done: &Done) {
+        if done.what == What::Directory {
+            let number = self.count.fetch_add(1, Ordering::Relaxed);
+            let target = Target::Path(self.dest.join(number.to_string()));
+            let mut options = Options::default();
+            options.reflink = Reflink::Never;
+            let plan = Plan::resolve([&self.source], target, options).expect("plan");
+            assert!(plan.run().is_success());
+        }
+    }
+}
+
+#[test]
+fn an_observer_may_copy_what_several_workers_copy() {
+    let sandbox = Sandbox::in_memory();
+    for dir in 0..6 {
+        for file in 0..50 {
+            sandbox.file(format!("source/{dir}/{file}"), 3000);
+        }
+    }
+    // In chunks, for as many as are there.
+    let source = sandbox.file("large", 80 * MIB);
+    let observer = Arc::new(Copying {
+        source: source.clone(),
+        dest: sandbox.dir("inner"),
+        count: AtomicUsize::new(0),
+    });
+    let target = Target::Path(sandbox.path("copy"));
+    let plan = Plan::resolve([sandbox.path("source")], target, Options::archive());
+    let plan = plan.expect("plan").observer(Arc::clone(&observer) as _);
+    let (pool, job) = plan.start(4).expect("start");
+    assert!(job.join().expect("a report").is_success());
+    pool.join();
+    assert_same_tree(&sandbox.path("source"), &sandbox.path("copy"), "outer");
+    let large = fs::read(&source).expect("read");
+    for number in 0..observer.count.load(Ordering::Relaxed) {
+        let copy = fs::read(observer.dest.join(number.to_string())).expect("read");
+        assert!(copy == large, "{number}");
     }
 }
