@@ -661,7 +661,6 @@ fn is_renaming_refused(errno: Errno) -> bool {
             | Errno::NOSYS
             | Errno::OPNOTSUPP
             | Errno::INVAL
-            | Errno::ROFS
     )
 }
 
