@@ -401,9 +401,11 @@ fn a_second_run_looks_at_each_file_twice_and_no_more() {
     let about_files = calls.clone().filter(|line| line.contains("\"file-"));
     let about_files = about_files.filter(|line| !line.contains("getdents"));
     assert_eq!(about_files.count(), 2 * FILES);
-    // The rest is the program's start, four directories and two workers.
-    let count = calls.count();
-    assert!(count < 2 * FILES + 600, "{count}");
+    // The rest is the program's start, four directories and two workers; how often these wait is a matter of luck.
+    let waits = ["sched_yield(", "futex(", "clock_nanosleep("];
+    let is_work = |line: &&str| !waits.iter().any(|call| line.contains(call));
+    let count = calls.filter(is_work).count();
+    assert!(count < 2 * FILES + 500, "{count}");
     if is_root() {
         let source = Snapshot::of(&sandbox.path("source"));
         assert!(
