@@ -501,6 +501,10 @@ fn nothing_is_deleted_in_the_source_whatever_leads_there() {
     sandbox.file("source/y/file", 10);
     sandbox.dir("copy");
     sandbox.symlink("copy/x", "../source/y");
+    // What is copied through the link are these, too.
+    for dir in ["source/x", "source/y"] {
+        set_mtime(&sandbox.path(dir), 1_000_000_000, 0);
+    }
     let before = Snapshot::of(&sandbox.path("source"));
     let args = [
         "-aT",
