@@ -262,37 +262,37 @@ impl Context {
 
     /// Tells an observer that wants to know what an entry is, now that nothing is left to be done about it.
     pub(crate) fn log(&self, what: What, place: Place<'_>) {
+        self.log_done(|| Done {
+            what,
+            source: place.source_path(),
+            dest: place.dest_path(),
+        });
+    }
+
+    fn log_done(&self, done: impl FnOnce() -> Done) {
         if self.keeps_log {
-            self.observer.done(&Done {
-                what,
-                source: place.source_path(),
-                dest: place.dest_path(),
-            });
+            self.observer.done(&done());
         }
     }
 
     /// Counts what has been removed from the destination, and tells an observer that wants to know.
     pub(crate) fn deleted(&self, dest: &Path) {
         self.counters.add(Count::Deleted, 1);
-        if self.keeps_log {
-            self.observer.done(&Done {
-                what: What::Deleted,
-                source: PathBuf::new(),
-                dest: dest.to_owned(),
-            });
-        }
+        self.log_done(|| Done {
+            what: What::Deleted,
+            source: PathBuf::new(),
+            dest: dest.to_owned(),
+        });
     }
 
     /// Counts a leading directory that has been made, and tells an observer that wants to know.
     pub(crate) fn made_parent(&self, source: &Path, dest: &Path) {
         self.counters.add(What::Directory.count(), 1);
-        if self.keeps_log {
-            self.observer.done(&Done {
-                what: What::Directory,
-                source: source.to_owned(),
-                dest: dest.to_owned(),
-            });
-        }
+        self.log_done(|| Done {
+            what: What::Directory,
+            source: source.to_owned(),
+            dest: dest.to_owned(),
+        });
         self.tell(|| Event::MadeParent {
             source: source.to_owned(),
             dest: dest.to_owned(),

@@ -38,6 +38,7 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -111,7 +112,7 @@ pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
     })
 }
 
-/// Which rungs a pair of filesystems still offers.
+/// Which rungs a pair of filesystems still offers, and what else has been found out about the two.
 #[derive(Debug)]
 pub(crate) struct Ladder {
     reflink: AtomicBool,
@@ -124,6 +125,8 @@ pub(crate) struct Ladder {
     sizes_are_true: bool,
     /// A file can take another name.
     pub(crate) renames: AtomicBool,
+    /// The source's filesystem may show one name at several places, once somebody has asked.
+    pub(crate) shows_twice: OnceLock<bool>,
 }
 
 impl Ladder {
@@ -137,6 +140,7 @@ impl Ladder {
             allocates: AtomicBool::new(is_ext4(dest)),
             sizes_are_true: is_local(source),
             renames: AtomicBool::new(true),
+            shows_twice: OnceLock::new(),
         }
     }
 }

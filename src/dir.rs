@@ -46,8 +46,6 @@ pub(crate) struct DirFacts {
     pub private_until: Option<u32>,
     /// The source is on a disk that may have to seek.
     pub seeks: bool,
-    /// The source's filesystem may show one name at several places, once somebody has asked.
-    pub shows_twice: Arc<OnceLock<bool>>,
     /// The rungs between the two filesystems.
     pub ladder: Arc<Ladder>,
     /// Closing a file in the destination cannot fail.

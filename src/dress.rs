@@ -60,12 +60,8 @@ impl Entry {
         let failed = |errno| place.dest_error(Operation::Permissions, errno);
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let id = self.dest_itself().map(|stat| stat.id);
-        let flags = SourceFlags {
-            // The name itself was found to be up to date.
-            follow: false,
-            wait: false,
-            no_atime: false,
-        };
+        // The name itself was found to be up to date.
+        let flags = SourceFlags::PLAIN;
         let is_file = self.stat.kind == Kind::File;
         // It may be that it cannot be read, which is found out before anything is changed.
         let source = if is_file {

@@ -480,8 +480,7 @@ impl Entry {
         }
         let flags = SourceFlags {
             follow: true,
-            wait: false,
-            no_atime: false,
+            ..SourceFlags::PLAIN
         };
         let opened = sys::open_source(place.pair.dest(), place.names.dest, flags);
         match opened.and_then(|dest| cx.complete(dest)) {
@@ -615,6 +614,7 @@ impl Entry {
         // A link that is followed is a name of the file that no count has, and a name may be met twice.
         let is_met_again = || match place.dir.facts() {
             Some(facts) => *facts
+                .ladder
                 .shows_twice
                 .get_or_init(|| mounts::may_show_twice(place.pair.source())),
             None => true,

@@ -216,7 +216,7 @@ impl Ignored {
             let above: Vec<&Path> = above.take_while(|above| above.starts_with(top)).collect();
             let read = |dir: &&Path| {
                 let file = dir.join(".gitignore");
-                let opened = sys::open_source(sys::cwd(), file.as_os_str(), PLAIN);
+                let opened = sys::open_source(sys::cwd(), file.as_os_str(), SourceFlags::PLAIN);
                 read_rules(cx, dir, &file, opened)
             };
             ignored.rules.extend(above.iter().rev().filter_map(read));
@@ -229,7 +229,7 @@ impl Ignored {
         let files = [gitconfig_excludes_path(), own];
         let flags = SourceFlags {
             follow: true,
-            ..PLAIN
+            ..SourceFlags::PLAIN
         };
         let read = |file: PathBuf| {
             let opened = sys::open_source(sys::cwd(), file.as_os_str(), flags);
@@ -262,7 +262,7 @@ impl Ignored {
                 (Arc::new(Self::around(cx, operand)), PathBuf::new())
             }
         };
-        let opened = sys::open_source(source, OsStr::new(".gitignore"), PLAIN);
+        let opened = sys::open_source(source, OsStr::new(".gitignore"), SourceFlags::PLAIN);
         let root = above.operand.join(&inner);
         // A repository in another one is a matter of its own.
         let is_inner = !inner.as_os_str().is_empty()
@@ -343,7 +343,7 @@ fn led_to(git: &Path) -> Option<PathBuf> {
 
 /// The line that a small regular file is.
 fn read_line(file: &Path) -> Option<String> {
-    let opened = sys::open_source(sys::cwd(), file.as_os_str(), PLAIN).ok()?;
+    let opened = sys::open_source(sys::cwd(), file.as_os_str(), SourceFlags::PLAIN).ok()?;
     let is_small = |stat: Stat| stat.kind == Kind::File && stat.size < 4096;
     sys::fstat(&opened).ok().filter(|stat| is_small(*stat))?;
     let mut text = String::new();
@@ -356,13 +356,6 @@ fn read_line(file: &Path) -> Option<String> {
 
 /// The most that rules may be, in bytes: read, they take some forty times as much memory.
 const LONGEST_RULES: u64 = 1 << 20;
-
-/// A file that is no link and is not waited for.
-const PLAIN: SourceFlags = SourceFlags {
-    follow: false,
-    wait: false,
-    no_atime: false,
-};
 
 /// The rules in a file, if there is one. One that cannot be read is told: more would be copied than was asked for.
 fn read_rules(

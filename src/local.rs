@@ -19,8 +19,8 @@ const SMB2: u64 = 0xfe53_4d42;
 /// The types of all.
 const LOCAL: [u64; 7] = [EXT, XFS, BTRFS, BCACHEFS, F2FS, TMPFS, RAMFS];
 
-/// Whether `fd` is on one of them. Then two things are known. Closing a descriptor does nothing to its file (they have no
-/// `flush`, or one that answers 0 in the kernel's `file_operations`), so it cannot fail. And `copy_file_range` between files that
+/// Whether `fd` is on one of them. Then two things are known. Closing a descriptor does nothing to its file (in the kernel's
+/// `file_operations` they have no `flush`, or one that answers 0), so it cannot fail. And `copy_file_range` between files that
 /// cannot share blocks reads and writes, as its caller could, where others hand the work to a server. Of a filesystem that is not
 /// known neither is.
 pub(crate) fn is_local(fd: impl AsFd) -> bool {

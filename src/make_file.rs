@@ -238,8 +238,7 @@ impl Entry {
     ) -> Result<(), Failure> {
         let flags = SourceFlags {
             follow: dest.name().is_none() && self.dest_flags().follow,
-            wait: false,
-            no_atime: false,
+            ..SourceFlags::PLAIN
         };
         let name = dest.name().unwrap_or(place.names.dest);
         let id = sys::fstat(&dest.file).map(|stat| stat.id).ok();

@@ -135,11 +135,11 @@ pub(crate) struct Operands {
     dirs: Mutex<HashMap<FileId, OperandDir>>,
     /// Their copies.
     copied: Mutex<HashMap<FileId, CopiedDir>>,
-    /// An operand might meet another one's copy.
-    may_meet: bool,
     /// A directory may be copied to more than once.
     repeats_dirs: bool,
-    /// The operands' copies, if that is so, and the symbolic links that this run made and may come to again.
+    /// An operand might meet another one's copy.
+    may_meet: bool,
+    /// The operands' copies, if one might, and the symbolic links that this run made and may come to again.
     made: Mutex<HashSet<Made>>,
     /// The directories that were swept or made, if others may be copied to them, too.
     swept: Mutex<HashSet<FileId>>,

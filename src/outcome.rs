@@ -194,15 +194,13 @@ impl Again {
         let is_dir = self.new_name.as_ref().is_some_and(|name| name.is_dir());
         let added: Vec<&str> = known_by.into_iter().chain(is_dir.then_some("-T")).collect();
         let added = added.join(" ");
-        if let Some(command) = self.with(&added).filter(|_| {
-            // Of options that contradict each other the last one counts.
-            known_by.is_none() || overwrite == Overwrite::Always && !self.words.iter().any(chooses)
-        }) {
-            command
-        } else if added.is_empty() {
-            "the same again".to_owned()
-        } else {
-            format!("the same with {added} as the last options")
+        // Of options that contradict each other the last one counts.
+        let chooses = overwrite != Overwrite::Always || self.words.iter().any(chooses);
+        let is_contradicted = known_by.is_some() && chooses;
+        match self.with(&added) {
+            Some(command) if !is_contradicted => command,
+            _ if added.is_empty() => "the same again".to_owned(),
+            _ => format!("the same with {added} as the last options"),
         }
     }
 

@@ -77,14 +77,8 @@ impl<'a> Staged<'a> {
         let (dir, name) = (place.pair.dest(), place.names.dest);
         let ((file, id), temporary) = make_temporary(place, |temporary| {
             let file = sys::create_file(dir, temporary, mode)?;
-            // On a filesystem of this machine's own it need not be asked.
-            let is_plain = place.dir.facts().is_some_and(|facts| facts.closes_silently);
-            let locked = if is_plain {
-                sys::lock_file(&file)
-            } else {
-                lock(&file)
-            };
-            let is_locked = match locked {
+            let is_local = place.dir.facts().is_some_and(|facts| facts.closes_silently);
+            let is_locked = match lock(&file, is_local) {
                 Ok(()) => true,
                 Err(Errno::WOULDBLOCK) => return Err(Errno::EXIST),
                 // A filesystem without locks has nobody who could sweep, either.
@@ -328,9 +322,9 @@ fn sweep_one(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
     is_left && sys::unlink(dir, name).is_ok()
 }
 
-/// Locks a staged file, where that keeps nobody from writing it.
-fn lock(file: &OwnedFd) -> sys::Result<()> {
-    if locks_are_mandatory(file) {
+/// Locks a staged file, where that keeps nobody from writing it: where it is local, that need not be asked.
+fn lock(file: &OwnedFd, is_local: bool) -> sys::Result<()> {
+    if !is_local && locks_are_mandatory(file) {
         return Err(Errno::OPNOTSUPP);
     }
     sys::lock_file(file)
@@ -344,7 +338,7 @@ fn sweep_file(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> bool {
     // Until it is locked, somebody else may remove it and make another of that name.
     let is_it = || sys::fstat(&file).is_ok_and(|now| now.id == stat.id);
     is_it()
-        && lock(&file).is_ok()
+        && lock(&file, false).is_ok()
         && sys::leads_to(dir, name, stat.id)
         && sys::unlink(dir, name).is_ok()
 }

@@ -232,6 +232,15 @@ pub(crate) struct SourceFlags {
     pub no_atime: bool,
 }
 
+impl SourceFlags {
+    /// No link is followed, nobody is waited for, and reading is reading.
+    pub(crate) const PLAIN: Self = Self {
+        follow: false,
+        wait: false,
+        no_atime: false,
+    };
+}
+
 /// How long a lease may keep us from a file: the kernel ends it after `/proc/sys/fs/lease-break-time`, 45 seconds by default.
 const LONGEST_LEASE: Duration = Duration::from_secs(60);
 

@@ -321,10 +321,6 @@ impl DirTask {
                 Some(above) if above.source_id.dev == stat.id.dev => above.seeks,
                 _ => cx.meet_source(stat.id.dev, &source),
             },
-            shows_twice: match above {
-                Some(above) if above.source_id.dev == stat.id.dev => Arc::clone(&above.shows_twice),
-                _ => Arc::default(),
-            },
             ladder: match above {
                 Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
                     Arc::clone(&above.ladder)
@@ -342,10 +338,12 @@ impl DirTask {
         let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
         let unswept = !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run;
         let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts, unswept);
-        // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
         if made.fresh {
+            // Nothing in it is a dead run's.
             cx.operands.begin_sweep(made.stat.id);
-        } else if made.stat.times.modified != stat.times.modified {
+        }
+        // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
+        if !made.fresh && made.stat.times.modified != stat.times.modified {
             sweep_once(cx, &dir, source.as_fd(), made.fd.as_fd());
         }
         let pair = Pair::Open {
