@@ -200,6 +200,7 @@
 //! | `lock.rs` | locks, whoever panicked |
 //! | `path.rs` | paths as bytes: last component, joining |
 //! | `sys.rs` | the system calls on what is copied, as safe functions; the only `unsafe` |
+//! | `sys/` | by what they are about: `names.rs`, `bytes.rs`, `attributes.rs`, `filesystem.rs`, `process.rs` |
 //!
 //! The binary adds
 //!

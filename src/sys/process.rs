@@ -1,0 +1,192 @@
+//! The process that copies, its threads, and the kernel that runs them.
+
+use std::cell::Cell;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+
+use super::{Result, last_error, read};
+use crate::lock::lock;
+
+thread_local! {
+    /// Where the process was when this thread got a working directory of its own.
+    static HOME: Cell<Option<BorrowedFd<'static>>> = const { Cell::new(None) };
+}
+
+/// The process's working directory, as an open directory: names relative to it are ordinary paths.
+pub(crate) fn cwd() -> BorrowedFd<'static> {
+    HOME.get().unwrap_or(rustix::fs::CWD)
+}
+
+/// Whether the process is the superuser, who may give files away.
+pub(crate) fn is_superuser() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+/// The user and the group that the process's new files belong to.
+pub(crate) fn effective_ids() -> (u32, u32) {
+    (
+        rustix::process::geteuid().as_raw(),
+        rustix::process::getegid().as_raw(),
+    )
+}
+
+/// Opens the calling thread's working directory, as a place.
+pub(crate) fn open_working_dir() -> Result<OwnedFd> {
+    let oflags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(rustix::fs::CWD, ".", oflags, Mode::empty())
+}
+
+/// Gives the calling thread a descriptor table and a working directory of its own (unshare(2), `CLONE_FILES` and `CLONE_FS`;
+/// neither needs a privilege): copies of those that it has shared, unless it is another directory that it is to work in.
+///
+/// From then on a descriptor opened by another thread means nothing here, or another file. So this is only for threads that
+/// run nothing but copies, whose descriptors never leave the thread that opened them: see `handles.rs` and
+/// [`crate::Plan::start`].
+pub(crate) fn unshare_thread(working_dir: Option<BorrowedFd<'_>>) -> Result<()> {
+    let flags = rustix::thread::UnshareFlags::FILES | rustix::thread::UnshareFlags::FS;
+    // SAFETY: the condition above; descriptors that the thread inherits stay open in its table until it ends.
+    #[allow(unsafe_code)]
+    unsafe {
+        rustix::thread::unshare_unsafe(flags)?;
+    }
+    if let Some(dir) = working_dir {
+        rustix::process::fchdir(dir)?;
+    }
+    let home = open_working_dir()?;
+    // Closed with the thread's table, at its end.
+    let home: &'static OwnedFd = Box::leak(Box::new(home));
+    HOME.set(Some(home.as_fd()));
+    Ok(())
+}
+
+/// Whether [`unshare_thread`] is allowed, as far as can be known beforehand: a sandbox (a container's seccomp profile, say) may
+/// refuse the call whatever it is to do, and here it is to do nothing.
+pub(crate) fn may_unshare() -> bool {
+    // SAFETY: without flags nothing is changed.
+    #[allow(unsafe_code)]
+    unsafe {
+        rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::empty()).is_ok()
+    }
+}
+
+/// Makes an open directory the thread's working directory, if the thread has one of its own. [`cwd`] stays what it was.
+pub(crate) fn enter(dir: impl AsFd) -> bool {
+    HOME.get().is_some() && rustix::process::fchdir(dir).is_ok()
+}
+
+/// The calling thread's number, as in /proc/self/task.
+pub(crate) fn thread_id() -> i32 {
+    rustix::thread::gettid().as_raw_nonzero().get()
+}
+
+/// Gives the calling thread, and those that it starts, the lowest priority for the processor. (On Linux setpriority(2) knows
+/// threads, not processes.)
+pub(crate) fn set_lowest_priority() -> Result<()> {
+    rustix::process::setpriority_process(None, 19)
+}
+
+/// Lets the calling thread, and those that it starts, use disks only when nobody else does (ioprio_set(2)).
+pub(crate) fn set_idle_io() -> Result<()> {
+    const WHO_PROCESS: libc::c_int = 1;
+    const CALLER: libc::c_int = 0;
+    const CLASS_IDLE: libc::c_int = 3;
+    const CLASS_SHIFT: libc::c_int = 13;
+    // SAFETY: the call takes three numbers and touches no memory.
+    #[allow(unsafe_code)]
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_ioprio_set,
+            WHO_PROCESS,
+            CALLER,
+            CLASS_IDLE << CLASS_SHIFT,
+        )
+    };
+    if done == 0 {
+        return Ok(());
+    }
+    Err(last_error())
+}
+
+/// What the scheduler knows of a thread.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Scheduling {
+    /// The time that it ran on a processor.
+    pub ran: Duration,
+    /// The time that it could have run and waited for a processor.
+    pub queued: Duration,
+}
+
+/// How a thread of this process has spent its time; `None` where /proc does not say.
+pub(crate) fn scheduling(thread: i32) -> Option<Scheduling> {
+    let path = format!("/proc/self/task/{thread}/schedstat");
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut text = [0; 80];
+    let len = read(file, &mut text).ok()?;
+    let mut numbers = std::str::from_utf8(&text[..len]).ok()?.split_whitespace();
+    let mut next = || numbers.next()?.parse().ok().map(Duration::from_nanos);
+    Some(Scheduling {
+        ran: next()?,
+        queued: next()?,
+    })
+}
+
+/// The process's umask, without setting it for a moment as umask(2) must; `None` where /proc does not say.
+pub(crate) fn umask() -> Option<u32> {
+    // The second line of a few dozen; one call reads them all, and each takes its time.
+    let mut buffer = [0; 4096];
+    let file = std::fs::File::open("/proc/self/status").ok()?;
+    let len = read(&file, &mut buffer).ok()?;
+    // The process's name may be anything.
+    let mut lines = buffer[..len].split(|byte| *byte == b'\n');
+    let umask = lines.find_map(|line| line.strip_prefix(b"Umask:"))?;
+    u32::from_str_radix(str::from_utf8(umask).ok()?.trim(), 8).ok()
+}
+
+/// The same where there is no /proc. For a moment what other threads make is theirs alone (umask(2)).
+pub(crate) fn umask_by_setting() -> u32 {
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _one = lock(&ONE_AT_A_TIME);
+    let umask = rustix::process::umask(Mode::from_raw_mode(0o077));
+    rustix::process::umask(umask);
+    umask.as_raw_mode()
+}
+
+/// Raises the limit of open files as far as the administrator allows, and returns it.
+pub(crate) fn raise_open_files_limit() -> usize {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let mut raised = limit;
+        raised.current = limit.maximum;
+        // Refused (a sandbox may do so), the old limit still holds.
+        if setrlimit(Resource::Nofile, raised).is_ok() {
+            limit = raised;
+        }
+    }
+    let unlimited = usize::MAX;
+    limit
+        .current
+        .map_or(unlimited, |n| usize::try_from(n).unwrap_or(unlimited))
+}
+
+/// Whether the kernel is this one or a later one; not if it does not say.
+pub(crate) fn is_linux_since(major: u32, minor: u32) -> bool {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut next = || numbers.next()?.parse::<u32>().ok();
+    matches!((next(), next()), (Some(x), Some(y)) if (x, y) >= (major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_compared_number_by_number() {
+        assert!(is_linux_since(2, 6) && is_linux_since(4, 0));
+        assert!(!is_linux_since(1000, 0));
+    }
+}
