@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use crate::busy::whole;
 use crate::live::Underway;
 
-/// How a file's bytes came to the copy: the rungs of the ladder in `data.rs`, fastest first.
+/// How a file's bytes came to the copy: the rungs of the ladder in `ladder.rs`, fastest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Method {

@@ -1,22 +1,6 @@
-//! The bytes of one regular file, and nothing else about it: names, attributes and decisions live in `file.rs` and `meta.rs`.
+//! The bytes of one regular file, and nothing else about it: names, attributes and decisions live in other rooms.
 //!
-//! # The ladder
-//!
-//! From the fastest way to the one that always works; each step down is taken by the kernel's answer, never by guessing
-//! what a filesystem can do:
-//! 1. **Reflink** (`FICLONE`): the copy shares the source's blocks. Takes the same time for any size. btrfs, xfs, bcachefs,
-//!    NFS 4.2 and others, within one filesystem. On xfs that time is more than a small file needs, see [`SHARED_FROM_ON_XFS`].
-//! 2. **Kernel** (`copy_file_range`): no byte crosses into the process. Costs more than reading and writing for small
-//!    files, see [`KERNEL_FROM`], and for those that several workers copy, see below; less for all between.
-//! 3. **Read and write** through a buffer of the worker's own.
-//!
-//! What a pair of filesystems has refused for good (`EOPNOTSUPP`, `EXDEV`, …) is remembered in [`Ladder`], so that a tree
-//! of 100,000 files asks once and not 100,000 times.
-//!
-//! # Holes
-//!
-//! A source with fewer blocks than its size needs has holes; only its data is copied, found with `SEEK_DATA` and
-//! `SEEK_HOLE`. Each answer must lie beyond the last, so a file that changes meanwhile cannot make the search loop.
+//! They take the highest rung of the ladder that carries them (`ladder.rs`), and holes stay holes (`ranges.rs`).
 //!
 //! # Large files
 //!
@@ -38,7 +22,6 @@
 use std::cell::RefCell;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -47,11 +30,13 @@ use crate::cancel::Canceller;
 use crate::counters::{Counters, Method};
 use crate::error::{Failure, Operation, failed};
 use crate::gate;
+use crate::ladder::{Holes, How, Ladder, StepDown, Tried, step_down};
 use crate::limit::Limiter;
 use crate::live::Shown;
-use crate::local::{is_ext4, is_local, is_xfs};
+use crate::local::is_local;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
+use crate::ranges::{Chunks, HOLE_BLOCK, data_ranges, runs, total};
 use crate::sys::{self, Errno, Kind, Stat};
 use crate::verify::{Piece, Written};
 
@@ -63,13 +48,6 @@ const BUFFER: usize = 256 << 10;
 /// nothing on ext4, and on xfs it loses a quarter to looking for blocks to share; above, one pass over the bytes beats two (by
 /// 4 % on a source tree on tmpfs).
 const KERNEL_FROM: u64 = 4 << 10;
-
-/// Files from this size on share their blocks on xfs, unless all are to. There, sharing is a series of transactions, which costs
-/// more than to write the one block of a file below, and shares no more than that: tiny files on one image take 0.81
-/// of the time with 2 workers, a source tree 0.95. But what is shared need not be read: a file that is not in memory is shared
-/// whatever its size (a source tree from a disk with cold caches takes 0.67 of the time so). Where data may lie beside its inode
-/// (btrfs) sharing is the faster way for every size: a source tree takes 1.25 times as long if files below 2 KiB are written.
-const SHARED_FROM_ON_XFS: u64 = 4 << 10;
 
 /// Ranges from this size on get their blocks before they are written, on ext4: in one step, where each page would otherwise ask
 /// for a block to be kept for it. The file does not grow by that. (1 GiB in memory, 2 workers, medians of 7 to 9 interleaved: files
@@ -85,17 +63,11 @@ const GLIMPSE: u64 = 64 << 10;
 /// Files from this size on are copied in chunks by several workers.
 const PARALLEL_FROM: u64 = 64 << 20;
 
-/// The size of such a chunk: some tens of milliseconds of work, so that the last one to end is not waited for long.
-const CHUNK: u64 = 16 << 20;
-
 /// The most that one copy_file_range call is asked for: it ends soon enough to be counted and to be stopped.
 const KERNEL_CALL: u64 = 16 << 20;
 
 /// So many ranges of data between holes are found before they are copied, however many a file has: a MiB of memory.
 const RANGES: usize = 1 << 16;
-
-/// With `--sparse=always`, a run of zeros becomes a hole in units of this size, the block size of most filesystems.
-const HOLE_BLOCK: usize = 4096;
 
 thread_local! {
     static WORKER_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
@@ -110,66 +82,6 @@ pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
         }
         work(buffer)
     })
-}
-
-/// Which rungs a pair of filesystems still offers, and what else has been found out about the two.
-#[derive(Debug)]
-pub(crate) struct Ladder {
-    reflink: AtomicBool,
-    /// Below this size sharing is not worth it.
-    shared_from: u64,
-    kernel: AtomicBool,
-    /// Blocks are better asked for before they are written.
-    allocates: AtomicBool,
-    /// No source has more than its size says.
-    sizes_are_true: bool,
-    /// A file can take another name.
-    pub(crate) renames: AtomicBool,
-    /// The source's filesystem may show one name at several places, once somebody has asked.
-    pub(crate) shows_twice: OnceLock<bool>,
-}
-
-impl Ladder {
-    /// All rungs, between two filesystems that these files or directories are on.
-    pub(crate) fn between(source: impl AsFd, dest: impl AsFd) -> Self {
-        let shared_from = if is_xfs(&dest) { SHARED_FROM_ON_XFS } else { 1 };
-        Self {
-            reflink: AtomicBool::new(true),
-            shared_from,
-            kernel: AtomicBool::new(true),
-            allocates: AtomicBool::new(is_ext4(dest)),
-            sizes_are_true: is_local(source),
-            renames: AtomicBool::new(true),
-            shows_twice: OnceLock::new(),
-        }
-    }
-}
-
-/// What a failed call of a rung means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StepDown {
-    /// Not for this file; another may be luckier.
-    ThisFile,
-    /// Not between these filesystems.
-    Always,
-    /// A real error: the next rung would not do better.
-    Fail,
-}
-
-/// How an error of `FICLONE` or `copy_file_range` is taken: both refuse for reasons of their own long before an ordinary
-/// read or write would fail (ioctl_ficlone(2), copy_file_range(2), "ERRORS"; network and FUSE filesystems add the rest).
-fn step_down(errno: Errno) -> StepDown {
-    match errno {
-        Errno::NOSYS | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY => StepDown::Always,
-        Errno::INVAL
-        | Errno::PERM
-        | Errno::BADF
-        | Errno::NOENT
-        | Errno::ACCESS
-        | Errno::TXTBSY
-        | Errno::OVERFLOW => StepDown::ThisFile,
-        _ => StepDown::Fail,
-    }
 }
 
 /// A copy of one file's data, about to be made.
@@ -254,46 +166,6 @@ impl End {
             Self::AtOnce
         }
     }
-}
-
-/// Which ways were tried for one file's data, and with what success.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct How {
-    /// Copying inside the kernel.
-    pub offload: Tried,
-    /// Sharing blocks.
-    pub reflink: Tried,
-    /// How holes were found.
-    pub holes: Holes,
-}
-
-/// What came of one way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tried {
-    /// It was not tried.
-    #[default]
-    Unknown,
-    /// It was forbidden, or not needed.
-    No,
-    /// It was not worth trying.
-    Avoided,
-    /// The kernel refused it.
-    Unsupported,
-    /// It carried the data.
-    Yes,
-}
-
-/// How holes were found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Holes {
-    /// They were not looked for.
-    #[default]
-    No,
-    /// The filesystem was asked (`SEEK_HOLE`).
-    Seek,
-    /// Blocks of zeros became holes.
-    Zeros,
 }
 
 impl Transfer<'_> {
@@ -777,50 +649,6 @@ fn rest(bytes: &[u8], written: usize) -> Result<&[u8], Failure> {
     Ok(&bytes[written..])
 }
 
-/// The first ranges within `range` that hold data, `most` of them at most, and where to look for more: not where it ends.
-/// Where the filesystem cannot say, all is data.
-fn data_ranges(
-    source: BorrowedFd<'_>,
-    range: Range<u64>,
-    most: usize,
-) -> sys::Result<(Vec<Range<u64>>, u64)> {
-    let Range {
-        start: mut offset,
-        end: size,
-    } = range;
-    let mut ranges = Vec::new();
-    while offset < size && ranges.len() < most {
-        let start = match sys::next_data(source, offset) {
-            Ok(Some(start)) => start.max(offset),
-            Ok(None) => return Ok((ranges, size)),
-            Err(errno) if tells_no_holes(errno) => {
-                ranges.push(offset..size);
-                return Ok((ranges, size));
-            }
-            Err(errno) => return Err(errno),
-        };
-        if start >= size {
-            return Ok((ranges, size));
-        }
-        // A hole punched between the two questions would end where it starts.
-        let end = match sys::next_hole(source, start) {
-            Ok(end) => end.clamp(start + 1, size),
-            // It has become shorter between the two questions, which reading will show.
-            Err(Errno::NXIO) => size,
-            Err(errno) if tells_no_holes(errno) => size,
-            Err(errno) => return Err(errno),
-        };
-        ranges.push(start..end);
-        offset = end;
-    }
-    Ok((ranges, offset))
-}
-
-/// Whether a filesystem does not know where a file's holes are (lseek(2); some on FUSE say `EOPNOTSUPP`).
-fn tells_no_holes(errno: Errno) -> bool {
-    matches!(errno, Errno::INVAL | Errno::OPNOTSUPP)
-}
-
 /// Whether two files of this size hold the same data; if the other one cannot be read, that is not known to be so. The worker's
 /// buffer is used in halves.
 pub(crate) fn is_same_data(
@@ -862,153 +690,4 @@ fn fill(source: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, u32), Failure> 
         calls += 1;
     }
     Ok((filled, calls))
-}
-
-/// A range of a buffer whose blocks are all zeros, or none of them is.
-#[derive(Debug, PartialEq, Eq)]
-struct Run {
-    range: Range<usize>,
-    zeros: bool,
-}
-
-/// The runs of a buffer, in blocks of [`HOLE_BLOCK`] bytes.
-fn runs(bytes: &[u8]) -> Vec<Run> {
-    let mut runs: Vec<Run> = Vec::new();
-    let mut start = 0;
-    for block in bytes.chunks(HOLE_BLOCK) {
-        let zeros = block.iter().all(|&byte| byte == 0);
-        let end = start + block.len();
-        match runs.last_mut() {
-            Some(run) if run.zeros == zeros => run.range.end = end,
-            _ => runs.push(Run {
-                range: start..end,
-                zeros,
-            }),
-        }
-        start = end;
-    }
-    runs
-}
-
-/// How many bytes are in ranges.
-fn total(ranges: &[Range<u64>]) -> u64 {
-    ranges.iter().map(|range| range.end - range.start).sum()
-}
-
-/// Ranges in pieces of at most [`CHUNK`] bytes. They are not written down: a file may call itself as large as it likes.
-struct Chunks<'a> {
-    ranges: &'a [Range<u64>],
-    /// How many pieces there are before each range.
-    before: Vec<usize>,
-    count: usize,
-}
-
-impl<'a> Chunks<'a> {
-    fn of(ranges: &'a [Range<u64>]) -> Self {
-        let mut count = 0;
-        let before = ranges.iter().map(|range| {
-            let before = count;
-            let pieces = (range.end - range.start).div_ceil(CHUNK);
-            // Cannot be cut: sizes are below 2^63.
-            count += usize::try_from(pieces).unwrap_or(usize::MAX);
-            before
-        });
-        Self {
-            ranges,
-            before: before.collect(),
-            count,
-        }
-    }
-
-    /// One of them, by its number.
-    fn get(&self, number: usize) -> Range<u64> {
-        let at = self.before.partition_point(|&before| before <= number) - 1;
-        let range = &self.ranges[at];
-        let start = range.start + (number - self.before[at]) as u64 * CHUNK;
-        start..range.end.min(start.saturating_add(CHUNK))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn unsupported_is_remembered_refused_is_not_and_real_errors_fail() {
-        assert_eq!(step_down(Errno::XDEV), StepDown::Always);
-        assert_eq!(step_down(Errno::OPNOTSUPP), StepDown::Always);
-        for errno in [Errno::INVAL, Errno::PERM, Errno::TXTBSY, Errno::BADF] {
-            assert_eq!(step_down(errno), StepDown::ThisFile);
-        }
-        for errno in [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::FBIG] {
-            assert_eq!(step_down(errno), StepDown::Fail);
-        }
-    }
-
-    #[test]
-    fn chunks_cover_the_range_once() {
-        let all = |ranges: &[Range<u64>]| {
-            let chunks = Chunks::of(ranges);
-            let all = (0..chunks.count).map(|number| chunks.get(number));
-            all.collect::<Vec<_>>()
-        };
-        for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
-            let pieces = all(std::slice::from_ref(&(7..7 + len)));
-            assert_eq!(pieces[0].start, 7);
-            assert_eq!(pieces[pieces.len() - 1].end, 7 + len);
-            assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
-            assert!(pieces.iter().all(|piece| piece.end - piece.start <= CHUNK));
-        }
-        let ranges = [0..CHUNK + 1, 5 * CHUNK..6 * CHUNK, 7 * CHUNK..7 * CHUNK + 1];
-        let [first, rest @ ..] = &all(&ranges)[..] else {
-            panic!("none");
-        };
-        assert_eq!(*first, 0..CHUNK);
-        assert_eq!(
-            rest,
-            [CHUNK..CHUNK + 1, ranges[1].clone(), ranges[2].clone()]
-        );
-        let huge = std::slice::from_ref(&(0..1 << 62));
-        assert_eq!(Chunks::of(huge).count, 1 << 38);
-        assert!(all(&[]).is_empty());
-    }
-
-    #[test]
-    fn data_between_holes_is_found_so_many_ranges_at_a_time() {
-        use std::os::unix::fs::FileExt;
-
-        let file = tempfile::tempfile().unwrap();
-        let size = 20 << 20;
-        file.set_len(size).unwrap();
-        for n in 0..10 {
-            file.write_all_at(b"data", n << 21).unwrap();
-        }
-        let (all, end) = data_ranges(file.as_fd(), 0..size, 100).unwrap();
-        assert_eq!((all.is_empty(), end), (false, size));
-        let mut found = Vec::new();
-        let mut offset = 0;
-        while offset < size {
-            let (ranges, next) = data_ranges(file.as_fd(), offset..size, 3).unwrap();
-            assert!(ranges.len() <= 3 && next > offset);
-            found.extend(ranges);
-            offset = next;
-        }
-        assert_eq!(found, all);
-    }
-
-    #[test]
-    fn runs_are_whole_blocks() {
-        let mut bytes = vec![0; 3 * HOLE_BLOCK + 10];
-        bytes[HOLE_BLOCK + 1] = 1;
-        let run = |range, zeros| Run { range, zeros };
-        assert_eq!(
-            runs(&bytes),
-            [
-                run(0..HOLE_BLOCK, true),
-                run(HOLE_BLOCK..2 * HOLE_BLOCK, false),
-                run(2 * HOLE_BLOCK..bytes.len(), true),
-            ]
-        );
-        assert!(runs(&[]).is_empty());
-    }
 }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::data::Ladder;
 use crate::error::{Error, Failure, Operation, unless_panic};
 use crate::filter::Ignored;
 use crate::handles::Pair;
+use crate::ladder::Ladder;
 use crate::links::Name;
 use crate::meta::{Attributes, GivenModes};
 use crate::path::{join, split};

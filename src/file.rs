@@ -19,7 +19,6 @@ use std::sync::Arc;
 use crate::backup::Saved;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::How;
 use crate::decide::{
     Decision, FilePlan, Reason, Seen, Why, decide, has_data, has_other_attributes, looks_through,
     why,
@@ -28,6 +27,7 @@ use crate::dir::{Dir, Names, Place};
 use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
 use crate::further::{is_another, link, settle};
+use crate::ladder::How;
 use crate::links::{Claim, Left, MadeFile, Name};
 use crate::make_name::{create_special, path_to_source, read_link};
 use crate::mounts;

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use crate::backup::Saved;
 use crate::context::Context;
-use crate::data::{How, is_written};
+use crate::data::is_written;
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
 use crate::file::{Entry, at, restore, skip};
 use crate::handles::Pair;
+use crate::ladder::How;
 use crate::links::{Copied, Left, MadeFile, Name};
 use crate::local::is_local;
 use crate::observer::What;

@@ -177,6 +177,8 @@
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
+//! | `ladder.rs` | the ways that they may take between two filesystems |
+//! | `ranges.rs` | which parts of a file hold data, and its chunks |
 //! | `disk.rs` | which disks may have to seek |
 //! | `local.rs` | which filesystems are this machine's own |
 //! | `mounts.rs` | what is mounted where |
@@ -338,6 +340,7 @@ mod glob;
 mod handles;
 mod job;
 pub mod json;
+mod ladder;
 mod limit;
 mod links;
 mod list;
@@ -360,6 +363,7 @@ mod plan;
 pub mod pool;
 mod prune;
 mod quote;
+mod ranges;
 mod report;
 mod roots;
 mod staged;
@@ -371,10 +375,10 @@ mod verify;
 pub use busy::Busy;
 pub use cancel::Canceller;
 pub use counters::{Method, Stats};
-pub use data::{Holes, How, Tried};
 pub use decide::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
+pub use ladder::{Holes, How, Tried};
 pub use limit::background;
 pub use live::{LargeFile, Progress, Snapshot};
 pub use observer::{Done, Event, Interest, Observer, Question, What};

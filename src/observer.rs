@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use crate::counters::Count;
-use crate::data::How;
 use crate::decide::Why;
 use crate::error::Error;
+use crate::ladder::How;
 
 /// Watches a copy while it runs. All methods do nothing by default, and all are called from the workers, several at a
 /// time: they should be quick, and write whole lines.
