@@ -6,12 +6,14 @@ use std::ffi::OsStr;
 use std::sync::Arc;
 
 use crate::backup::Saved;
+use crate::clear::restore;
 use crate::context::Context;
 use crate::data::is_written;
 use crate::decide::FilePlan;
 use crate::dir::{Dir, Place};
+use crate::entry::Entry;
 use crate::error::{Error, Operation};
-use crate::file::{Entry, at, restore, skip};
+use crate::file::{at, skip};
 use crate::handles::Pair;
 use crate::ladder::How;
 use crate::links::{Copied, Left, MadeFile, Name};

@@ -168,6 +168,8 @@
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
 //! | `file.rs` | one entry that is not a directory, from the decision to the commit |
+//! | `entry.rs` | it itself: looked at, opened, remembered |
+//! | `clear.rs` | what has its destination's name already |
 //! | `facts.rs` | what has to be known about an entry |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
 //! | `make_file.rs`, `make_name.rs`, `make_dir.rs` | making a regular file; what is only a name and attributes; a directory |
@@ -320,6 +322,7 @@ mod ahead;
 mod backup;
 mod busy;
 mod cancel;
+mod clear;
 mod closing;
 mod context;
 mod controller;
@@ -330,6 +333,7 @@ mod dir;
 mod disk;
 mod dress;
 mod durable;
+mod entry;
 mod error;
 mod facts;
 mod file;

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::clear::remove_dest;
 use crate::closing;
 use crate::context::Context;
 use crate::counters::Count;
@@ -12,8 +13,9 @@ use crate::data::{self, Ends, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::Place;
 use crate::durable::ONE_PIECE;
+use crate::entry::{Entry, same};
 use crate::error::{Error, Failure, Operation};
-use crate::file::{Entry, file_with, remove_dest, same};
+use crate::file::file_with;
 use crate::handles::Tables;
 use crate::ladder::{Holes, How, Ladder};
 use crate::links::MadeFile;

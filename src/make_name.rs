@@ -5,8 +5,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use crate::context::Context;
 use crate::dir::{Names, Place};
+use crate::entry::Entry;
 use crate::error::{Error, Operation};
-use crate::file::Entry;
 use crate::meta::Has;
 use crate::observer::What;
 use crate::options::Overwrite;

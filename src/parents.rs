@@ -10,8 +10,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use crate::context::Context;
+use crate::entry::same;
 use crate::error::{Error, Failure, Operation, failed};
-use crate::file::same;
 use crate::meta::{Attributes, Has, Subject};
 use crate::options::{Effort, Preserve};
 use crate::path::{join, strip_slashes};
