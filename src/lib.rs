@@ -172,7 +172,8 @@
 //! | `clear.rs` | what has its destination's name already |
 //! | `facts.rs` | what has to be known about an entry |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
-//! | `make_file.rs`, `make_name.rs`, `make_dir.rs` | making a regular file; what is only a name and attributes; a directory |
+//! | `make_file.rs`, `open_dest.rs` | making a regular file; opening what its data goes to |
+//! | `make_name.rs`, `make_dir.rs` | making what is only a name and attributes; a directory |
 //! | `dress.rs` | the attributes of what is no directory: those that it is made with, those that it gets at the end |
 //! | `ahead.rs` | directories that are made long before they are filled |
 //! | `closing.rs` | closing files, many in one call |
@@ -359,6 +360,7 @@ mod monitor;
 mod mounts;
 mod nest;
 mod observer;
+mod open_dest;
 mod operands;
 mod options;
 mod parents;
