@@ -152,10 +152,10 @@ impl Context {
         }
     }
 
-    /// A file has got its data, from front to back if `in_order`, and its time is next; see [`Filesystems::filled`].
-    pub(crate) fn filled(&self, file: impl AsFd, in_order: bool) -> sys::Result<()> {
+    /// A file has got its data, so that it is written back in one piece if `in_one_piece`, and its time is next; see [`Filesystems::filled`].
+    pub(crate) fn filled(&self, file: impl AsFd, in_one_piece: bool) -> sys::Result<()> {
         match &self.filesystems {
-            Some(filesystems) => filesystems.filled(file, in_order),
+            Some(filesystems) => filesystems.filled(file, in_one_piece),
             None => Ok(()),
         }
     }

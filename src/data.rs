@@ -8,20 +8,25 @@
 //! no position, and none waits for another. They are begun in the file's order, which is how disks like to read and filesystems
 //! to allocate.
 //!
+//! Not to FUSE: some of its servers take a file from front to back only, as those do that hand it on to an object store.
+//!
 //! On the filesystems of one machine, chunks are read and written: only one worker at a time can write to a file (its lock in
 //! the kernel), but others can read what they write next, while `copy_file_range` has the lock for both. In memory, two
 //! workers so take 0.8 of the time that they take inside the kernel, and 0.85 of one worker's; more cannot gain more.
 //!
 //! That a file is complete is told by the end of rayon's `try_reduce`, and by nothing else: it returns once every chunk that was
 //! begun has ended, on whatever worker, and what they did happened before that. Chunks share a count of those that were begun,
-//! from which each of them takes one number in one step: there are as many as numbers. Besides, they share the two flags of the
-//! ladder and the one that says whether the kernel was of use, which only ever change in one direction and only choose between
-//! ways that are all right: no order of their loads and stores makes a difference. The first failure keeps chunks from being
+//! from which each of them takes one number in one step: there are as many as numbers. Besides, they share a count of those at work,
+//! the two flags of the ladder and the one that says whether the kernel was of use, which only choose between ways that are all
+//! right: no order of their loads and stores makes a difference. The lowest number at which the source ended keeps none but later
+//! chunks from being copied; the first failure to close is behind a lock. The first failure keeps chunks from being
 //! begun, and the file from being committed. So there is no completion logic here that a model checker could go through.
 
 use std::cell::RefCell;
+use std::mem;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rayon::prelude::*;
@@ -30,10 +35,11 @@ use crate::cancel::Canceller;
 use crate::counters::{Counters, Method};
 use crate::error::{Failure, Operation, failed};
 use crate::gate;
-use crate::ladder::{Holes, How, Ladder, StepDown, Tried, step_down};
+use crate::ladder::{Holes, How, Ladder, StepDown, Tried, step_down, step_down_from_sharing};
 use crate::limit::Limiter;
 use crate::live::Shown;
 use crate::local::is_local;
+use crate::lock::lock;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
 use crate::ranges::{Chunks, HOLE_BLOCK, data_ranges, runs, total};
@@ -121,7 +127,24 @@ pub(crate) struct Ends {
     pub dest: OwnedFd,
 }
 
-/// Whether a file is copied in chunks, by several workers.
+/// A worker's own descriptors of a file that several copy.
+struct Own<'a> {
+    ends: Result<Option<Ends>, Failure>,
+    /// The first failure to close one. Some filesystems tell only then, and only once, that they could not keep what was written.
+    unclosed: &'a Mutex<Option<Errno>>,
+}
+
+impl Drop for Own<'_> {
+    fn drop(&mut self) {
+        if let Ok(Some(ends)) = mem::replace(&mut self.ends, Ok(None))
+            && let Err(errno) = sys::close(ends.dest)
+        {
+            lock(self.unclosed).get_or_insert(errno);
+        }
+    }
+}
+
+/// Whether a file is so large that it is copied in chunks, by several workers, if it has as much data.
 pub(crate) fn is_large(stat: &Stat) -> bool {
     stat.size >= PARALLEL_FROM
 }
@@ -228,13 +251,15 @@ impl Transfer<'_> {
             self.copy_to_end()
         } else {
             match self.copy_ranges(std::slice::from_ref(&(0..size)), how)? {
-                end if end != End::Elsewhere && self.goes_on()? => self.start_over(),
+                end if end != End::Elsewhere && self.goes_on()? => {
+                    self.copy_range(size..u64::MAX, 0)
+                }
                 end => Ok(end),
             }
         }
     }
 
-    /// Whether the source has more than its size says, as a server may that does not know it.
+    /// Whether the source has more than its size says, as a server may that does not know it, or a file that grows.
     fn goes_on(&self) -> Result<bool, Failure> {
         if self.ladder.sizes_are_true {
             return Ok(false);
@@ -302,7 +327,7 @@ impl Transfer<'_> {
             Err(errno) if self.reflink == Reflink::Always => {
                 return Err(failed(Operation::Clone)(errno));
             }
-            Err(errno) => match step_down(errno) {
+            Err(errno) => match step_down_from_sharing(errno) {
                 StepDown::ThisFile => {}
                 StepDown::Always => self.ladder.reflink.store(false, Ordering::Relaxed),
                 StepDown::Fail => return Err(failed(Operation::Clone)(errno)),
@@ -326,7 +351,7 @@ impl Transfer<'_> {
     /// Copies ranges, in chunks by several workers if they are large.
     fn copy_ranges(&self, ranges: &[Range<u64>], how: &mut How) -> Result<End, Failure> {
         let bytes = total(ranges);
-        let is_large = bytes >= PARALLEL_FROM;
+        let is_large = bytes >= PARALLEL_FROM && self.ladder.writes_anywhere;
         let by_kernel = self.may_use_kernel();
         // Where the kernel reads and writes itself, it does it in fewer steps; but several at one file wait less for each other
         // if they do it (medians of 5, 2 processors: 8 files of 256 MiB 0.48 by the kernel and 0.60 s, one of 4 GiB 1.69 and 1.52).
@@ -354,24 +379,36 @@ impl Transfer<'_> {
                 Ok(end.max(copy(self.source, self.dest, range.clone(), true)?))
             })
         };
+        let unclosed = Mutex::new(None);
         let parallel = || {
             let chunks = Chunks::of(ranges);
             // Whoever begins one takes the first that is left, and not its own: there are as many to take as to begin.
             let begun = AtomicUsize::new(0);
             let at_work = AtomicUsize::new(0);
+            // The first of those that came to the source's end: what has a higher number is behind it.
+            let ended_at = AtomicUsize::new(usize::MAX);
+            let open = || Own {
+                ends: (self.reopen)(),
+                unclosed: &unclosed,
+            };
             (0..chunks.count)
                 .into_par_iter()
-                .map_init(self.reopen, |own, _| {
+                .map_init(open, |own, _| {
                     gate::work(|| {
-                        let chunk = chunks.get(begun.fetch_add(1, Ordering::Relaxed));
+                        let number = begun.fetch_add(1, Ordering::Relaxed);
+                        let chunk = chunks.get(number);
                         let alone = at_work.fetch_add(1, Ordering::Relaxed) == 0;
-                        let end = match own {
+                        let end = match &own.ends {
+                            _ if number > ended_at.load(Ordering::Relaxed) => Ok(End::Elsewhere),
                             Ok(None) => copy(self.source, self.dest, chunk, alone),
                             Ok(Some(Ends { source, dest })) => {
                                 copy(source.as_fd(), dest.as_fd(), chunk, alone)
                             }
                             Err(failure) => Err(*failure),
                         };
+                        if matches!(end, Ok(End::Elsewhere)) {
+                            ended_at.fetch_min(number, Ordering::Relaxed);
+                        }
                         at_work.fetch_sub(1, Ordering::Relaxed);
                         end
                     })
@@ -379,7 +416,9 @@ impl Transfer<'_> {
                 .try_reduce(|| End::AtOnce, |a, b| Ok(a.max(b)))
         };
         let end = if is_large {
-            in_parallel(self.max_nested, parallel, serial)
+            let end = in_parallel(self.max_nested, parallel, serial);
+            let errno = lock(&unclosed).take();
+            end.and_then(|end| errno.map_or(Ok(end), |errno| Err(failed(Operation::Close)(errno))))
         } else {
             serial()
         };

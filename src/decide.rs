@@ -301,7 +301,9 @@ pub(crate) fn decide_dir(
 
 /// Whether what has the name is removed before the copy is made.
 fn is_removed(options: &Options, source: &SourceFacts, seen: &Stat) -> bool {
-    let keeps_names_apart = options.preserve.links && seen.nlink > 1;
+    // What is compared is to be like its own source, and not like another name's.
+    let compares = options.overwrite.compares() && options.make == Make::Copies;
+    let keeps_names_apart = (options.preserve.links || compares) && seen.nlink > 1;
     let is_no_file = source.follow == Follow::Never && source.stat.kind != Kind::File;
     let is_other_kind = options.overwrite.compares() && source.stat.kind != seen.kind;
     options.remove_destination

@@ -25,9 +25,9 @@ pub(crate) struct DirFacts {
     pub fresh: bool,
     /// It was there, or a directory that it is in was.
     pub merged: bool,
-    /// This run made the destination of another source, whose name is the same here, or of one that it is in: all that is in it
-    /// is new.
-    pub collided: bool,
+    /// The destination, or a directory that it is in below the operand's copy, was reached through a symbolic link, where that
+    /// matters.
+    pub linked: bool,
     /// Nobody made it: in a dry run, something else is open in its place.
     pub rehearsed: bool,
     /// The destination has a default ACL, which new files inherit.

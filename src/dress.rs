@@ -14,9 +14,12 @@ use crate::options::Effort;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 impl Entry {
-    /// Whether it is opened once more, or written to by setting attributes, before it is complete.
-    pub(crate) fn is_written_later(&self, cx: &Context) -> bool {
-        data::is_large(&self.stat) || cx.options.preserve.xattrs != Effort::No
+    /// Whether a file that its owner may not write would be in the way before it is complete: a large one is opened again by the
+    /// workers that take a part of it, which a superuser without that capability (or on a server) may not, either; and who sets
+    /// attributes must be allowed to write.
+    pub(crate) fn must_be_writable(&self, cx: &Context) -> bool {
+        let gets_attributes = cx.options.preserve.xattrs != Effort::No;
+        data::is_large(&self.stat) || (gets_attributes && !cx.process.superuser)
     }
 
     /// The mode that a new file is made with, and what it has then.
@@ -36,9 +39,7 @@ impl Entry {
             has.owner = Some((cx.process.uid, cx.process.gid));
         }
         let right_owner = has.owner == Some((self.stat.uid, self.stat.gid));
-        // A large file is opened again by the workers that take a part of it, and who sets attributes must be allowed to
-        // write: neither asks the superuser.
-        let read_only = wanted & 0o200 == 0 && self.is_written_later(cx) && !cx.process.superuser;
+        let read_only = wanted & 0o200 == 0 && self.must_be_writable(cx);
         let is_public = !dir.is_fresh();
         if read_only || (preserve.ownership && !right_owner) || (preserve.mode && is_public) {
             // Its group and others must not read it before it is theirs, nor before its ACL says who is who. (In a directory
@@ -79,7 +80,7 @@ impl Entry {
         let dest = dest.map_err(|failure| failed(failure.errno))?;
         let there = sys::fstat(&dest).map_err(failed)?;
         let mut has = Has::found(&there);
-        if is_file && !cx.process.superuser && there.mode & 0o200 == 0 && self.is_written_later(cx)
+        if is_file && !cx.process.superuser && there.mode & 0o200 == 0 && self.must_be_writable(cx)
         {
             // Its owner must be allowed to write what is set.
             if sys::set_mode(&dest, there.mode | 0o200).is_ok() {

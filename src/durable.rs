@@ -128,14 +128,14 @@ impl Filesystems {
         met.contains_key(&dev) || (kind == OVERLAY && met.keys().any(is_overlay))
     }
 
-    /// A file has got its data, in one piece from front to back if `in_order`, and its time is next: after a crash of the machine nobody may
-    /// take it for complete if it is not.
+    /// A file has got its data, so that it is written back in one piece if `in_one_piece`, and its time is next: after a crash of
+    /// the machine nobody may take it for complete if it is not.
     ///
     /// # Errors
     ///
     /// Those of fdatasync(2).
-    pub(crate) fn filled(&self, file: impl AsFd, in_order: bool) -> sys::Result<()> {
-        if in_order && DATA_BEFORE_SIZE.contains(&self.kind_of(&file)?.1) {
+    pub(crate) fn filled(&self, file: impl AsFd, in_one_piece: bool) -> sys::Result<()> {
+        if in_one_piece && DATA_BEFORE_SIZE.contains(&self.kind_of(&file)?.1) {
             Ok(())
         } else {
             sys::sync_data(file)

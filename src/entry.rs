@@ -81,8 +81,8 @@ impl Entry {
         {
             // The attributes of one of several names would be those of the others, too.
             let is_shared = |dest: Stat| {
-                let is_file = dest.kind == Kind::File;
-                is_file && dest.nlink > 1 && self.stat.nlink == 1 && cx.options.preserve.links
+                let is_link = cx.options.preserve.links && self.stat.nlink > 1;
+                dest.kind == Kind::File && dest.nlink > 1 && !is_link
             };
             decision.plan = if self.dest_itself().is_some_and(is_shared) {
                 FilePlan::Replace
@@ -162,7 +162,7 @@ impl Entry {
     }
 
     /// How many names of the file there are to be met; the most that there can be where nobody knows.
-    pub(crate) fn names(&self, cx: &Context, place: Place<'_>) -> u64 {
+    pub(crate) fn most_names(&self, cx: &Context, place: Place<'_>) -> u64 {
         // A link that is followed is a name of the file that no count has, and a name may be met twice.
         let is_met_again = || match place.dir.facts() {
             Some(facts) => *facts

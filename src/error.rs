@@ -282,6 +282,14 @@ pub struct Error {
 }
 
 impl Error {
+    /// How much memory it takes, about, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        let paths = [Some(&self.path), self.other.as_ref()]
+            .into_iter()
+            .flatten();
+        size_of::<Self>() + paths.map(|path| path.as_os_str().len()).sum::<usize>()
+    }
+
     pub(crate) fn new(operation: Operation, path: impl Into<PathBuf>) -> Self {
         Self {
             operation,

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::backup::simple_name;
 use crate::context::Context;
 use crate::data::is_same_data;
-use crate::decide::{DestFacts, Seen, SourceFacts, compares_content};
+use crate::decide::{DestFacts, Seen, SourceFacts, compares_content, looks_through};
 use crate::dir::{Names, Place};
 use crate::error::{Error, Operation};
 use crate::options::{Backup, Delete, Follow};
@@ -82,13 +82,19 @@ fn see(dir: BorrowedFd<'_>, name: &OsStr) -> sys::Result<Seen> {
 fn look_at_dest(cx: &Context, place: Place<'_>, source: &SourceFacts, seen: Seen) -> DestFacts {
     let id = seen.itself.id;
     let (_, base) = split(place.names.dest);
+    let is_looked_through = match source.stat.kind {
+        Kind::Dir => cx.options.keep_directory_symlink,
+        kind => looks_through(&cx.options, kind),
+    };
     let simple = matches!(cx.options.backup, Backup::Simple | Backup::Existing);
     DestFacts {
         seen,
         made_here: place.dir.facts().is_none() && cx.operands.has_made_operand(place, id),
         new_link: seen.itself.kind == Kind::Symlink
-            && (place.dir.facts().is_some_and(|facts| facts.collided)
-                || cx.operands.has_made_link(id)),
+            && is_looked_through
+            && cx
+                .operands
+                .leads_by_made_link(place.pair.dest(), place.names.dest),
         is_source_name: source.seen.itself.id == id && is_same_name(place),
         backup_is_source: simple && backup_is_source(cx, place, source.stat.id),
         is_dot: base == "." || base == "..",

@@ -240,7 +240,7 @@ impl Entry {
         }
         sweep_once(cx, place.dir, place.pair.source(), place.pair.dest());
         if plan == FilePlan::Replace {
-            self.open_first(cx, place)?;
+            self.make_sure(cx, place)?;
         }
         let is_kept = || self.is_replaced_at_once || self.is_linked(cx);
         let saved = if plan == FilePlan::Replace && is_kept() {
@@ -331,7 +331,10 @@ impl Entry {
             removes: plan == FilePlan::Replace,
         };
         let claim = loop {
-            match cx.links.claim(self.stat.id, self.names(cx, place), left) {
+            match cx
+                .links
+                .claim(self.stat.id, self.most_names(cx, place), left)
+            {
                 Claim::LinkTo(first) if is_another(cx, &first, &self.stat) => {
                     cx.links.forget(self.stat.id, &first);
                 }

@@ -29,7 +29,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path};
 use crate::context::Context;
 use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
-use crate::glob::translated;
+use crate::glob::{is_escaping, translated};
 use crate::quote::quote;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
@@ -117,12 +117,14 @@ impl Filter {
             if glob.is_empty() {
                 return Err(InvalidGlob("a glob must not be empty".to_owned()));
             }
-            let line = translated(&escaped(glob)).ok_or_else(|| {
-                let glob = quote(glob);
-                InvalidGlob(format!("invalid glob: {glob}: it would match nothing"))
-            })?;
+            let invalid = |why: &str| InvalidGlob(format!("invalid glob: {}: {why}", quote(glob)));
+            let line = translated(&escaped(glob));
+            let line = line.ok_or_else(|| invalid("it would match nothing"))?;
             let added = globs.add_line(None, &format!("{sign}{line}"));
-            added.map_err(|error| InvalidGlob(error.to_string()))?;
+            added.map_err(|error| match error {
+                ignore::Error::Glob { err, .. } => invalid(&err),
+                error => invalid(&error.to_string()),
+            })?;
         }
         let globs = globs.build();
         Ok(Self {
@@ -141,6 +143,14 @@ impl Filter {
     /// Whether names are left out.
     pub(crate) fn has_names(&self) -> bool {
         self.gitignore || !self.globs.is_empty()
+    }
+
+    /// Whether a directory at this path from its operand may be left out, or one that it is in.
+    pub(crate) fn may_drop_dir(&self, inner: &Path) -> bool {
+        self.gitignore
+            || inner
+                .ancestors()
+                .any(|dir| self.globs.matched(dir, true).is_ignore())
     }
 
     /// Whether something is left out that could only be seen by looking at it.
@@ -184,17 +194,14 @@ fn escaped(glob: &str) -> String {
     }
 }
 
-/// Whether what comes behind is escaped.
-fn is_escaping(text: &str) -> bool {
-    text.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 1
-}
-
 /// What git ignores in a directory and below it: the rules of all the directories above, the nearest last.
 #[derive(Clone, Debug)]
 pub(crate) struct Ignored {
     /// The operand's own path, without links.
     operand: Arc<Path>,
     rules: Vec<Arc<Gitignore>>,
+    /// How long they are, in bytes: not more than [`LONGEST_RULES`].
+    length: u64,
 }
 
 impl Ignored {
@@ -214,29 +221,44 @@ impl Ignored {
         if let Some(top) = top {
             let above = path.ancestors().skip(1);
             let above: Vec<&Path> = above.take_while(|above| above.starts_with(top)).collect();
-            let read = |dir: &&Path| {
+            for dir in above.iter().rev() {
                 let file = dir.join(".gitignore");
                 let opened = sys::open_source(sys::cwd(), file.as_os_str(), SourceFlags::PLAIN);
-                read_rules(cx, dir, &file, opened)
-            };
-            ignored.rules.extend(above.iter().rev().filter_map(read));
+                ignored.add(cx, dir, &file, opened);
+            }
         }
         ignored
     }
 
-    /// The rules that hold in all of a repository: the user's, and its own. Both are anchored at its `top`, and may be links.
+    /// The rules that hold in all of a repository: the user's, and its own. Both are anchored at its `top`, and may be links of the
+    /// user's.
     fn of_repository(cx: &Context, top: &Path, own: Option<PathBuf>, operand: Arc<Path>) -> Self {
         let files = [gitconfig_excludes_path(), own];
-        let flags = SourceFlags {
-            follow: true,
-            ..SourceFlags::PLAIN
+        let mut found = Self {
+            operand,
+            rules: Vec::new(),
+            length: 0,
         };
-        let read = |file: PathBuf| {
+        for file in files.into_iter().flatten() {
+            let looked = sys::stat_at(sys::cwd(), file.as_os_str(), false);
+            let flags = SourceFlags {
+                follow: looked.is_ok_and(|there| there.uid == cx.process.uid),
+                ..SourceFlags::PLAIN
+            };
             let opened = sys::open_source(sys::cwd(), file.as_os_str(), flags);
-            read_rules(cx, top, &file, opened)
-        };
-        let rules = files.into_iter().flatten().filter_map(read).collect();
-        Self { operand, rules }
+            found.add(cx, top, &file, opened);
+        }
+        found
+    }
+
+    /// Adds the rules in a file, if there is one. One that cannot be read is told: more would be copied than was asked for.
+    fn add(&mut self, cx: &Context, root: &Path, path: &Path, opened: sys::Result<OwnedFd>) {
+        if let Some((rules, length)) =
+            read_rules(cx, root, path, opened, LONGEST_RULES - self.length)
+        {
+            self.rules.push(rules);
+            self.length += length;
+        }
     }
 
     /// The rules for a directory whose source is open: those of the one above, if any, and its own. `None` if nobody asked.
@@ -274,14 +296,12 @@ impl Ignored {
         } else {
             above
         };
-        match read_rules(cx, &root, &path.join(".gitignore"), opened) {
-            None => Some(above),
-            Some(own) => {
-                let mut below = Self::clone(&above);
-                below.rules.push(own);
-                Some(Arc::new(below))
-            }
+        if matches!(opened, Err(Errno::NOENT | Errno::LOOP | Errno::NOTDIR)) {
+            return Some(above);
         }
+        let mut below = Self::clone(&above);
+        below.add(cx, &root, &path.join(".gitignore"), opened);
+        Some(Arc::new(below))
     }
 
     /// The same as git does: the rules that are nearest decide.
@@ -354,16 +374,17 @@ fn read_line(file: &Path) -> Option<String> {
     Some(text.trim_end_matches('\n').to_owned())
 }
 
-/// The most that rules may be, in bytes: read, they take some forty times as much memory.
+/// The most that the rules for one directory may be, in bytes: read, they take some forty times as much memory.
 const LONGEST_RULES: u64 = 1 << 20;
 
-/// The rules in a file, if there is one. One that cannot be read is told: more would be copied than was asked for.
+/// The rules in a file, if there is one, which may be so `long`, and how long they are.
 fn read_rules(
     cx: &Context,
     root: &Path,
     path: &Path,
     opened: sys::Result<OwnedFd>,
-) -> Option<Arc<Gitignore>> {
+    long: u64,
+) -> Option<(Arc<Gitignore>, u64)> {
     let tell = |operation, errno| {
         cx.error(Error::new(operation, path).with_errno(errno));
         None
@@ -378,27 +399,29 @@ fn read_rules(
         return None;
     }
     let mut bytes = Vec::new();
-    let mut file = File::from(file).take(LONGEST_RULES + 1);
+    let mut file = File::from(file).take(long + 1);
     if let Err(error) = file.read_to_end(&mut bytes) {
         return tell(
             Operation::Read,
             Errno::from_io_error(&error).unwrap_or(Errno::IO),
         );
     }
-    if bytes.len() as u64 > LONGEST_RULES {
+    let length = bytes.len() as u64;
+    if length > long {
         return tell(Operation::Read, Errno::FBIG);
     }
     let mut rules = GitignoreBuilder::new(root);
     // As git does with a byte order mark.
     let text = String::from_utf8_lossy(bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes));
-    for line in text.lines() {
+    for line in text.split('\n') {
+        let line = line.strip_suffix('\r').unwrap_or(line);
         if let Some(line) = translated(line) {
             // As git does with what is no glob.
             let _ = rules.add_line(None, &line);
         }
     }
     match rules.build() {
-        Ok(rules) => Some(Arc::new(rules)),
+        Ok(rules) => Some((Arc::new(rules), length)),
         // They are too many, or too long.
         Err(_) => tell(Operation::Read, Errno::FBIG),
     }

@@ -153,15 +153,16 @@ fn find_long<'c>(
     let mut found: Vec<_> = names.filter_map(|name| find(name.as_bytes())).collect();
     // Two names of one option leave no doubt.
     found.dedup_by_key(|(name, _)| *name);
-    let shown = OsStr::from_bytes(word).to_string_lossy();
+    let shown = || quote(OsString::from_vec([b"--", word].concat()));
     match found[..] {
-        [] => Err(format!("unrecognized option '--{shown}'")),
+        [] => Err(format!("unrecognized option {}", shown())),
         [one] => Ok(one),
         _ => {
             let names = found.iter().map(|(name, _)| format!(" '--{name}'"));
             let names: String = names.collect();
             Err(format!(
-                "option '--{shown}' is ambiguous; possibilities:{names}"
+                "option {} is ambiguous; possibilities:{names}",
+                shown()
             ))
         }
     }

@@ -7,7 +7,7 @@
 //! | `[\]]` | a bracket | a backslash, and a bracket |
 //! | `[!a]`, `[+-9]` | never a slash | a slash, too |
 //! | a bracket that nothing closes | matches nothing | a bracket, or an error |
-//! | a tab at the end | is one | is left out |
+//! | white space at the end, but for blanks | is part of it | is left out |
 
 use std::collections::BTreeSet;
 use std::iter::Peekable;
@@ -18,11 +18,12 @@ pub(crate) fn translated(line: &str) -> Option<String> {
     if line.starts_with('#') {
         return Some(line.to_owned());
     }
-    if matches!(line.strip_prefix('!').unwrap_or(line).trim_end(), "" | "/") {
+    let line = trimmed(line);
+    if matches!(line.strip_prefix('!').unwrap_or(line), "" | "/") {
         return None;
     }
-    let inner = line.trim_end().trim_end_matches('/');
-    if inner.ends_with('\\') && inner.len() < line.trim_end().len() {
+    let inner = line.trim_end_matches('/');
+    if inner.ends_with('\\') && inner.len() < line.len() {
         return None;
     }
     let mut translated = String::with_capacity(line.len());
@@ -36,10 +37,15 @@ pub(crate) fn translated(line: &str) -> Option<String> {
                 has_negation |= matches!(rest.peek(), Some('!' | '^'));
                 translated += &class(&mut rest)?;
             }
-            // Only blanks are left out at the end.
-            '\t' if rest.clone().all(|c| c == ' ' || c == '\t') => translated += "[\t]",
             _ => translated.push(c),
         }
+    }
+    if let Some(last) = translated.chars().last().filter(|c| c.is_whitespace()) {
+        translated.pop();
+        if is_escaping(&translated) {
+            translated.pop();
+        }
+        translated.extend(['{', last, '}']);
     }
     // A slash makes it match a whole path: even the one that a class is not to match, and that which was in one.
     let at = usize::from(translated.starts_with('!'));
@@ -49,6 +55,18 @@ pub(crate) fn translated(line: &str) -> Option<String> {
         translated.insert(at, '/');
     }
     Some(translated)
+}
+
+/// A line without the blanks at its end; the first of them stays if it is escaped.
+fn trimmed(line: &str) -> &str {
+    let rest = line.trim_end_matches(' ');
+    let has_blank = rest.len() < line.len() && is_escaping(rest);
+    &line[..rest.len() + usize::from(has_blank)]
+}
+
+/// Whether what comes behind is escaped.
+pub(crate) fn is_escaping(text: &str) -> bool {
+    text.bytes().rev().take_while(|&byte| byte == b'\\').count() % 2 == 1
 }
 
 /// What is between brackets; the first one has been read.
@@ -65,7 +83,9 @@ fn class(rest: &mut Peekable<Chars>) -> Option<String> {
         is_first = false;
         if c == '[' && rest.peek() == Some(&':') {
             let mut ahead = rest.clone();
-            let name: String = ahead.by_ref().skip(1).take_while(|&c| c != ']').collect();
+            // None is longer.
+            let name = ahead.by_ref().skip(1).take("xdigit:]".len());
+            let name: String = name.take_while(|&c| c != ']').collect();
             if let Some(name) = name.strip_suffix(':') {
                 members.extend(named(name)?);
                 *rest = ahead;
@@ -157,7 +177,7 @@ mod tests {
         for (line, expected) in [
             ("*.o", Some("*.o")),
             ("/build/", Some("/build/")),
-            ("!a\\ ", Some("!a\\ ")),
+            ("!a\\ ", Some("!a{ }")),
             ("{a,b}", Some("\\{a,b\\}")),
             ("[a-c]x", Some("[abc]x")),
             ("[b-a]", Some("[b]")),
@@ -180,7 +200,14 @@ mod tests {
             ("[\\^!]", Some("{\\!,\\^}")),
             ("[-!]", Some("[-!]")),
             ("[а-я]", Some("[аа-я]")),
-            ("a\t ", Some("a[\t] ")),
+            ("a\t ", Some("a{\t}")),
+            ("Icon\r", Some("Icon{\r}")),
+            ("a\u{a0}", Some("a{\u{a0}}")),
+            ("a\\   ", Some("a{ }")),
+            ("a\\\\ ", Some("a\\\\")),
+            ("a\\\t", Some("a{\t}")),
+            ("  ", None),
+            ("a ", Some("a")),
         ] {
             assert_eq!(translated(line).as_deref(), expected, "{line}");
         }

@@ -17,7 +17,7 @@
 
 use std::cell::Cell;
 use std::ffi::OsStr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -219,9 +219,25 @@ impl Drop for Handles {
     fn drop(&mut self) {
         if self.tables == Tables::PerWorker {
             for kept in &self.kept {
-                std::mem::forget(std::mem::take(&mut *lock(&kept.0)));
+                let pairs = std::mem::take(&mut *lock(&kept.0));
+                pairs.into_iter().for_each(|(_, pair)| leave_open(pair));
             }
         }
+    }
+}
+
+/// Lets go of a pair whose descriptors are another thread's.
+fn leave_open(pair: Arc<Pair>) {
+    let Some(pair) = Arc::into_inner(pair) else {
+        return;
+    };
+    let fds = match pair {
+        Pair::Open { source, dest } => [Some(source), Some(dest)],
+        Pair::Target(dest) => [Some(dest), None],
+        Pair::Cwd => [None, None],
+    };
+    for fd in fds.into_iter().flatten() {
+        let _: RawFd = fd.into_raw_fd();
     }
 }
 

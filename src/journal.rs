@@ -9,12 +9,14 @@
 //! has already: a copy that goes on after an interruption keeps what the first one has told.
 
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use poolcp::{Done, What, quote};
+
+use crate::streams;
 
 /// So much is written at once: some thousand lines.
 const BUFFER: usize = 128 << 10;
@@ -23,7 +25,7 @@ const BUFFER: usize = 128 << 10;
 pub struct Journal(Mutex<Pages>);
 
 struct Pages {
-    file: File,
+    file: Box<dyn Write + Send>,
     lines: Vec<u8>,
     /// The first failure. Nothing is written after it: what has a hole is no log.
     failed: Option<io::Error>,
@@ -34,7 +36,11 @@ impl Journal {
     ///
     /// The file cannot be made, or opened for writing.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let open = || OpenOptions::new().append(true).create(true).open(path);
+        let file = match streams::standard(path) {
+            Some(stream) => stream,
+            None => Box::new(open()?),
+        };
         Ok(Self(Mutex::new(Pages {
             file,
             lines: Vec::with_capacity(BUFFER),
@@ -100,7 +106,10 @@ impl Journal {
 impl Pages {
     fn write(&mut self) {
         if self.failed.is_none()
-            && let Err(error) = self.file.write_all(&self.lines)
+            && let Err(error) = self
+                .file
+                .write_all(&self.lines)
+                .and_then(|()| self.file.flush())
         {
             self.failed = Some(error);
         }

@@ -16,7 +16,7 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicBool;
 
-use crate::local::{is_ext4, is_local, is_xfs};
+use crate::local::{is_ext4, is_fuse, is_local, is_overlay, is_xfs};
 use crate::sys::Errno;
 
 /// Files from this size on share their blocks on xfs, unless all are to. There, sharing is a series of transactions, which costs
@@ -37,6 +37,10 @@ pub(crate) struct Ladder {
     pub allocates: AtomicBool,
     /// No source has more than its size says.
     pub sizes_are_true: bool,
+    /// A file takes writes at any offset, in any order, as far as is known.
+    pub writes_anywhere: bool,
+    /// To open a file for writing copies it first, if that was not done before.
+    pub copies_up: bool,
     /// A file can take another name.
     pub renames: AtomicBool,
     /// The source's filesystem may show one name at several places, once somebody has asked.
@@ -51,8 +55,10 @@ impl Ladder {
             reflink: AtomicBool::new(true),
             shared_from,
             kernel: AtomicBool::new(true),
-            allocates: AtomicBool::new(is_ext4(dest)),
+            allocates: AtomicBool::new(is_ext4(&dest)),
             sizes_are_true: is_local(source),
+            writes_anywhere: !is_fuse(&dest),
+            copies_up: is_overlay(dest),
             renames: AtomicBool::new(true),
             shows_twice: OnceLock::new(),
         }
@@ -70,8 +76,8 @@ pub(crate) enum StepDown {
     Fail,
 }
 
-/// How an error of `FICLONE` or `copy_file_range` is taken: both refuse for reasons of their own long before an ordinary
-/// read or write would fail (ioctl_ficlone(2), copy_file_range(2), "ERRORS"; network and FUSE filesystems add the rest).
+/// How an error of `copy_file_range` is taken: it refuses for reasons of its own long before an ordinary read or write would fail
+/// (copy_file_range(2), "ERRORS"; network and FUSE filesystems add the rest).
 pub(crate) fn step_down(errno: Errno) -> StepDown {
     match errno {
         Errno::NOSYS | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY => StepDown::Always,
@@ -83,6 +89,16 @@ pub(crate) fn step_down(errno: Errno) -> StepDown {
         | Errno::TXTBSY
         | Errno::OVERFLOW => StepDown::ThisFile,
         _ => StepDown::Fail,
+    }
+}
+
+/// How an error of `FICLONE` is taken. Filesystems refuse for reasons of all kinds (ioctl_ficlone(2) has some; OpenZFS says `EAGAIN` of
+/// a file that was written a moment ago), so that only what would befall a write, too, is a real one.
+pub(crate) fn step_down_from_sharing(errno: Errno) -> StepDown {
+    match errno {
+        Errno::NOSYS | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY => StepDown::Always,
+        Errno::IO | Errno::NOMEM | Errno::NOSPC | Errno::DQUOT => StepDown::Fail,
+        _ => StepDown::ThisFile,
     }
 }
 
@@ -139,6 +155,13 @@ mod tests {
         }
         for errno in [Errno::NOSPC, Errno::IO, Errno::DQUOT, Errno::FBIG] {
             assert_eq!(step_down(errno), StepDown::Fail);
+        }
+        assert_eq!(step_down_from_sharing(Errno::XDEV), StepDown::Always);
+        for errno in [Errno::INVAL, Errno::AGAIN, Errno::STALE, Errno::BUSY] {
+            assert_eq!(step_down_from_sharing(errno), StepDown::ThisFile);
+        }
+        for errno in [Errno::NOSPC, Errno::IO, Errno::DQUOT] {
+            assert_eq!(step_down_from_sharing(errno), StepDown::Fail);
         }
     }
 }

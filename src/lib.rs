@@ -204,8 +204,8 @@
 //! | `error.rs`, `quote.rs` | [`Error`] in `cp`'s words, file names as `cp` quotes them |
 //! | `lock.rs` | locks, whoever panicked |
 //! | `path.rs` | paths as bytes: last component, joining |
-//! | `sys.rs` | the system calls on what is copied, as safe functions; the only `unsafe` |
-//! | `sys/` | by what they are about: `names.rs`, `bytes.rs`, `attributes.rs`, `filesystem.rs`, `process.rs` |
+//! | `sys.rs` | the system calls on what is copied, as safe functions |
+//! | `sys/` | by what they are about: `names.rs`, `bytes.rs`, `attributes.rs`, `filesystem.rs`, `process.rs`; the only `unsafe` |
 //!
 //! The binary adds
 //!
@@ -222,6 +222,7 @@
 //! | `generate.rs`, `complete.bash`, `manual.roff` | completions and the manual page |
 //! | `journal.rs` | the log of all entries (`--log`) |
 //! | `outcome.rs` | the report: where it goes, and what to do next |
+//! | `streams.rs` | standard output and error as files for the report and the log |
 //!
 //! # Invariants
 //!

@@ -100,16 +100,24 @@ impl Limiter {
 
     /// Waits until so many bytes may move, or until the copy is stopped.
     pub(crate) fn wait(&self, bytes: u64, canceller: &Canceller) {
+        if self.wait_for_turn(bytes, canceller) > BURST && !canceller.is_cancelled() {
+            // All have been held up together (by Ctrl-Z, say), and must not all go on together.
+            self.wait_for_turn(bytes, canceller);
+        }
+    }
+
+    /// Returns how much too late it is now.
+    fn wait_for_turn(&self, bytes: u64, canceller: &Canceller) -> Duration {
         let moment = lock(&self.bucket).take(bytes, self.started.elapsed());
         let left = || moment.saturating_sub(self.started.elapsed());
-        if left().is_zero() {
-            return;
+        if !left().is_zero() {
+            gate::rest(|| {
+                while !left().is_zero() && !canceller.is_cancelled() {
+                    thread::sleep(left().min(LOOK_UP));
+                }
+            });
         }
-        gate::rest(|| {
-            while !left().is_zero() && !canceller.is_cancelled() {
-                thread::sleep(left().min(LOOK_UP));
-            }
-        });
+        self.started.elapsed().saturating_sub(moment)
     }
 
     /// So many of the bytes that were waited for did not move.

@@ -13,6 +13,7 @@ pub(crate) const F2FS: u64 = 0xf2f5_2010;
 pub(crate) const TMPFS: u64 = 0x0102_1994;
 pub(crate) const RAMFS: u64 = 0x8584_58f6;
 pub(crate) const OVERLAY: u64 = 0x794c_7630;
+const FUSE: u64 = 0x6573_5546;
 const CIFS: u64 = 0xff53_4d42;
 const SMB2: u64 = 0xfe53_4d42;
 
@@ -47,6 +48,11 @@ pub(crate) fn is_btrfs(fd: impl AsFd) -> bool {
 /// (Documentation/filesystems/overlayfs.rst, "Non-standard behavior").
 pub(crate) fn is_overlay(fd: impl AsFd) -> bool {
     sys::filesystem_type(fd) == Ok(OVERLAY)
+}
+
+/// Whether `fd` is on a filesystem that a program of its own serves.
+pub(crate) fn is_fuse(fd: impl AsFd) -> bool {
+    sys::filesystem_type(fd) == Ok(FUSE)
 }
 
 /// Whether a lock on a file keeps all other descriptors of it from reading and writing, those of this process, too: on an SMB

@@ -18,6 +18,7 @@ mod screen;
 mod selection;
 mod signals;
 mod status;
+mod streams;
 mod units;
 mod words;
 
@@ -129,6 +130,7 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
             plan.run()
         })
     } else {
+        signals.end_at_second();
         plan.run()
     };
     let mut written = Ok(());

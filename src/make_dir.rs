@@ -64,7 +64,8 @@ pub(crate) fn make_dest(
         }
     }
     if fresh && stat.mode & 0o700 != 0o700 {
-        sys::set_mode(&fd, stat.mode | 0o700).map_err(error)?;
+        stat.mode |= 0o700;
+        sys::set_mode(&fd, stat.mode).map_err(error)?;
     }
     if fresh && cx.process.superuser && stat.uid != cx.process.uid {
         // Who may write the parent has put a directory of their own in its place, and would see what is coming. A
@@ -75,12 +76,49 @@ pub(crate) fn make_dest(
             stat = sys::fstat(&fd).map_err(error)?;
         }
     }
+    if !fresh {
+        narrow(cx, &fd, &mut stat, source);
+    } else if modes.private && stat.mode & 0o777 & !modes.at_first != 0 {
+        // It is another one, or its filesystem has modes of its own, and refuses.
+        let mode = stat.mode & !0o777 | (stat.mode & modes.at_first);
+        if sys::set_mode(&fd, mode).is_ok() {
+            stat.mode = mode;
+        }
+    }
     Ok(Some(MadeDir {
         private_until: if fresh { modes.at_last(&stat) } else { None },
         fd,
         stat,
         fresh,
     }))
+}
+
+/// Keeps those out of a directory that was there who may not enter it when it has its source's owner and mode. Refused, it is as
+/// it was until it gets those.
+fn narrow(cx: &Context, fd: &OwnedFd, stat: &mut Stat, source: &Stat) {
+    let preserve = &cx.options.preserve;
+    if !preserve.mode || cx.options.dry_run {
+        return;
+    }
+    let owner = (stat.uid, stat.gid);
+    let moves = preserve.ownership && cx.process.superuser && owner != (source.uid, source.gid);
+    if moves && source.mode & 0o005 == 0o005 && stat.mode & 0o022 == 0 {
+        // All may enter it in the end, and nobody else may write to it now.
+        return;
+    }
+    if moves
+        && ![cx.process.uid, source.uid].contains(&stat.uid)
+        && sys::set_owner(fd, Some(cx.process.uid), None).is_ok()
+    {
+        // Its owner could undo what follows.
+        stat.uid = cx.process.uid;
+    }
+    // The group's bits are another group's, or the limit of an ACL.
+    let kept = if moves { 0o700 } else { 0o777 };
+    let mode = stat.mode & (0o7000 | ((source.mode | 0o700) & kept));
+    if mode != stat.mode && sys::set_mode(fd, mode).is_ok() {
+        stat.mode = mode;
+    }
 }
 
 /// The mode that the copy of `source` is made with.
@@ -165,6 +203,10 @@ fn take_name(
     } else {
         Err(Errno::EXIST)
     };
+    if made == Err(Errno::EXIST) && place.dir.is_fresh() {
+        // Another source's copy, then, whose name is the same here: where case does not count, say.
+        return Err(place.dest_error(Operation::CreateDir, Errno::EXIST));
+    }
     if made == Err(Errno::EXIST) {
         match merging(cx, place, source, follow)? {
             Merging::No => return Ok(None),

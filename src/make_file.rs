@@ -1,6 +1,7 @@
 //! Making a regular file: opened (`open_dest.rs`), filled, verified, and given its name.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -21,7 +22,7 @@ use crate::live::Shown;
 use crate::meta::{Has, Subject};
 use crate::open_dest::{Opened, create_error};
 use crate::options::{Atomic, Overwrite};
-use crate::staged::Staged;
+use crate::staged::{Staged, Uncommitted};
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat, Times};
 use crate::verify::Written;
 
@@ -73,7 +74,22 @@ impl Entry {
             }
         };
         let is_silent = place.dir.facts().is_some_and(|facts| facts.closes_silently);
-        match dest.commit(is_silent) {
+        let committed = dest
+            .commit(is_silent)
+            .map_err(|Uncommitted { failure, left }| {
+                if let Some((name, errno)) = left {
+                    // None after it shall stay, too.
+                    ladder.renames.store(false, Ordering::Relaxed);
+                    let name = Path::new(&name)
+                        .strip_prefix(".")
+                        .unwrap_or(Path::new(&name));
+                    let error =
+                        Error::new(Operation::Remove, place.dir.dest_path(name.as_os_str()));
+                    cx.error(error.with_errno(errno));
+                }
+                failure
+            });
+        match committed {
             Ok(()) => {}
             // The name cannot go to another inode: something is mounted on it, or the directory is special, or the filesystem.
             Err(failure)

@@ -5,7 +5,7 @@
 //! 1. **Owner and group.** chown(2) clears the setuid and setgid bits and file capabilities. Where the owner cannot be
 //!    given, a program must not run as whoever copied it: the special bits are left out.
 //! 2. **Extended attributes and ACLs.** Setting an ACL changes the permission bits.
-//! 3. **Mode**, special bits included.
+//! 3. **Mode**, special bits included; and ACLs of NFSv4, which a change of the mode would change.
 //! 4. **Times**, which every step before may have changed.
 //!
 //! If one fails the rest is still given, and the caller is told.
@@ -23,6 +23,9 @@ use crate::sys::{self, Errno, Kind, Result, Stat, Times};
 pub(crate) const ACCESS_ACL: &CStr = c"system.posix_acl_access";
 const DEFAULT_ACL: &CStr = c"system.posix_acl_default";
 const CONTEXT: &CStr = c"security.selinux";
+
+/// The ACLs of NFSv4, as clients and some filesystems name them (xattr.conf(5)). They say more than a mode, which is made of them.
+const NFS4_ACLS: [&CStr; 2] = [c"system.nfs4_acl", c"system.nfs4acl"];
 
 /// A file whose attributes are read or set.
 #[derive(Clone, Copy)]
@@ -215,7 +218,18 @@ impl Attributes {
         let there = Self::read(Subject::Open(dest), &stat, &options.preserve, &mut |_| {
             is_complete = false
         });
-        Ok(is_complete && self.acl_is_known && self.xattrs == there.xattrs)
+        // A server shows an ACL of its own for every file.
+        let compared = |all: &Self| -> Vec<_> {
+            let compared = all.xattrs.iter().filter(|(name, _)| !is_nfs4_acl(name));
+            compared.cloned().collect()
+        };
+        let mut acls = self.xattrs.iter().filter(|(name, _)| is_nfs4_acl(name));
+        let has_acls = acls.all(|(name, value)| match sys::get_xattr(dest, name) {
+            Ok(there) => there == *value,
+            Err(errno) => errno == Errno::OPNOTSUPP,
+        });
+        let is_same = compared(self) == compared(&there);
+        Ok(is_complete && self.acl_is_known && has_acls && is_same)
     }
 
     /// Whether two files agree in what is the filesystem's own and is not copied; these are of one of them.
@@ -261,6 +275,7 @@ impl Attributes {
     ) {
         let mut mode = self.stat.mode;
         let mut private_until = has.private_until;
+        let mut has_owner = true;
         if preserve.ownership && has.owner != Some((self.stat.uid, self.stat.gid)) {
             if preserve.mode
                 && self.stat.kind != Kind::Symlink
@@ -271,14 +286,18 @@ impl Attributes {
                 } else {
                     0
                 };
-                // It gets its mode at the end; if this is refused, so is that, which is told.
-                let _ = set_mode(dest, old & self.stat.mode & 0o700 | needed);
+                let narrow = old & self.stat.mode & 0o700 | needed;
+                if narrow != old {
+                    // It gets its mode at the end; if this is refused, so is that, which is told.
+                    let _ = set_mode(dest, narrow);
+                }
             }
             match self.give_owner(dest, process) {
                 Ok(true) => {}
                 Ok(false) => mode &= 0o777,
                 Err(errno) => {
                     // Who has the group's bits is unknown.
+                    has_owner = false;
                     mode &= 0o700;
                     private_until = private_until.map(|mode| mode & 0o700);
                     failed(Failure {
@@ -307,6 +326,17 @@ impl Attributes {
                 operation: Operation::Permissions,
                 errno,
             });
+        }
+        let acls = self.xattrs.iter();
+        for (name, value) in acls.filter(|(name, _)| has_owner && is_nfs4_acl(name)) {
+            match set(dest, name, value) {
+                // Another kind of filesystem.
+                Ok(()) | Err(Errno::OPNOTSUPP) => {}
+                Err(errno) => failed(Failure {
+                    operation: Operation::Permissions,
+                    errno,
+                }),
+            }
         }
         if preserve.timestamps
             && let Err(errno) = set_times(dest, self.stat.times)
@@ -341,7 +371,7 @@ impl Attributes {
         failed: &mut dyn FnMut(Failure),
     ) -> bool {
         let mut has_acl = true;
-        for (name, value) in &self.xattrs {
+        for (name, value) in self.xattrs.iter().filter(|(name, _)| !is_nfs4_acl(name)) {
             let Err(errno) = set(dest, name, value) else {
                 continue;
             };
@@ -416,6 +446,10 @@ fn is_acl(name: &CStr) -> bool {
     name == ACCESS_ACL || name == DEFAULT_ACL
 }
 
+fn is_nfs4_acl(name: &CStr) -> bool {
+    NFS4_ACLS.contains(&name)
+}
+
 fn operation_on(name: &CStr) -> Operation {
     if is_acl(name) {
         Operation::Permissions
@@ -424,10 +458,9 @@ fn operation_on(name: &CStr) -> Operation {
     }
 }
 
-/// ACLs belong to the mode. The rest of `system.` is the filesystem's own view of other attributes and is left out, as
-/// attr(5)'s tools do.
+/// ACLs belong to the mode. The rest of `system.` is the filesystem's own view of other attributes and is left out.
 fn is_kept(name: &CStr, preserve: &Preserve) -> bool {
-    if is_acl(name) {
+    if is_acl(name) || is_nfs4_acl(name) {
         return preserve.mode;
     }
     let is_left_out = || {

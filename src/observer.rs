@@ -156,7 +156,7 @@ pub enum What {
     HardLink,
     /// A FIFO, a socket or a device file has been made.
     Special,
-    /// It has been given attributes; its data was up to date.
+    /// It has been given attributes; its data was up to date, or not asked for.
     Dressed,
     /// It has been left alone on purpose.
     Skipped,

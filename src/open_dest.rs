@@ -14,7 +14,7 @@ use crate::local::is_overlay;
 use crate::meta::{ACCESS_ACL, Attributes, Has, Subject};
 use crate::options::{Atomic, Effort, Preserve};
 use crate::staged::{Staged, Taken};
-use crate::sys::{self, Errno, Kind, Stat};
+use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 /// New files from this size on take their name when they are complete. That costs some ten microseconds, a hundredth of what
 /// it takes to write them; smaller ones are complete in less than a millisecond, and are removed if they fail. (Not where
@@ -132,11 +132,11 @@ impl Entry {
         }
     }
 
-    /// Makes sure that a new file can be opened again, and given attributes, by an owner who is no superuser: the umask, or a
-    /// default ACL, may not let them write.
+    /// Makes sure that a new file can be opened again, and given attributes: the umask, or a default ACL, may not let its owner
+    /// write.
     fn make_writable(&self, cx: &Context, dest: &Staged<'_>, has: &mut Has) -> sys::Result<()> {
         let may_forbid = has.acl || cx.process.umask & 0o200 != 0;
-        if cx.process.superuser || !may_forbid || !self.is_written_later(cx) {
+        if !may_forbid || !self.must_be_writable(cx) {
             return Ok(());
         }
         let made = sys::fstat(&dest.file)?;
@@ -188,7 +188,18 @@ impl Entry {
         place: Place<'a>,
         plan: FilePlan,
     ) -> Result<Existing<'a>, Error> {
-        let file = match sys::open_dest(place.pair.dest(), place.names.dest, self.dest_flags()) {
+        let (dir, name) = (place.pair.dest(), place.names.dest);
+        let may_look = plan == FilePlan::Supersede
+            && is_copied_to_be_opened(place)
+            && sys::may_write(dir, name);
+        let looked = may_look.then(|| sys::open_source(dir, name, SourceFlags::PLAIN).ok());
+        let looked = looked.flatten();
+        let is_looked_at = looked.is_some();
+        let opened = match looked {
+            Some(file) => Ok(file),
+            None => sys::open_dest(dir, name, self.dest_flags()),
+        };
+        let file = match opened {
             Ok(file) => file,
             // Gone since the decision.
             Err(Errno::NOENT) => return Ok(Existing::Gone),
@@ -223,8 +234,13 @@ impl Entry {
                 Err(errno) if cx.options.atomic == Atomic::Auto && is_shortage(errno) => {
                     return Err(create_error(place, errno));
                 }
-                Err(_) if cx.options.atomic == Atomic::Auto => {}
-                Err(_) => return Err(place.refused(Operation::NotAtomic)),
+                Err(_) if cx.options.atomic != Atomic::Auto => {
+                    return Err(place.refused(Operation::NotAtomic));
+                }
+                Err(_) if is_looked_at => {
+                    return self.open_existing(cx, place, FilePlan::Overwrite);
+                }
+                Err(_) => {}
             }
         }
         let mut has = Has::found(&stat);
@@ -240,7 +256,7 @@ impl Entry {
                 0o777
             };
             let narrow = stat.mode & (self.stat.mode | 0o600) & kept;
-            if narrow != stat.mode & 0o777 && sys::set_mode(&file, narrow).is_ok() {
+            if narrow != stat.mode && sys::set_mode(&file, narrow).is_ok() {
                 has.old_mode = None;
             }
         }
@@ -352,6 +368,15 @@ fn is_refusal(errno: Errno) -> bool {
             | Errno::ISDIR
             | Errno::NODEV
     )
+}
+
+/// Whether a file that is there may be copied as a whole when it is opened for writing, which is in vain for one that is going to be
+/// replaced.
+fn is_copied_to_be_opened(place: Place<'_>) -> bool {
+    match place.dir.facts() {
+        Some(facts) => facts.ladder.copies_up,
+        None => sys::pin(place.pair.dest(), place.names.dest).is_ok_and(is_overlay),
+    }
 }
 
 /// Whether a filesystem has no room for another file, or nothing works any more.

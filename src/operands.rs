@@ -5,11 +5,12 @@
 //! what would destroy what it has just made; so does this, where paths say that they may meet.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::dir::{Entry, Place};
 use crate::error::{Error, Operation};
@@ -62,19 +63,31 @@ impl Meeting {
     }
 }
 
-/// Refuses destinations in which deleting would take away what belongs to this copy. A destination that is a link to a directory
-/// is one if it `follows_links`.
-pub(crate) fn may_prune(roots: &[Root], follows_links: bool) -> Result<(), Error> {
+/// Refuses destinations in which deleting would take away what belongs to this copy.
+pub(crate) fn may_prune(roots: &[Root], options: &Options) -> Result<(), Error> {
     let mut resolver = Resolver::default();
     let mut dests = Vec::new();
     for root in roots {
-        let Some(dest) = resolver.resolve(&root.dest, follows_links) else {
+        let Some(dest) = resolver.resolve(&root.dest, options.keep_directory_symlink) else {
             continue;
         };
         for other in roots {
-            let source = resolver.resolve(&other.source, true);
-            if source.is_some_and(|source| source != dest && source.starts_with(&dest)) {
-                let error = Error::new(Operation::SourceInDest, &root.dest);
+            let Some(source) = resolver.resolve(&other.source, true) else {
+                continue;
+            };
+            if source == dest {
+                continue;
+            }
+            let refused = if source.starts_with(&dest) {
+                Some(Operation::SourceInDest)
+            } else {
+                // Some of it could be gone before it is met.
+                let copied = resolver.resolve(&other.source, options.follow != Follow::Never);
+                let meets = copied.is_some_and(|copied| meets(&copied, &dest, options));
+                meets.then_some(Operation::IntoItself)
+            };
+            if let Some(operation) = refused {
+                let error = Error::new(operation, &root.dest);
                 return Err(error.with_other(&other.source));
             }
         }
@@ -85,6 +98,23 @@ pub(crate) fn may_prune(roots: &[Root], follows_links: bool) -> Result<(), Error
         Some(two) => Err(Error::new(Operation::SharedDest, two[0].1)),
         None => Ok(()),
     }
+}
+
+/// Whether a destination that is inside of a source is met while that is copied.
+fn meets(source: &Path, dest: &Path, options: &Options) -> bool {
+    let Ok(inner) = dest.strip_prefix(source) else {
+        return false;
+    };
+    if inner.as_os_str().is_empty() || options.filter.may_drop_dir(inner) {
+        return false;
+    }
+    let dev = |path: &Path| {
+        let stat = sys::stat_at(sys::cwd(), path.as_os_str(), false);
+        stat.map(|stat| stat.id.dev).ok()
+    };
+    // A directory on another filesystem is made, and not read.
+    let mut between = dest.ancestors().skip(1).take_while(|path| *path != source);
+    !(options.one_file_system && between.any(|path| dev(path) != dev(source)))
 }
 
 /// Whether one path is another, or is inside it.
@@ -112,6 +142,10 @@ impl Resolver {
         let (dir, name) = split(path.as_os_str());
         let leads_on = match name.as_bytes() {
             b"" | b"." | b".." => true,
+            // A slash behind a link follows it.
+            _ if path.as_os_str().as_bytes().ends_with(b"/") => {
+                Path::new(dir).join(name).is_symlink()
+            }
             _ => follow && path.is_symlink(),
         };
         if leads_on {
@@ -141,6 +175,10 @@ pub(crate) struct Operands {
     may_meet: bool,
     /// The operands' copies, if one might, and the symbolic links that this run made and may come to again.
     made: Mutex<HashSet<Made>>,
+    /// There are such links.
+    has_links: AtomicBool,
+    /// The directories that were there and are copied to, where links might lead to one of them again and it is pruned.
+    merged: Mutex<HashSet<FileId>>,
     /// The directories that were swept or made, if others may be copied to them, too.
     swept: Mutex<HashSet<FileId>>,
 }
@@ -186,6 +224,8 @@ impl Operands {
             may_meet: meeting != Meeting::Never,
             repeats_dirs: meeting != Meeting::Never || options.keep_directory_symlink,
             made: Mutex::default(),
+            has_links: AtomicBool::new(false),
+            merged: Mutex::default(),
             swept: Mutex::default(),
         }
     }
@@ -197,6 +237,9 @@ impl Operands {
 
     /// Remembers something that was made.
     pub(crate) fn remember(&self, made: Made) {
+        if matches!(made, Made::Link(_)) {
+            self.has_links.store(true, Ordering::SeqCst);
+        }
         lock(&self.made).insert(made);
     }
 
@@ -206,9 +249,52 @@ impl Operands {
         self.may_meet && made().is_some_and(|made| lock(&self.made).contains(&made))
     }
 
-    /// Whether this run has made the symbolic link.
-    pub(crate) fn has_made_link(&self, id: FileId) -> bool {
-        lock(&self.made).contains(&Made::Link(id))
+    /// Whether this run has made a symbolic link by which a way from an open directory leads.
+    pub(crate) fn leads_by_made_link(&self, dir: BorrowedFd<'_>, way: &OsStr) -> bool {
+        if !self.has_links.load(Ordering::SeqCst) {
+            return false;
+        }
+        let mut reached = PathBuf::new();
+        let mut left = vec![PathBuf::from(way)];
+        let mut links = 0;
+        while let Some(path) = left.pop() {
+            let mut components = path.components();
+            let Some(next) = components.next() else {
+                continue;
+            };
+            left.push(components.as_path().to_owned());
+            // In what has been reached there are no links.
+            reached.push(next);
+            let Ok(there) = sys::stat_at(dir, reached.as_os_str(), false) else {
+                return false;
+            };
+            if there.kind != Kind::Symlink {
+                continue;
+            }
+            if lock(&self.made).contains(&Made::Link(there.id)) {
+                return true;
+            }
+            links += 1;
+            match sys::read_link(dir, reached.as_os_str()) {
+                // The kernel follows no more (path_resolution(7)).
+                Ok(text) if links <= 40 => {
+                    reached.pop();
+                    left.push(PathBuf::from(OsStr::from_bytes(text.as_bytes())));
+                }
+                _ => return false,
+            }
+        }
+        false
+    }
+
+    /// Remembers a directory that was there and is copied to. False if it is copied to already.
+    pub(crate) fn begin_merge(&self, dest: FileId) -> bool {
+        lock(&self.merged).insert(dest)
+    }
+
+    /// Whether it was remembered.
+    pub(crate) fn is_merged(&self, dest: FileId) -> bool {
+        lock(&self.merged).contains(&dest)
     }
 
     /// Whether a directory is to be swept: what this run has left in it before is no dead run's.

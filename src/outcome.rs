@@ -1,17 +1,22 @@
 //! What is said at the end: the report, where it goes (`--report-file`), and what to do now if not all is well.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use poolcp::{ErrorCount, Operation, Overwrite, Plan, Report, Target, quote};
-use rustix::fs::{Access, access};
+use poolcp::{
+    Backup, ErrorCount, Make, Operation, Options, Overwrite, Plan, Report, Target, quote,
+};
+use rustix::fs::{Access, Mode, OFlags, access};
 use rustix::io::Errno;
 
 use crate::cli::ReportFormat;
+use crate::streams;
 
 /// A command that is longer is not shown again: nobody would read it, and whoever has typed it has it.
 const LONGEST_COMMAND: usize = 160;
@@ -38,12 +43,15 @@ impl Place {
             return Ok(Self::Streams);
         };
         // What is a descriptor of this process is written to as it is, whatever is behind it.
-        if is_descriptor(&file) {
+        if streams::descriptor(&file).is_some() {
             access(&file, Access::WRITE_OK)?;
             return Ok(Self::Descriptor(file));
         }
         // A link stays what it is, even one to nothing.
-        let file = fs::canonicalize(&file).unwrap_or_else(|_| end_of_links(file));
+        let file = match where_it_leads(&file) {
+            Err(Errno::NOENT) => end_of_links(file)?,
+            led => led?,
+        };
         if file.is_dir() {
             return Err(Errno::ISDIR.into());
         }
@@ -82,9 +90,13 @@ impl Place {
                 stdout.flush()
             }
             (Self::File(file), _) if is_replaced(file) => replace(file, text),
-            (Self::Descriptor(file), _) => {
-                let mut file = OpenOptions::new().append(true).open(file)?;
-                file.write_all(text.as_bytes())
+            (Self::Descriptor(path), _) => {
+                let mut stream = match streams::standard(path) {
+                    Some(stream) => stream,
+                    None => Box::new(OpenOptions::new().append(true).open(path)?),
+                };
+                stream.write_all(text.as_bytes())?;
+                stream.flush()
             }
             (Self::File(file), _) => {
                 let mut file = OpenOptions::new().write(true).open(file)?;
@@ -94,32 +106,38 @@ impl Place {
     }
 }
 
-/// Whether a path means a file that is open in this process.
-fn is_descriptor(file: &Path) -> bool {
-    let is_number = |name: &OsStr| name.as_bytes().iter().all(u8::is_ascii_digit);
-    let is_in = |dir| file.parent() == Some(Path::new(dir));
-    ["/dev/stdout", "/dev/stderr"]
-        .iter()
-        .any(|name| file == Path::new(name))
-        || (["/dev/fd", "/proc/self/fd"].into_iter().any(is_in)
-            && file.file_name().is_some_and(is_number))
-}
-
 /// Whether a file gets its contents by another one that takes its name.
 fn is_replaced(file: &Path) -> bool {
     fs::metadata(file).map_or(true, |there| there.is_file())
 }
 
-/// What a chain of links leads to, whether that is there or not.
-fn end_of_links(mut file: PathBuf) -> PathBuf {
+/// The path without links of something that is there. The kernel follows them, and may not follow other users' in a directory that
+/// all may write to (proc_sys_fs(5), "protected_symlinks").
+fn where_it_leads(file: &Path) -> rustix::io::Result<PathBuf> {
+    let opened = rustix::fs::open(file, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    let link = format!("/proc/self/fd/{}", opened.as_raw_fd());
+    let led = fs::read_link(link).or_else(|_| fs::canonicalize(file));
+    Ok(led.unwrap_or_else(|_| file.to_owned()))
+}
+
+/// What a chain of links leads to that leads to nothing. Nobody's links are followed but the user's own and those of the directory's
+/// owner.
+fn end_of_links(mut file: PathBuf) -> rustix::io::Result<PathBuf> {
     // The kernel follows no more (path_resolution(7)); who writes to a loop is told.
     for _ in 0..40 {
         let Ok(target) = fs::read_link(&file) else {
             break;
         };
+        let owner = |looked: io::Result<fs::Metadata>| looked.map(|there| there.uid()).ok();
+        let of_link = owner(fs::symlink_metadata(&file));
+        let is_trusted = of_link == Some(rustix::process::geteuid().as_raw())
+            || of_link == owner(fs::metadata(directory(&file)));
+        if !is_trusted {
+            return Err(Errno::ACCESS);
+        }
         file = directory(&file).join(target);
     }
-    file
+    Ok(file)
 }
 
 fn directory(file: &Path) -> &Path {
@@ -134,10 +152,16 @@ fn replace(file: &Path, text: &str) -> io::Result<()> {
         .write(true)
         .create_new(true)
         .open(&beside)?;
-    // Who may read it is as it was.
-    let permissions = fs::metadata(file).map(|there| there.permissions());
-    let written = permissions
-        .map_or(Ok(()), |permissions| new.set_permissions(permissions))
+    // Who may read it is as it was, unless somebody else has said so.
+    let user = rustix::process::geteuid().as_raw();
+    let mode = fs::symlink_metadata(file).ok().map(|there| {
+        let is_own = there.uid() == user;
+        if is_own { there.mode() & 0o666 } else { 0o600 }
+    });
+    let written = mode
+        .map_or(Ok(()), |mode| {
+            new.set_permissions(Permissions::from_mode(mode))
+        })
         .and_then(|()| new.write_all(text.as_bytes()))
         .and_then(|()| fs::rename(&beside, file));
     if written.is_err() {
@@ -167,30 +191,59 @@ pub struct Again {
     words: Vec<OsString>,
     /// The copy has a name that nothing had before: typed again the same would copy into it.
     new_name: Option<PathBuf>,
+    /// What the operands' copies are called.
+    dests: Vec<PathBuf>,
 }
 
 impl Again {
     pub fn new(words: Vec<OsString>, target: Target, plan: &Plan) -> Self {
         let new_name = match (target, plan.roots()) {
-            (Target::Path(name), [root]) if root.dest == name => Some(name),
+            // To the letter: `new/.` is in `new`.
+            (Target::Path(name), [root]) if root.dest.as_os_str() == name.as_os_str() => Some(name),
             _ => None,
         };
-        Self { words, new_name }
+        let dests = plan.roots().iter().map(|root| root.dest.clone());
+        Self {
+            words,
+            new_name,
+            dests: dests.collect(),
+        }
+    }
+
+    /// How it is known what is copied already, as an option that is not among those that were typed.
+    fn known_by(&self, report: &Report) -> Option<&'static str> {
+        let options = &report.options;
+        let has_times = options.preserve.timestamps;
+        let replaces = options.force || options.remove_destination;
+        match options.overwrite {
+            Overwrite::Refuse => Some("--update=none"),
+            // A link is there or not.
+            Overwrite::Always if options.make != Make::Copies => {
+                (!replaces || options.backup != Backup::No).then_some("--update=none")
+            }
+            // A device or a FIFO would be replaced, and an attribute would not be missed.
+            _ if self.is_special() || has(report, |kind| kind.operation == Operation::Xattr) => {
+                None
+            }
+            Overwrite::Always if has_times => Some("--update=changed"),
+            Overwrite::Always => Some("--checksum"),
+            Overwrite::IfChanged if !has_times => Some("--checksum"),
+            _ => None,
+        }
+    }
+
+    /// Whether an operand was copied to what is neither a file nor a directory.
+    fn is_special(&self) -> bool {
+        let is_special = |there: fs::Metadata| !there.is_file() && !there.is_dir();
+        let mut looked = self.dests.iter().map(fs::metadata);
+        looked.any(|there| there.is_ok_and(is_special))
     }
 
     /// The command that copies what is missing, and nothing else: what was to be left alone still is, and no backup is made of a
     /// copy.
     fn command(&self, report: &Report) -> String {
         let overwrite = report.options.overwrite;
-        let has_times = report.options.preserve.timestamps;
-        // How it is known what is copied already.
-        let known_by = match overwrite {
-            Overwrite::Always if has_times => Some("--update=changed"),
-            Overwrite::Always => Some("--checksum"),
-            Overwrite::IfChanged if !has_times => Some("--checksum"),
-            Overwrite::Refuse => Some("--update=none"),
-            _ => None,
-        };
+        let known_by = self.known_by(report);
         let is_dir = self.new_name.as_ref().is_some_and(|name| name.is_dir());
         let added: Vec<&str> = known_by.into_iter().chain(is_dir.then_some("-T")).collect();
         let added = added.join(" ");
@@ -239,27 +292,52 @@ fn typed(word: &OsStr) -> String {
 /// What somebody who sees this report should do; `None` if there is nothing to do, or nothing but what the messages say.
 fn advice(report: &Report, again: &Again) -> Option<String> {
     let command = || again.command(report);
-    let has = |is: &dyn Fn(&ErrorCount) -> bool| report.error_counts.iter().any(is);
     let is_errno = |errnos: &[Errno]| {
         let numbers: Vec<i32> = errnos.iter().map(|errno| errno.raw_os_error()).collect();
-        has(&|kind| kind.errno.is_some_and(|errno| numbers.contains(&errno)))
+        has(report, |kind| {
+            kind.errno.is_some_and(|errno| numbers.contains(&errno))
+        })
     };
     let is_root = rustix::process::geteuid().is_root();
     if report.options.dry_run {
         None
     } else if report.cancelled {
         Some(format!("to go on: {}", command()))
+    } else if has(report, |kind| is_passed_over(kind, &report.options)) {
+        None
     } else if is_errno(&[Errno::NOSPC, Errno::DQUOT]) {
         Some(format!("make room, then go on: {}", command()))
     } else if is_errno(&[Errno::ROFS]) {
         None
     } else if is_errno(&[Errno::ACCESS, Errno::PERM]) && !is_root {
         Some(format!("as a user who may: {}", command()))
-    } else if has(&|kind| kind.operation == Operation::Changed) {
+    } else if has(report, |kind| kind.operation == Operation::Changed) {
         Some(format!("when nobody writes to the sources: {}", command()))
-    } else if has(&|kind| kind.errno.is_some()) {
+    } else if has(report, |kind| kind.errno.is_some()) {
         Some(format!("when that is mended: {}", command()))
     } else {
         None
+    }
+}
+
+fn has(report: &Report, is: impl Fn(&ErrorCount) -> bool) -> bool {
+    report.error_counts.iter().any(is)
+}
+
+/// Whether this error has left a copy that no copy with the same options would touch again: it would seem to be complete.
+fn is_passed_over(kind: &ErrorCount, options: &Options) -> bool {
+    let is_changed = kind.operation == Operation::Changed;
+    let is_xattr = kind.operation == Operation::Xattr;
+    let is_attribute = is_xattr
+        || matches!(
+            kind.operation,
+            Operation::Ownership | Operation::Permissions | Operation::Times
+        );
+    match options.overwrite {
+        Overwrite::Never | Overwrite::Refuse => is_attribute || is_changed,
+        Overwrite::IfOlder => is_attribute || (is_changed && !options.preserve.timestamps),
+        Overwrite::IfSizeDiffers => is_xattr || is_changed,
+        Overwrite::IfChanged | Overwrite::IfContentDiffers => is_xattr,
+        _ => false,
     }
 }

@@ -330,11 +330,12 @@ impl Crew {
 #[derive(Debug)]
 pub struct Pool {
     ledger: Arc<Monitor<Ledger>>,
-    // Fields are dropped in this order: rayon tells its workers to end, then they are joined.
+    // Fields are dropped in this order: rayon tells its workers to end, then they are joined, and what they had with the crew
+    // goes on this thread.
     rayon: rayon::ThreadPool,
-    crew: Arc<Crew>,
     /// Empty until the pool goes.
     workers: Workers,
+    crew: Arc<Crew>,
 }
 
 impl Pool {

@@ -104,8 +104,14 @@ fn shown(cx: &Context, dir: &Dir, dest: BorrowedFd<'_>) -> sys::Result<Option<Op
             return Ok(Some(Operation::SourceInDest));
         }
         if cx.operands.is_known(id) {
-            // This is the operand's copy. A mount on the way here shows some directory of its filesystem, which may be any.
-            return Ok(is_mounted.then_some(Operation::MountInDest));
+            // This is the operand's copy. A mount on the way here shows some directory of its filesystem, which may be any, and
+            // a link has led to one that is another source's copy, too.
+            let is_linked = dir.facts().is_some_and(|facts| facts.linked);
+            return Ok(if is_linked {
+                Some(Operation::SharedDest)
+            } else {
+                is_mounted.then_some(Operation::MountInDest)
+            });
         }
         let above = sys::open_parent(&here)?;
         let above_id = sys::fstat(&above)?.id;
@@ -160,7 +166,7 @@ fn extraneous(
         let is_filtered = cx.options.delete == Delete::Extraneous
             && filter
                 .as_ref()
-                .is_some_and(|filter| filter.drop(name, kind == Kind::Dir));
+                .is_some_and(|filter| filter.drop(name, is_dir(dest, name, kind)));
         is_filtered || is_staged_name(name)
     };
     let mut extraneous: Vec<_> = there.iter().map(|(name, _)| name.as_os_str()).collect();
@@ -305,7 +311,7 @@ impl Removal<'_> {
         if (id.dev, sys::mount_id(&opened).ok()) != mount {
             return Err(Errno::XDEV);
         }
-        if self.cx.operands.is_known(id) {
+        if self.cx.operands.is_known(id) || self.cx.operands.is_merged(id) {
             return Err(Errno::BUSY);
         }
         let level = Level {

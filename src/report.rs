@@ -62,19 +62,31 @@ pub(crate) struct Told {
     pub errors: Vec<Error>,
     pub warnings: Vec<Error>,
     counts: HashMap<(Operation, Option<i32>), u64>,
+    /// How much memory they take, about, in bytes.
+    room: usize,
 }
 
 impl Told {
     pub(crate) fn error(&mut self, error: Error) {
         let kind = (error.operation(), error.errno());
         *self.counts.entry(kind).or_default() += 1;
-        if self.errors.len() < Report::KEPT_ERRORS {
+        if self.errors.len() < Report::KEPT_ERRORS && self.take_room(&error) {
             self.errors.push(error);
         }
     }
 
+    /// Takes the room for one more, if there is as much.
+    fn take_room(&mut self, error: &Error) -> bool {
+        let room = self.room + error.size();
+        let has_room = self.errors.is_empty() || room <= Report::KEPT_BYTES;
+        if has_room {
+            self.room = room;
+        }
+        has_room
+    }
+
     pub(crate) fn warning(&mut self, warning: &Error) {
-        if self.warnings.len() < Report::KEPT_ERRORS {
+        if self.warnings.len() < Report::KEPT_ERRORS && self.take_room(warning) {
             self.warnings.push(warning.clone());
         }
     }
@@ -99,6 +111,9 @@ impl Report {
     /// How many errors a report keeps: all, of any copy that somebody will look at one by one; few enough that a run over a
     /// broken disk does not keep a message for each of its files in memory (some 200 bytes each).
     pub const KEPT_ERRORS: usize = 10_000;
+
+    /// And how much memory they may take, in bytes: paths may be long.
+    const KEPT_BYTES: usize = 32 << 20;
 
     /// How many of them the text shows.
     const SHOWN_ERRORS: usize = 10;

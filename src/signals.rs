@@ -2,13 +2,13 @@
 //!
 //! | signal | |
 //! |---|---|
-//! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported, and the process ends as by the signal itself: a shell stops its script for Ctrl-C only then. A second one ends the process at once, and so does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example, or somebody who reads what the process says. |
+//! | SIGINT, SIGTERM, SIGHUP | The first one asks the copy to stop, which then cleans up and is reported, and the process ends as by the signal itself: a shell stops its script for Ctrl-C only then. A second one ends the process at once, but for the first moment: one act of the user may send two (timeout(1) does, and a terminal that is closed). So does [`GRACE`] without an end: what a worker waits for may never come, a FIFO's other end for example, or somebody who reads what the process says. |
 //! | SIGUSR1 | One line about how far the copy is, as dd(1) prints one: at any time (but after the answer, where somebody is asked), terminal or not, and by the name `cp`, too. By itself it would end the process, which nobody wants who sends it. |
-//! | SIGTSTP | The live view is taken away before the process stops. |
+//! | SIGTSTP | The live view is taken away before the process stops. Where nobody could let it go on, it does not stop. |
 //!
 //! A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::process;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use std::thread;
 use std::time::Duration;
 
 use poolcp::Canceller;
+use rustix::process::{Pid, getpgid, getpgrp, getppid, getsid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
@@ -29,8 +30,12 @@ const LOOK_UP: Duration = Duration::from_millis(250);
 
 /// The signals that came.
 pub struct Signals {
-    /// The last one that stops the copy; 0 if none came.
+    /// Those that stop the copy.
+    stopping: Vec<i32>,
+    /// The last one that did; 0 if none came.
     last: Arc<AtomicUsize>,
+    /// The next one that stops the copy ends the process.
+    ends_now: Arc<AtomicBool>,
     asks: Arc<AtomicBool>,
     pauses: Arc<AtomicBool>,
 }
@@ -39,19 +44,18 @@ impl Signals {
     /// From now on signals stop a copy, or ask about it. SIGTSTP is waited for only if something `is_drawn` that would have
     /// to be taken away.
     pub fn handle(canceller: &Canceller, is_drawn: bool) -> io::Result<Self> {
+        let ignored = ignored();
+        let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
+        let stopping = [SIGINT, SIGTERM, SIGHUP].into_iter();
         let signals = Self {
+            stopping: stopping.filter(|&signal| !is_ignored(signal)).collect(),
             last: Arc::default(),
+            ends_now: Arc::default(),
             asks: Arc::default(),
             pauses: Arc::default(),
         };
-        let ignored = ignored();
-        let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            if is_ignored(signal) {
-                continue;
-            }
-            // In this order: it looks at the flag before it is set.
-            flag::register_conditional_default(signal, canceller.flag())?;
+        for &signal in &signals.stopping {
+            flag::register_conditional_default(signal, Arc::clone(&signals.ends_now))?;
             // Cannot fail to convert: they are small.
             let number = signal.unsigned_abs() as usize;
             flag::register_usize(signal, Arc::clone(&signals.last), number)?;
@@ -71,16 +75,28 @@ impl Signals {
     /// Sees to it that the process ends in time once a signal has stopped the copy, on a thread of its own that waits for nobody:
     /// all others may wait for whoever reads what they write.
     pub fn enforce(&self) {
-        let last = Arc::clone(&self.last);
-        // Refused, a second signal ends it.
-        let _ = thread::Builder::new().spawn(move || {
+        let (last, ends_now) = (Arc::clone(&self.last), Arc::clone(&self.ends_now));
+        let watchdog = thread::Builder::new().spawn(move || {
             while last.load(Ordering::Relaxed) == 0 {
                 thread::sleep(LOOK_UP);
             }
+            thread::sleep(LOOK_UP);
+            ends_now.store(true, Ordering::Relaxed);
             // Who waits for the copy comes first, and says so.
-            thread::sleep(GRACE + 2 * LOOK_UP);
+            thread::sleep(GRACE + LOOK_UP);
             end_by(&last);
         });
+        if watchdog.is_err() {
+            self.end_at_second();
+        }
+    }
+
+    /// Whatever comes second ends the process, as soon as it may come.
+    pub fn end_at_second(&self) {
+        for &signal in &self.stopping {
+            // Refused, too, it is the copy alone that can end.
+            let _ = flag::register(signal, Arc::clone(&self.ends_now));
+        }
     }
 
     /// Ends the process as the signal would have that has stopped the copy; does nothing if none came.
@@ -95,7 +111,7 @@ impl Signals {
 
     /// Stops the process if it was told to (Ctrl-Z), until it is told to go on. `clean` is called before.
     pub fn pause(&self, clean: impl FnOnce()) {
-        if self.pauses.swap(false, Ordering::Relaxed) {
+        if self.pauses.swap(false, Ordering::Relaxed) && !is_orphaned() {
             clean();
             // Refused, the process would only not stop.
             let _ = emulate_default_handler(SIGTSTP);
@@ -111,6 +127,28 @@ fn end_by(signal: &AtomicUsize) {
         let _ = emulate_default_handler(signal);
         process::exit(128 + signal);
     }
+}
+
+/// Whether the process's group has nobody who could let it go on, as a shell does that has made it (credentials(7)): a parent of one
+/// of its members in another group of the same session. Those of this process and of the group's leader are asked. There the
+/// kernel ignores Ctrl-Z, and so has this process to.
+fn is_orphaned() -> bool {
+    let (group, session) = (getpgrp(), getsid(None));
+    let parents = [getppid(), parent_of(group)];
+    let is_keeper = |parent: Pid| {
+        getpgid(Some(parent)).is_ok_and(|its| its != group) && getsid(Some(parent)) == session
+    };
+    !parents.into_iter().flatten().any(is_keeper)
+}
+
+/// A process's parent (proc_pid_stat(5)).
+fn parent_of(process: Pid) -> Option<Pid> {
+    let path = format!("/proc/{}/stat", process.as_raw_nonzero());
+    // The process's name comes before it, and may be anything.
+    let stat = fs::read(path).ok()?;
+    let name_ends = stat.iter().rposition(|&byte| byte == b')')?;
+    let fields = str::from_utf8(&stat[name_ends + 1..]).ok()?;
+    Pid::from_raw(fields.split_whitespace().nth(1)?.parse().ok()?)
 }
 
 /// The process's ignored signals, signal 1 in the lowest bit (proc_pid_status(5), `SigIgn`). None, where there is no /proc.

@@ -11,9 +11,11 @@
 //! # What a killed run leaves
 //!
 //! Nobody removes the staged files of a run that was killed but a later one, in the directories that it writes to
-//! ([`sweep_once`]) and where it wants the same name for itself. To know them from those of a run that is alive, somewhere, whatever
-//! container or machine it is on, a file is locked (flock(2)) for as long as it is staged; the kernel unlocks it with the end
-//! of its writer. Other things than files are staged for a moment only: they are left over if they are an hour old.
+//! ([`sweep_once`]) and where it wants the same name for itself. To know them from those of a run that is alive, whatever container it
+//! is in, a file is locked (flock(2)) for as long as it is staged; the kernel unlocks it with the end of its writer. A lock says
+//! nothing to other machines (a server's own processes do not see those of NFS clients, and with FUSE nobody else does), so on
+//! what may be shared with them a file has to be an hour old, too. Other things than files are staged for a moment only:
+//! they are left over if they are that old.
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
@@ -27,7 +29,7 @@ use crate::closing;
 use crate::context::Context;
 use crate::dir::{Dir, Place};
 use crate::error::{Failure, Operation, failed};
-use crate::local::locks_are_mandatory;
+use crate::local::{is_local, is_overlay, locks_are_mandatory};
 use crate::path::split;
 use crate::sys::{self, Errno, FileId, Kind, Stat};
 
@@ -88,7 +90,8 @@ impl<'a> Staged<'a> {
                 // What failed first is told.
                 let _ = sys::unlink(dir, temporary);
             })?;
-            if is_locked && stat.nlink == 0 {
+            // Some filesystems do not count names.
+            if is_locked && stat.nlink == 0 && !sys::leads_to(dir, temporary, stat.id) {
                 // Somebody took it for a dead run's, before it was locked.
                 return Err(Errno::EXIST);
             }
@@ -144,10 +147,14 @@ impl<'a> Staged<'a> {
 
     /// Closes the file, hears what its filesystem has to say at the end, and keeps it if that is nothing. Where it is known to
     /// be nothing (`is_silent`), a file that has its name may stay open for a moment.
-    pub(crate) fn commit(self, is_silent: bool) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    ///
+    /// The file is not kept: a new one is removed or, if that is refused, left under the name that it had.
+    pub(crate) fn commit(self, is_silent: bool) -> Result<(), Uncommitted> {
         let close = |file| sys::close(file).map_err(failed(Operation::Close));
         let Some(guard) = self.guard else {
-            return close(self.file);
+            return Ok(close(self.file)?);
         };
         if let Some((name, taken)) = self.takes {
             // The lock goes with the last descriptor: it is held until the name is taken.
@@ -158,7 +165,15 @@ impl<'a> Staged<'a> {
             } else {
                 Err(Errno::STALE)
             };
-            renamed.map_err(failed(Operation::Commit))?;
+            if let Err(errno) = renamed {
+                let failure = failed(Operation::Commit)(errno);
+                let left = match guard.remove() {
+                    Ok(()) | Err(Errno::NOENT) => None,
+                    Err(errno) => Some((guard.name.clone().into_owned(), errno)),
+                };
+                guard.forget();
+                return Err(Uncommitted { failure, left });
+            }
             drop(lock);
         } else if is_silent {
             closing::close(self.file);
@@ -167,6 +182,22 @@ impl<'a> Staged<'a> {
         }
         guard.forget();
         Ok(())
+    }
+}
+
+/// Why a file was not kept.
+pub(crate) struct Uncommitted {
+    pub failure: Failure,
+    /// The name under which it is still there, and why.
+    pub left: Option<(OsString, Errno)>,
+}
+
+impl From<Failure> for Uncommitted {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            left: None,
+        }
     }
 }
 
@@ -203,7 +234,7 @@ impl RemoveOnDrop<'_> {
 
 impl Drop for RemoveOnDrop<'_> {
     fn drop(&mut self) {
-        // Here after a panic, or an error of closing or renaming, which is told.
+        // Here after a panic, or an error of closing, which is told.
         let _ = self.remove();
     }
 }
@@ -316,7 +347,7 @@ fn sweep_one(dir: BorrowedFd<'_>, name: &OsStr) -> bool {
     let is_left = match stat.kind {
         Kind::Dir => false,
         // A file with another name is a link that was about to be made.
-        Kind::File if stat.nlink == 1 => return sweep_file(dir, name, &stat),
+        Kind::File if stat.nlink <= 1 => return sweep_file(dir, name, &stat),
         _ => is_old(&stat),
     };
     is_left && sys::unlink(dir, name).is_ok()
@@ -335,6 +366,9 @@ fn sweep_file(dir: BorrowedFd<'_>, name: &OsStr, stat: &Stat) -> bool {
     let Ok(file) = sys::open_for_lock(dir, name) else {
         return false;
     };
+    if !(is_local(&file) || is_overlay(&file) || is_old(stat)) {
+        return false;
+    }
     // Until it is locked, somebody else may remove it and make another of that name.
     let is_it = || sys::fstat(&file).is_ok_and(|now| now.id == stat.id);
     is_it()

@@ -1,4 +1,5 @@
-//! The operating system: every system call that poolcp makes on what it copies, and the only room that may depend on the target.
+//! The operating system: the system calls that poolcp makes on what it copies (but for those of jwalk, and of the standard library
+//! where paths are resolved before a copy begins), and the only room that may depend on the target.
 //!
 //! Each function is one call (or the one call and its documented substitute), takes an open directory and a name where the
 //! kernel does, and returns the kernel's own [`Errno`]. No policy lives here: which error means "try the next way" is

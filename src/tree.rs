@@ -1,6 +1,6 @@
 //! The recursion: directories, and who finishes what.
 //!
-//! A directory is one rayon task: open, list, make, spawn a task for each subdirectory, copy the files through `par_iter`.
+//! A directory is one rayon task: open, make, list, spawn a task for each subdirectory, copy the files through `par_iter`.
 //! It does not wait for its subdirectories. Instead each directory counts what is pending in it, and whoever ends the last
 //! of it, on whatever worker, finishes the directory and goes on to its parent:
 //!
@@ -43,7 +43,7 @@ use crate::meta::{self, Attributes, Has, Subject};
 use crate::nest::{in_parallel, in_pieces};
 use crate::observer::What;
 use crate::operands::OperandDir;
-use crate::options::{Atomic, Backup, Follow};
+use crate::options::{Atomic, Backup, Delete, Follow};
 use crate::prune::prune;
 use crate::staged::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -278,6 +278,9 @@ impl DirTask {
         let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };
+        if !made.fresh && is_reached_again(cx, made.stat.id) {
+            return Err(Error::new(Operation::SharedDest, place.dest_path()));
+        }
         cx.done(What::Directory, place);
         let preserve = &cx.options.preserve;
         let mut failed = |failure: Failure| {
@@ -295,7 +298,8 @@ impl DirTask {
             dest_id: made.stat.id,
             fresh: made.fresh,
             merged: !made.fresh || above.is_some_and(|above| above.merged),
-            collided: above.is_some_and(|above| above.collided || (above.fresh && !made.fresh)),
+            linked: above
+                .is_some_and(|above| above.linked || is_reached_by_link(cx, place, made.fresh)),
             rehearsed: made.fresh && cx.options.dry_run,
             default_acl: match above {
                 Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
@@ -310,8 +314,11 @@ impl DirTask {
                 && made.stat.uid == cx.process.uid
                 && made.stat.gid == cx.process.gid
                 && made.stat.mode & 0o2000 == 0,
+            // One that was there may have rules of its own (NFSv4's ACLs are inherited).
             modes: match above {
-                Some(above) if above.dest_id.dev == made.stat.id.dev => Arc::clone(&above.modes),
+                Some(above) if made.fresh && above.dest_id.dev == made.stat.id.dev => {
+                    Arc::clone(&above.modes)
+                }
                 _ => Arc::default(),
             },
             no_atime: cx.process.superuser || stat.uid == cx.process.uid,
@@ -624,4 +631,22 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
     });
     cx.handles.close(dir);
     done
+}
+
+/// Whether links may lead to directories that are pruned.
+fn prunes_behind_links(cx: &Context) -> bool {
+    cx.options.keep_directory_symlink && cx.options.delete != Delete::Nothing
+}
+
+/// Whether a directory that will be pruned is copied to from another source, too.
+fn is_reached_again(cx: &Context, dest: FileId) -> bool {
+    prunes_behind_links(cx) && !cx.operands.begin_merge(dest)
+}
+
+/// Whether a directory that will be pruned has been reached through a symbolic link.
+fn is_reached_by_link(cx: &Context, place: Place<'_>, is_fresh: bool) -> bool {
+    prunes_behind_links(cx)
+        && !is_fresh
+        && sys::stat_at(place.pair.dest(), place.names.dest, false)
+            .is_ok_and(|there| there.kind == Kind::Symlink)
 }

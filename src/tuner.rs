@@ -178,6 +178,7 @@ impl Tuner {
     fn observe(&self) -> Option<Observation> {
         let (mut ran, mut queued) = (Duration::ZERO, Duration::ZERO);
         let mut is_known = true;
+        let worked = self.gate.worked();
         for thread in self.gate.threads() {
             match sys::scheduling(thread) {
                 Some(scheduling) => {
@@ -187,9 +188,11 @@ impl Tuner {
                 None => is_known = false,
             }
         }
+        // A kernel that does not keep these times says 0 of all.
+        is_known &= !ran.is_zero() || worked.is_zero();
         let now = Sums {
             at: self.started.elapsed(),
-            worked: self.gate.worked(),
+            worked,
             ran,
             queued,
             work: work(&self.counters.sum()),

@@ -8,12 +8,25 @@ use super::{Errno, Result, path_of_fd, retry};
 
 /// Reads into `buffer` from the file's own position.
 pub(crate) fn read(fd: impl AsFd, buffer: &mut [u8]) -> Result<usize> {
-    retry(|| rustix::io::read(&fd, &mut *buffer))
+    patiently(&fd, || rustix::io::read(&fd, &mut *buffer))
 }
 
 /// Reads into `buffer` from `offset`.
 pub(crate) fn read_at(fd: impl AsFd, buffer: &mut [u8], offset: u64) -> Result<usize> {
-    retry(|| rustix::io::pread(&fd, &mut *buffer, offset))
+    patiently(&fd, || rustix::io::pread(&fd, &mut *buffer, offset))
+}
+
+/// Repeats a call that reads until there is something. Sources are opened so that opening them does not wait (`O_NONBLOCK`); some
+/// files that call themselves regular, such as /sys/kernel/tracing/trace_pipe, do not wait in read(2) then, either.
+fn patiently<T>(fd: impl AsFd, mut call: impl FnMut() -> Result<T>) -> Result<T> {
+    match retry(&mut call) {
+        Err(Errno::AGAIN) => {
+            let flags = rustix::fs::fcntl_getfl(&fd)?;
+            rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK)?;
+            retry(call)
+        }
+        done => done,
+    }
 }
 
 /// Whether any page of a file is in memory (cachestat(2), Linux 6.5). Unlike a read that is not to wait (`RWF_NOWAIT`), that does not

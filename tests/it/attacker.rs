@@ -23,8 +23,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
+use rustix::process::Signal;
 
-use crate::harness::{NOBODY, Sandbox, chmod, chown, is_root, say};
+use crate::harness::{NOBODY, Sandbox, chmod, chown, is_root, mode, say};
+use crate::interrupted::{signal, start};
 use crate::snapshot::{Snapshot, assert_same};
 
 const BRIEF: Duration = Duration::from_secs(2);
@@ -596,4 +598,83 @@ fn what_takes_the_name_of_a_finished_copy_is_not_linked_to_its_other_names() {
         // One of the two is what was put there, and the other one is not there.
         assert!(names[0].exists() != names[1].exists());
     }
+}
+
+#[test]
+fn a_report_takes_nothing_from_somebody_elses_file() {
+    needs!(Root);
+    let sandbox = Sandbox::in_memory();
+    sandbox.file("a", 10);
+    let planted = sandbox.file("shared/report", 10);
+    let shared = sandbox.path("shared");
+    chmod(&shared, 0o1777);
+    chown(&planted, NOBODY, NOBODY);
+    chmod(&planted, 0o6777);
+    let option = "--report-file=shared/report";
+    sandbox.poolcp(["--report=text", option, "a", "copy"]).ok();
+    assert_eq!(mode(&planted), 0o600);
+    // One's own stays as private as it was, and no program.
+    chmod(&planted, 0o4640);
+    sandbox.poolcp(["--report=text", option, "a", "copy"]).ok();
+    assert_eq!(mode(&planted), 0o640);
+    // Others' links are not followed to what is not there, nor where the kernel forbids it.
+    fs::remove_file(&planted).expect("remove");
+    let precious = sandbox.path("precious");
+    symlink(&precious, &planted).expect("link");
+    std::os::unix::fs::lchown(&planted, Some(NOBODY), Some(NOBODY)).expect("give");
+    let told = "cannot write 'shared/report': Permission denied";
+    sandbox
+        .poolcp(["--report=text", option, "a", "copy"])
+        .fails(&[told]);
+    assert!(!precious.exists());
+}
+
+#[test]
+fn nothing_is_written_through_an_old_link_to_a_new_one() {
+    for (link, way) in [("config.local", "config.local"), ("dir", "dir/file")] {
+        let sandbox = Sandbox::new();
+        let precious = sandbox.file("precious/file", 10);
+        let before = fs::read(&precious).expect("read");
+        // The first one is met before the second in any order: it is an operand of its own.
+        let target = if link == "dir" {
+            sandbox.path("precious")
+        } else {
+            precious.clone()
+        };
+        sandbox.symlink(format!("tree/{link}"), &target);
+        sandbox.file("tree/config", 20);
+        sandbox.symlink("copy/config", way);
+        let first = format!("tree/{link}");
+        let run = sandbox.poolcp(["-a", &first, "tree/config", "copy"]).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(run.stderr.contains("just-created symlink"), "{run:?}");
+        assert_eq!(fs::read(&precious).expect("read"), before);
+        // In one directory that was there.
+        let args = ["-rT", "-j1", "tree", "copy"];
+        fs::remove_file(sandbox.path("copy").join(link)).expect("remove");
+        sandbox.poolcp(args).run();
+        // If it comes first the old link leads to nothing.
+        assert_eq!(fs::read(&precious).expect("read"), before);
+    }
+}
+
+#[test]
+fn whom_a_directory_is_not_for_is_kept_out_while_it_is_filled() {
+    needs!(Root);
+    let sandbox = Sandbox::in_memory();
+    sandbox.file("secret/a", 5 << 20);
+    chmod(&sandbox.path("secret"), 0o700);
+    let planted = sandbox.dir("shared/secret");
+    chmod(&planted, 0o777);
+    chown(&planted, NOBODY, NOBODY);
+    let args = ["-aq", "--bwlimit=1M", "secret", "shared"];
+    let mut child = start(&sandbox, &args);
+    let begun = Instant::now();
+    while fs::read_dir(&planted).expect("list").next().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
+    let there = fs::metadata(&planted).expect("look");
+    assert_eq!((there.mode() & 0o7777, there.uid()), (0o700, 0));
+    signal(&child, Signal::INT);
+    child.wait().expect("wait");
 }

@@ -10,6 +10,7 @@ use std::process::Command;
 use crate::harness::{
     Call, Sandbox, allocated, chmod, chown, mode, poolcp, same_as_cp, same_as_cp_when, set_mtime,
 };
+use crate::passthrough::{Manners, Passthrough};
 
 fn shop(sandbox: &Sandbox) {
     sandbox.file("a", 100);
@@ -431,4 +432,50 @@ fn the_first_attribute_that_fails_is_told() {
         ],
         Call::by_ordinary_user,
     );
+}
+
+#[test]
+fn what_is_no_option_or_glob_does_not_speak_to_the_terminal() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    for (option, shown) in [
+        (
+            "--\x1b]0;x\x07",
+            "unrecognized option '--'$'\\033'']0;x'$'\\a'",
+        ),
+        ("--no\x1b", "unrecognized option '--no'$'\\033'"),
+        ("--exclude=[\x1b", "invalid glob: '['$'\\033'"),
+    ] {
+        let run = sandbox.poolcp([option, "a", "copy"]).run();
+        assert!(
+            !run.stderr.contains('\x1b') && run.stderr.contains(shown),
+            "{run:?}"
+        );
+    }
+}
+
+#[test]
+fn two_directories_that_are_one_at_the_destination_are_told() {
+    needs!(Fuse);
+    // Whatever is in capitals is made in small letters, as where case does not count.
+    let sandbox = Sandbox::in_memory();
+    sandbox.dir("below");
+    sandbox.file("source/D/a", 10);
+    sandbox.file("source/d/a", 20);
+    let at = sandbox.dir("strange");
+    let manners = Manners {
+        folds_case: true,
+        ..Manners::default()
+    };
+    let _mount = Passthrough::mount(&sandbox.path("below"), &at, manners).expect("mount");
+    let run = sandbox
+        .poolcp(["-r", "-j1", "source", "strange/copy"])
+        .run();
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(
+        run.stderr
+            .contains("cannot create directory 'strange/copy/"),
+        "{run:?}"
+    );
+    assert!(run.stderr.contains(": File exists"), "{run:?}");
 }

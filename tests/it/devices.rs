@@ -398,6 +398,7 @@ fn mount_as(disk: &Disk, sandbox: &Sandbox, is_rotational: bool) -> Mount {
 /// ext4 lists names in no order at all; xfs and btrfs list these as they were made. What is made in turn lies side by side.
 #[test]
 fn a_disk_that_seeks_is_read_by_one_worker_in_the_order_of_its_inodes() {
+    needs!(Rsync);
     const FILES: u64 = 1000;
     needs!(Fuse, Formats);
     for format in ALL_FORMATS {

@@ -1326,7 +1326,9 @@ fn disagreement(case: &Case, statistics: &Statistics) -> Option<String> {
     if !differences.is_empty()
         && (case.has_two_ways_to_a_file() || case.words.iter().any(is_in_the_way))
     {
-        let in_place = case.run(&subject.in_place(), u64::from(reversed), &quiet)?;
+        let Some(in_place) = case.run(&subject.in_place(), u64::from(reversed), &quiet) else {
+            return Some("  poolcp --atomic=never does not end".to_owned());
+        };
         let stay = theirs.differences(&in_place);
         let count = differences.len();
         differences.retain(|difference| stay.iter().any(|it| it.about == difference.about));
@@ -1340,7 +1342,10 @@ fn disagreement(case: &Case, statistics: &Statistics) -> Option<String> {
         // The workers' order is not cp's: what cp does depends on the order, too, wherever it is not always the same.
         let mut unstable = BTreeSet::new();
         for order in 1..ORDERS {
-            let other = case.run(&referee, order, &quiet)?;
+            // It goes on and on in this order.
+            let Some(other) = case.run(&referee, order, &quiet) else {
+                continue;
+            };
             unstable.extend(theirs.differences(&other).into_iter().map(|it| it.about));
         }
         let count = differences.len();

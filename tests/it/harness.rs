@@ -430,7 +430,7 @@ impl Call {
 }
 
 impl Run {
-    /// The lines of standard error, in order, without the program's name.
+    /// The lines of standard error, sorted, without the program's name.
     pub fn messages(&self) -> Vec<&str> {
         let mut lines: Vec<_> = self
             .stderr
@@ -772,7 +772,6 @@ impl Mount {
             .then(|| Self(at.to_owned()))
     }
 
-    /// A new file system of 64 MiB, in a file of the sandbox next to the directory.
     /// Two directories as one; what is written goes to the upper one.
     pub fn overlay(lower: &Path, upper: &Path, work: &Path, at: &Path) -> Option<Self> {
         let [lower, upper, work] = [lower, upper, work].map(Path::display);
@@ -791,6 +790,7 @@ impl Mount {
         is_mounted.then(|| Self(at.to_owned()))
     }
 
+    /// A new file system of 64 MiB, in a file of the sandbox next to the directory.
     pub fn ext4(sandbox: &Sandbox, at: &str, options: &[&str]) -> Option<Self> {
         let image = sandbox.sparse(format!("{at}.ext4"), 64 << 20, &[]);
         let at = sandbox.dir(at);

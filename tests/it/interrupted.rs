@@ -242,25 +242,35 @@ fn always_atomic_leaves_no_partial_file_even_when_killed() {
         sandbox.file(format!("source/{i}"), 700_000);
     }
     let whole = content_of(&sandbox, "source");
+    let mut had_both = false;
     for i in 0..10 {
+        sandbox.dir("copy");
         let copy = [
-            "-r",
-            "-q",
+            "-rqT",
+            "-j4",
             "--atomic=always",
-            "--reflink=never",
+            "--bwlimit=20M",
             "source",
             "copy",
         ];
         let mut child = start(&sandbox, &copy);
-        thread::sleep(Duration::from_millis(2 + i));
+        wait_for_staged(&sandbox.path("copy"));
+        thread::sleep(Duration::from_millis(20 * i));
         signal(&child, Signal::KILL);
         child.wait().expect("wait");
+        let (mut complete, mut partial) = (0, 0);
         for (name, bytes) in content_of(&sandbox, "copy") {
-            let is_staged = name.starts_with(".poolcp-");
-            assert!(is_staged || whole.contains(&(name, bytes)));
+            if name.starts_with(".poolcp-") {
+                partial += 1;
+            } else {
+                assert!(whole.contains(&(name, bytes)));
+                complete += 1;
+            }
         }
-        let _ = fs::remove_dir_all(sandbox.path("copy"));
+        had_both |= complete > 0 && partial > 0;
+        fs::remove_dir_all(sandbox.path("copy")).expect("remove");
     }
+    assert!(had_both, "all were too early or too late");
 }
 
 fn content_of(sandbox: &Sandbox, dir: &str) -> Vec<(String, Vec<u8>)> {
@@ -425,6 +435,7 @@ fn is_private_while(mut child: Child, staged: &Path) {
 
 #[test]
 fn a_script_ends_with_the_copy_that_is_interrupted() {
+    needs!(Bash);
     let sandbox = Sandbox::in_memory();
     sandbox.fifo("pipe");
     // A shell goes on after a command that only says that it was interrupted.
@@ -471,6 +482,7 @@ fn a_dead_runs_file_that_may_only_be_read_is_swept_by_its_owner() {
 
 #[test]
 fn what_looks_like_a_dead_runs_file_and_was_copied_stays() {
+    needs!(Rsync);
     let sandbox = Sandbox::new();
     sandbox.file("source/.poolcp-0123456789abcdef-0", 10);
     let b = sandbox.file("source/b", 10);
@@ -559,4 +571,22 @@ fn what_looks_like_a_dead_runs_file_and_came_from_another_operand_stays() {
     for dir in ["", "was-there/", "is-new/"] {
         assert!(sandbox.path(format!("copy/{dir}{name}")).exists(), "{dir}");
     }
+}
+
+#[test]
+fn two_signals_of_one_act_are_one() {
+    let sandbox = Sandbox::new();
+    sandbox.file("large", 5 * MIB);
+    sandbox.file("other", 5 * MIB);
+    sandbox.dir("copy");
+    let args = ["-j2", "--bwlimit=100K", "large", "other", "copy"];
+    let mut child = start(&sandbox, &args);
+    let staged = wait_for_staged(&sandbox.path("copy"));
+    // As timeout(1) sends them: to the child, and to all of its group.
+    signal(&child, Signal::TERM);
+    thread::sleep(Duration::from_millis(20));
+    signal(&child, Signal::TERM);
+    let status = child.wait().expect("wait");
+    assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
+    assert!(!staged.exists(), "what is not complete is removed");
 }

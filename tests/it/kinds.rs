@@ -418,7 +418,7 @@ fn many_workers_copy_each_linked_file_once() {
 
 #[test]
 fn names_that_a_mount_shows_once_more_are_links_too() {
-    needs!(Mount);
+    needs!(Mount, GnuCp9);
     let sandbox = Sandbox::new();
     sandbox.file("source/a/file", 100);
     sandbox.hard_link("source/b/file", "source/a/file");
@@ -598,6 +598,7 @@ fn one_tree_of_all_kinds_satisfies_rsync() {
 
 #[test]
 fn a_symbolic_link_to_a_relative_source_is_made_in_the_working_directory_only() {
+    needs!(GnuCp9);
     let make = |sandbox: &Sandbox| {
         sandbox.file("a/f", 10);
         sandbox.file("a/g", 10);
@@ -618,4 +619,16 @@ fn a_symbolic_link_to_a_relative_source_is_made_in_the_working_directory_only() 
             "-s a/f a/g .",
         ],
     );
+}
+
+#[test]
+fn an_operand_that_is_a_link_with_a_slash_behind_it_is_what_it_leads_to() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("real/sub/x", 10);
+        sandbox.hard_link("real/sub/y", "real/sub/x");
+        sandbox.symlink("link", "real");
+        sandbox.dir("t");
+    };
+    same_as_cp(setup, &["-a link/ real/sub t", "-r link/ real t"]);
 }

@@ -95,19 +95,19 @@ fn data_moves_evenly() {
         &sandbox,
         &["-a", "-j8", "-q", "--bwlimit=8M", "source", "copy"],
     );
-    let mut seen = vec![(Instant::now(), 0)];
+    let start = Instant::now();
+    let mut seen = vec![(start, start, 0)];
     while child.try_wait().expect("wait").is_none() {
         thread::sleep(Duration::from_millis(10));
         // Between the two moments it has been as much as this.
         let before = Instant::now();
         let moved = size(&sandbox, "copy");
-        seen.push((before, moved));
+        seen.push((before, Instant::now(), moved));
     }
     assert!(child.wait().expect("wait").success());
-    assert!(seen.len() > 50, "{} looks in two seconds", seen.len());
-    for (i, &(begin, from)) in seen.iter().enumerate() {
-        for &(end, to) in &seen[i..] {
-            // A tenth of a second's burst; and a look takes its time, in which more arrives.
+    for (i, &(begin, _, from)) in seen.iter().enumerate() {
+        for &(_, end, to) in &seen[i..] {
+            // A tenth of a second's burst; and what is paid for is written a little later.
             let slack = 0.1 + 0.1;
             let fair = ((end - begin).as_secs_f64() + slack) * rate as f64;
             let moved = to.saturating_sub(from) as f64;
@@ -173,8 +173,14 @@ fn in_the_background_every_thread_comes_last() {
         ]
         .concat();
         let mut child = start(&sandbox, &line);
-        thread::sleep(Duration::from_millis(500));
-        let nice = nice_values(&child);
+        let begin = Instant::now();
+        let mut nice = nice_values(&child);
+        // They come last, and so they may come late.
+        while nice.len() < expected || nice.iter().any(|nice| nice != "19") {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{nice:?}");
+            thread::sleep(Duration::from_millis(10));
+            nice = nice_values(&child);
+        }
         let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("threads");
         let classes: Vec<String> = tasks
             .flatten()
@@ -189,8 +195,6 @@ fn in_the_background_every_thread_comes_last() {
             .collect();
         signal(&child, Signal::INT);
         child.wait().expect("wait");
-        assert!(nice.len() >= expected, "{nice:?}");
-        assert!(nice.iter().all(|nice| nice == "19"), "{nice:?}");
         assert!(classes.iter().all(|class| class == "idle"), "{classes:?}");
         let _ = fs::remove_dir_all(sandbox.path("copy"));
     }

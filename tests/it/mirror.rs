@@ -156,7 +156,7 @@ fn reasons_are_given() {
 
 #[test]
 fn attributes_of_what_is_up_to_date_are_given_and_its_data_is_not_touched() {
-    needs!(Root);
+    needs!(Root, Rsync);
     let sandbox = Sandbox::new();
     let source = sandbox.file("source/file", 1000);
     sandbox.poolcp(["-a", "source", "copy"]).ok();
@@ -356,7 +356,7 @@ fn a_link_is_removed_and_not_what_it_leads_to() {
 
 #[test]
 fn another_filesystem_is_not_emptied() {
-    needs!(Root);
+    needs!(Root, Mount);
     let sandbox = Sandbox::new();
     sandbox.dir("source");
     let at = sandbox.dir("copy/mounted");
@@ -694,4 +694,129 @@ fn a_directory_stays_where_nothing_can_come_in_its_place() {
     let args = ["-rsT", "--delete", "source", "copy"];
     sandbox.poolcp(args).fails(&[told]);
     assert!(precious.exists());
+}
+
+#[test]
+fn what_is_left_out_stays_where_a_listing_does_not_tell_kinds() {
+    needs!(Ext4);
+    let sandbox = Sandbox::in_memory();
+    let _mount = Mount::ext4(&sandbox, "old", &["-O", "^filetype"]).expect("an ext4");
+    sandbox.file("source/a", 10);
+    sandbox.file("old/copy/build/precious", 10);
+    sandbox.file("old/copy/extraneous/b", 10);
+    sandbox
+        .poolcp(["-rT", "--delete", "--exclude=build/", "source", "old/copy"])
+        .ok();
+    assert!(sandbox.path("old/copy/build/precious").exists());
+    assert!(!sandbox.path("old/copy/extraneous").exists());
+}
+
+#[test]
+fn directories_that_links_make_one_do_not_delete_from_each_other() {
+    for (link, to) in [
+        ("copy/x", "."),
+        ("copy/x", "y"),
+        ("copy/y", "x"),
+        ("copy/x", "zz"),
+    ] {
+        let sandbox = Sandbox::new();
+        sandbox.dir("copy/zz");
+        sandbox.file("source/x/f", 10);
+        sandbox.file("source/y/g", 10);
+        sandbox.file("copy/x/f", 10);
+        sandbox.file("copy/y/g", 10);
+        fs::remove_dir_all(sandbox.path(link)).expect("remove");
+        sandbox.symlink(link, to);
+        let args = [
+            "-aT",
+            "-j1",
+            "--delete",
+            "--keep-directory-symlink",
+            "source",
+            "copy",
+        ];
+        let run = sandbox.poolcp(args).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        if to == "zz" {
+            assert!(sandbox.path("copy/zz/f").exists(), "{run:?}");
+        } else {
+            let told = "which more than one source is copied to";
+            assert!(run.stderr.contains(told), "{run:?}");
+        }
+    }
+    // Where the link leads out, its end is a copy like any other.
+    let sandbox = Sandbox::new();
+    sandbox.file("source/x/f", 10);
+    sandbox.file("elsewhere/old", 10);
+    sandbox.symlink("copy/x", "../elsewhere");
+    let args = [
+        "-aT",
+        "--delete",
+        "--keep-directory-symlink",
+        "source",
+        "copy",
+    ];
+    sandbox.poolcp(args).ok();
+    assert!(sandbox.path("elsewhere/f").exists() && !sandbox.path("elsewhere/old").exists());
+}
+
+#[test]
+fn a_destination_in_its_source_is_refused_before_anything_is_deleted() {
+    let sandbox = Sandbox::new();
+    sandbox.file("s/a/b/x/precious", 10);
+    sandbox.dir("s/x");
+    let told = "cannot copy a directory, 's', into itself, 's/a/b'";
+    sandbox
+        .poolcp(["-rT", "--delete", "s", "s/a/b"])
+        .fails(&[told]);
+    assert!(sandbox.path("s/a/b/x/precious").exists());
+    // What is left out is not copied, nor met.
+    sandbox
+        .poolcp(["-rT", "--delete", "--exclude=/a/b", "s", "s/a/b"])
+        .ok();
+    assert!(!sandbox.path("s/a/b/x/precious").exists());
+}
+
+#[test]
+fn what_is_compared_does_not_write_to_other_names() {
+    for options in ["-r --checksum", "-rp --update=changed", "-r --size-only"] {
+        let sandbox = Sandbox::new();
+        let write = |path: &str, text: &str, mode| {
+            let file = sandbox.file(path, 0);
+            fs::write(&file, text).expect("write");
+            set_mtime(&file, 1_000_000_000, 0);
+            chmod(&file, mode);
+        };
+        write("s/a", "one", 0o600);
+        write("s/b", "other", 0o644);
+        write("copy/s/b", "other", 0o644);
+        sandbox.hard_link("copy/s/a", "copy/s/b");
+        let line = options.split(' ').chain(["-j1", "s", "copy"]);
+        sandbox.poolcp(line).ok();
+        let read = |path: &str| fs::read_to_string(sandbox.path(path)).ok();
+        assert_eq!(read("copy/s/a").as_deref(), Some("one"), "{options}");
+        assert_eq!(read("copy/s/b").as_deref(), Some("other"), "{options}");
+    }
+}
+
+#[test]
+fn a_destination_in_its_source_that_is_not_met_is_none() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    sandbox.file("s/a", 10);
+    let disk = sandbox.dir("s/disk");
+    let _disk = Mount::tmpfs(&disk, "1M").expect("a filesystem");
+    sandbox.file("s/disk/backup/old", 10);
+    sandbox
+        .poolcp(["-axT", "--delete", "s", "s/disk/backup"])
+        .ok();
+    let copied = |name: &str| sandbox.path("s/disk/backup").join(name).exists();
+    assert!(copied("a") && copied("disk") && !copied("old"));
+    // The link is copied, and not what it leads to.
+    sandbox.dir("releases/1");
+    sandbox.symlink("current", "releases/1");
+    sandbox
+        .poolcp(["-a", "--delete", "current", "releases/1"])
+        .ok();
+    assert!(sandbox.path("releases/1/current").is_symlink());
 }

@@ -135,6 +135,10 @@ pub struct Manners {
     pub umask: u32,
     /// How the kernel treats open files.
     pub open: FopenFlags,
+    /// What is `user.nfs4_acl` below is shown as an ACL of NFSv4.
+    pub shows_nfs4_acls: bool,
+    /// Names are in small letters, however they are given.
+    pub folds_case: bool,
 }
 
 impl Default for Manners {
@@ -151,6 +155,8 @@ impl Default for Manners {
             inode: |inode| inode,
             umask: 0,
             open: FopenFlags::empty(),
+            shows_nfs4_acls: false,
+            folds_case: false,
         }
     }
 }
@@ -270,6 +276,10 @@ struct Server {
     next_handle: AtomicU64,
 }
 
+/// An attribute that no local filesystem takes, and one that it has below.
+const NFS4_ACL: &str = "system.nfs4_acl";
+const NFS4_ACL_BELOW: &str = "user.nfs4_acl";
+
 /// Nothing that is told is remembered.
 const NO_TIME: Duration = Duration::ZERO;
 
@@ -336,7 +346,12 @@ impl Server {
     }
 
     fn child(&self, parent: INodeNo, name: &OsStr) -> Result<PathBuf> {
-        Ok(self.path(parent)?.join(name))
+        let parent = self.path(parent)?;
+        Ok(if self.manners.folds_case {
+            parent.join(name.to_ascii_lowercase())
+        } else {
+            parent.join(name)
+        })
     }
 
     /// Where it is in the filesystem below.
@@ -697,9 +712,19 @@ impl Server {
         let path = self.path(inode)?;
         let _under_way = self.begin(Operation::GetXattr, &path)?;
         let mut value = vec![0; 1 << 16];
-        let len = rustix::fs::lgetxattr(self.below(&path), attribute(name)?, &mut value);
+        let len = rustix::fs::lgetxattr(self.below(&path), self.attribute(name)?, &mut value);
         value.truncate(len.map_err(failed)?);
         Ok(value)
+    }
+
+    /// What an attribute is called below.
+    fn attribute(&self, name: &OsStr) -> Result<CString> {
+        let below = if self.manners.shows_nfs4_acls && name == NFS4_ACL {
+            NFS4_ACL_BELOW.as_bytes()
+        } else {
+            name.as_bytes()
+        };
+        CString::new(below).map_err(|_| Errno::EINVAL)
     }
 
     fn do_listxattr(&self, inode: INodeNo) -> Result<Vec<u8>> {
@@ -708,20 +733,31 @@ impl Server {
         let mut list = vec![0; 1 << 16];
         let len = rustix::fs::llistxattr(self.below(&path), &mut list).map_err(failed)?;
         list.truncate(len);
-        Ok(list)
+        if !self.manners.shows_nfs4_acls {
+            return Ok(list);
+        }
+        let names = list.split_inclusive(|&byte| byte == 0);
+        let shown = names.flat_map(|name| match name.strip_suffix(b"\0") {
+            Some(name) if name == NFS4_ACL_BELOW.as_bytes() => {
+                [NFS4_ACL.as_bytes(), b"\0"].concat()
+            }
+            _ => name.to_vec(),
+        });
+        Ok(shown.collect())
     }
 
     fn do_setxattr(&self, inode: INodeNo, name: &OsStr, value: &[u8], flags: i32) -> Result<()> {
         let path = self.path(inode)?;
         let _under_way = self.begin(Operation::SetXattr, &path)?;
         let flags = XattrFlags::from_bits_retain(flags.cast_unsigned());
-        rustix::fs::lsetxattr(self.below(&path), attribute(name)?, value, flags).map_err(failed)
+        rustix::fs::lsetxattr(self.below(&path), self.attribute(name)?, value, flags)
+            .map_err(failed)
     }
 
     fn do_removexattr(&self, inode: INodeNo, name: &OsStr) -> Result<()> {
         let path = self.path(inode)?;
         let _under_way = self.begin(Operation::RemoveXattr, &path)?;
-        rustix::fs::lremovexattr(self.below(&path), attribute(name)?).map_err(failed)
+        rustix::fs::lremovexattr(self.below(&path), self.attribute(name)?).map_err(failed)
     }
 
     fn do_lseek(
@@ -816,10 +852,6 @@ fn kind(file_type: fs::FileType) -> FileType {
     } else {
         FileType::RegularFile
     }
-}
-
-fn attribute(name: &OsStr) -> Result<CString> {
-    CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
 fn flags(flags: i32) -> OFlags {

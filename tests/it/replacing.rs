@@ -7,8 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    ACCESS_ACL, Call, Mount, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, is_root, same_as_cp,
-    same_as_cp_when, say, set_capability, set_mtime, set_xattr,
+    ACCESS_ACL, Call, Mount, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, is_root, mode,
+    same_as_cp, same_as_cp_when, say, set_capability, set_mtime, set_xattr,
 };
 use crate::interrupted::staged;
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
@@ -620,4 +620,44 @@ fn on_a_server_whose_locks_shut_others_out_nothing_is_locked() {
         trace.contains("fstatfs(") && !trace.contains("flock("),
         "{trace}"
     );
+}
+
+#[test]
+fn what_is_replaced_in_an_upper_layer_is_not_copied_there_first() {
+    needs!(Mount);
+    let sandbox = Sandbox::new();
+    let [disk, small] = ["disk", "small"].map(|name| sandbox.dir(name));
+    let _disk = Mount::tmpfs(&disk, "1G").expect("a filesystem");
+    let _small = Mount::tmpfs(&small, "16M").expect("a filesystem");
+    let [lower, upper, work, merged] =
+        ["disk/lower", "small/upper", "small/work", "merged"].map(|name| sandbox.dir(name));
+    sandbox.file("disk/lower/dir/large", 64 << 20);
+    sandbox.file("disk/lower/large", 64 << 20);
+    let Some(_overlay) = Mount::overlay(&lower, &upper, &work, &merged) else {
+        return;
+    };
+    sandbox.file("source/large", 10);
+    sandbox.poolcp(["source/large", "merged/large"]).ok();
+    sandbox.poolcp(["-rT", "source", "merged/dir"]).ok();
+    for name in ["merged/large", "merged/dir/large"] {
+        assert_eq!(fs::read(sandbox.path(name)).expect("read").len(), 10);
+    }
+}
+
+#[test]
+fn a_program_of_its_owners_is_none_while_it_gets_other_data() {
+    needs!(Root, Strace);
+    let sandbox = Sandbox::in_memory();
+    chmod(&sandbox.file("tool", 100), 0o755);
+    let copy = sandbox.file("copy", 10);
+    chmod(&copy, 0o4755);
+    let args = ["-a", "--no-preserve=ownership", "tool", "copy"];
+    let fault = [
+        "-e",
+        "inject=read,pread64,copy_file_range:error=EIO",
+        "-P",
+        "tool",
+    ];
+    let run = sandbox.poolcp(args).traced(&fault).run();
+    assert_eq!((run.code, mode(&copy)), (1, 0o755), "{run:?}");
 }

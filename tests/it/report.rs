@@ -7,7 +7,9 @@ use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::harness::{Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp, set_mtime};
+use crate::harness::{
+    Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp, set_mtime, set_xattr,
+};
 
 /// The keys of the JSON report, schema 1.
 const KEYS: [&str; 22] = [
@@ -495,7 +497,7 @@ fn a_log_has_a_line_for_each_entry() {
 }
 
 #[test]
-fn a_log_of_a_random_tree_has_as_many_lines_of_each_kind_as_the_report_counts() {
+fn a_log_of_a_large_tree_has_as_many_lines_of_each_kind_as_the_report_counts() {
     let sandbox = Sandbox::new();
     for i in 0..3000 {
         sandbox.file(format!("source/{}/{}/{i}", i % 7, i % 50), i % 300);
@@ -731,4 +733,107 @@ fn the_report_begins_on_a_line_of_its_own() {
     let run = sandbox.call(poolcp(), ["-i", "a", "b"]).stdin("y\n").run();
     let begin = "poolcp: overwrite 'b'? \ncopied    1 file\n";
     assert!(run.stderr.starts_with(begin), "{run:?}");
+}
+
+#[test]
+fn what_to_do_next_leaves_alone_what_is_no_file() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    sandbox.dir("d");
+    sandbox.fifo("pipe");
+    let program = poolcp().display();
+    let next_of = |args: &[&str]| {
+        let run = sandbox.call(poolcp(), args).run();
+        let last = run.stderr.lines().last().unwrap_or_default().to_owned();
+        last.split_once(": ")
+            .map(|(_, next)| next.replace(&format!("{program} "), ""))
+            .filter(|_| last.starts_with("next"))
+    };
+    // Nobody reads it for long.
+    let reader = std::thread::spawn({
+        let pipe = sandbox.path("pipe");
+        move || drop(File::open(pipe))
+    });
+    sandbox.file("large", 1 << 20);
+    assert_eq!(next_of(&["large", "pipe"]).as_deref(), Some("large pipe"));
+    reader.join().expect("read");
+    assert!(fs::symlink_metadata(sandbox.path("pipe")).is_ok_and(|pipe| !pipe.is_file()));
+    // Links: what has the name is not theirs to replace.
+    let a = sandbox.path("a");
+    let a = a.to_str().expect("text");
+    sandbox.file("d/a", 10);
+    assert_eq!(
+        next_of(&["-s", a, "d"]),
+        Some(format!("--update=none -s {a} d"))
+    );
+    assert_eq!(
+        next_of(&["-l", "a", "missing", "d"]).as_deref(),
+        Some("--update=none -l a missing d")
+    );
+    assert_eq!(
+        next_of(&["-lf", "a", "missing", "d"]).as_deref(),
+        Some("-lf a missing d")
+    );
+    // Not with -T: it is the directory itself that is copied to.
+    sandbox.dir("source");
+    sandbox.dir("real");
+    sandbox.symlink("current", "real");
+    sandbox.symlink("source/loop", "loop");
+    assert_eq!(
+        next_of(&["-rL", "source/.", "current"]).as_deref(),
+        Some("--checksum -rL source/. current")
+    );
+}
+
+#[test]
+fn nothing_is_said_of_what_no_command_would_mend() {
+    needs!(UserXattrs, Strace);
+    let sandbox = Sandbox::in_memory();
+    set_xattr(&sandbox.file("a", 10), "user.x", b"x");
+    // There is no room for the attribute.
+    for (options, helps) in [
+        ("-a --preserve=xattr", true),
+        ("-a --preserve=xattr --update=changed", false),
+        ("-au --preserve=xattr", false),
+        ("-an --preserve=xattr", false),
+    ] {
+        let fault = "inject=fsetxattr:error=ENOSPC";
+        let copy = sandbox.path("copy");
+        let _ = fs::remove_file(&copy);
+        let line = options.split(' ').chain(["a", "copy"]);
+        let call = sandbox.call(poolcp(), line).traced(&["-e", fault]);
+        let run = call.run();
+        assert_eq!(run.code, 1, "{run:?}");
+        assert_eq!(run.stderr.contains("\nnext "), helps, "{run:?}");
+        if helps {
+            assert!(
+                run.stderr.ends_with(&format!(" {options} a copy\n")),
+                "{run:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_said_after_the_report_stands_behind_it() {
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    for (option, descriptor) in [
+        ("report-file", "stdout"),
+        ("report-file", "stderr"),
+        ("log", "stdout"),
+    ] {
+        let script = format!(
+            "{{ {} -v --{option}=/dev/{descriptor} a copy; echo end >&2; echo end; }} >out 2>err",
+            poolcp().display()
+        );
+        let args = ["-c", &script];
+        sandbox.call("sh", args).ok();
+        let file = if descriptor == "stdout" { "out" } else { "err" };
+        let text = fs::read_to_string(sandbox.path(file)).expect("read");
+        assert!(
+            text.contains("copied ") && text.ends_with("\nend\n"),
+            "{text}"
+        );
+    }
 }

@@ -323,6 +323,41 @@ fn what_git_would_ignore_is_not_copied_in_silence() {
 }
 
 #[test]
+fn white_space_at_the_end_of_a_line_is_what_it_is_to_git() {
+    needs!(Git);
+    let sandbox = Sandbox::new();
+    let top = sandbox.dir("repository");
+    let init = Command::new("git").args(["init", "-q"]).arg(&top).status();
+    assert!(init.expect("run git").success());
+    let rules = "Icon\r\r\nnarrow\u{a0}\nfeed\x0c\ntab\t\nblank  \nkept\\  \nlast\r";
+    for name in [
+        "Icon\r",
+        "narrow\u{a0}",
+        "feed\x0c",
+        "tab\t",
+        "blank",
+        "kept ",
+        "last",
+    ] {
+        sandbox.file(format!("repository/{name}"), 1);
+        sandbox.file(format!("repository/{}", name.trim_end()), 1);
+        sandbox.file(format!("repository/sub/{}", name.trim_end()), 1);
+    }
+    fs::write(top.join(".gitignore"), rules).expect("write");
+    let copy = [
+        "-rT",
+        "--gitignore",
+        "--exclude=/.git",
+        "repository",
+        "copy",
+    ];
+    let expected = git_would_add(&top);
+    assert!(expected.contains("sub/Icon") && !expected.contains("blank"));
+    sandbox.poolcp(copy).ok();
+    assert_eq!(files(&sandbox.path("copy")), expected);
+}
+
+#[test]
 fn whoever_may_write_above_a_directory_does_not_say_what_is_left_out() {
     needs!(Root);
     let sandbox = Sandbox::new();
@@ -504,4 +539,26 @@ fn globs_mean_what_they_mean_to_git() {
         assert_eq!(files(&copy), git_would_add(&repository), "{rules:?}");
         fs::remove_dir_all(&copy).expect("remove");
     }
+}
+
+#[test]
+fn rules_take_no_more_than_they_may_whoever_wrote_them() {
+    let sandbox = Sandbox::new();
+    sandbox.dir("source/.git");
+    sandbox.file("source/a", 10);
+    // Each could be the name of a class.
+    let rules = format!("[{}\n", "[:".repeat(300_000));
+    fs::write(sandbox.path("source/.gitignore"), rules).expect("write");
+    sandbox.poolcp(["-r", "--gitignore", "source", "copy"]).ok();
+    // What holds for a directory counts together.
+    let rules = "x\n".repeat(200_000);
+    fs::write(sandbox.path("source/.gitignore"), &rules).expect("write");
+    let dir = sandbox.dir("source/a-directory/and-another");
+    for dir in [dir.parent().expect("one"), &dir] {
+        fs::write(dir.join(".gitignore"), &rules).expect("write");
+    }
+    let told = "error reading 'source/a-directory/and-another/.gitignore': File too large";
+    sandbox
+        .poolcp(["-r", "--gitignore", "source", "again"])
+        .fails(&[told]);
 }

@@ -6,13 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use fuser::FopenFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Run, Sandbox, chmod, set_mtime};
+use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, has_xattr, set_mtime, set_xattr};
 use crate::passthrough::{Call, Manners, Operation, Passthrough};
 use crate::snapshot::Snapshot;
 
@@ -158,27 +158,28 @@ fn workers_wait_at_the_same_time() {
     });
     let copy = |workers: &str, name: &str| {
         strange.filesystem.asked().take_most_waited_for();
-        let start = Instant::now();
         strange.ok(&format!("-r {workers} strange/source {name}"));
         let most = strange.filesystem.asked().take_most_waited_for();
         assert_same_bytes(&strange.below("source"), &strange.sandbox.path(name));
-        (start.elapsed(), most)
+        most
     };
-    let (one, _) = copy("-j1", "one");
-    let (many, most) = copy("-j32", "many");
-    assert!(most >= 16, "{most} operations at once");
-    assert!(many * 3 < one, "{many:?} and {one:?}");
+    let (one, many) = (copy("-j1", "one"), copy("-j32", "many"));
+    assert!(
+        one <= 2 && many >= 16,
+        "{one} and {many} operations at once"
+    );
 }
 
 #[test]
 fn one_directory_is_enough_for_as_many_workers_as_can_be_of_use() {
     needs!(Fuse);
-    let strange = Strange::new(late(5, 64), |sandbox| {
+    let strange = Strange::new(late(20, 64), |sandbox| {
         for i in 0..120 {
             sandbox.file(format!("below/source/{i}"), 100);
         }
     });
-    // Two begin, and the directory is divided before anybody knows that many more will be wanted.
+    // One begins, then as many as there are processors: the directory is divided before anybody knows that many more will be
+    // wanted.
     strange.ok("-r strange/source copy");
     let most = strange.filesystem.asked().take_most_waited_for();
     assert!(most >= 32, "{most} operations at once");
@@ -346,6 +347,31 @@ fn a_file_that_is_longer_or_shorter_than_it_says_is_copied_as_it_reads() {
 }
 
 #[test]
+fn a_large_file_that_is_shorter_than_it_says_is_copied_to_its_end() {
+    needs!(Fuse);
+    let attributes = |attr: &mut fuser::FileAttr| {
+        attr.size *= 2;
+        // No holes.
+        attr.blocks *= 2;
+    };
+    let strange = Strange::new(
+        Manners {
+            attributes,
+            open: FopenFlags::FOPEN_DIRECT_IO,
+            ..Manners::default()
+        },
+        |sandbox| {
+            sandbox.file("below/large", 100 * MIB + 5);
+        },
+    );
+    for _ in 0..10 {
+        strange.ok("-j8 strange/large copy");
+        let copy = strange.sandbox.path("copy");
+        assert!(fs::read(strange.below("large")).expect("read") == fs::read(copy).expect("read"));
+    }
+}
+
+#[test]
 fn an_access_time_that_may_not_be_spared_is_no_reason_to_fail() {
     needs!(Fuse);
     let strange = Strange::with_sizes(refuse(|call| {
@@ -481,6 +507,30 @@ fn what_is_said_when_a_file_is_closed_is_heard() {
             fs::remove_dir_all(strange.below("copy")).expect("remove");
         }
     }
+}
+
+#[test]
+fn what_is_said_when_a_worker_closes_its_part_of_a_file_is_heard() {
+    needs!(Strace);
+    let sandbox = Sandbox::in_memory();
+    sandbox.file("large", 200 * MIB);
+    let copy = sandbox.path("copy");
+    let args = ["-j4", "--atomic=never", "--reflink=never", "large", "copy"];
+    // Who has opened it first closes it once, and last.
+    let options = [
+        "-P",
+        copy.to_str().expect("text"),
+        "-e",
+        "inject=close:error=EIO:when=1",
+    ];
+    let run = sandbox.poolcp(args).traced(&options).run();
+    let trace = fs::read_to_string(sandbox.path(TRACE)).expect("read");
+    assert!(trace.contains("INJECTED"), "{trace}");
+    assert_eq!(
+        run.messages(),
+        ["failed to close 'copy': Input/output error"]
+    );
+    assert!(!copy.exists());
 }
 
 #[test]
@@ -649,7 +699,7 @@ fn inode_numbers_that_mean_nothing_lose_nothing() {
 }
 
 #[test]
-fn directories_that_cannot_be_told_apart_or_recognised_are_refused() {
+fn directories_that_cannot_be_told_apart_or_recognised_are_copied_right_or_refused() {
     needs!(Fuse);
     for inode in [|_| 7, ever_new] {
         let strange = Strange::new(
@@ -846,4 +896,120 @@ fn a_file_with_very_many_holes_is_read_back_while_it_is_copied() {
     assert_eq!(report["bytes_verified"], 70_000 * 4096);
     let compared = sandbox.call("cmp", ["source", "copy"]).run();
     assert_eq!(compared.code, 0, "{compared:?}");
+}
+
+// ---- Servers ----
+
+#[test]
+fn a_filesystem_that_takes_a_file_from_front_to_back_gets_it_so() {
+    needs!(Fuse);
+    let last = AtomicU64::new(0);
+    // A write is no longer than FUSE takes it at once.
+    let out_of_order = move |call: &Call<'_>| {
+        let is_next = call.operation != Operation::Write || {
+            let last = last.swap(call.offset, Ordering::SeqCst);
+            (last..=last + MIB as u64).contains(&call.offset)
+        };
+        (!is_next).then_some(Errno::INVAL)
+    };
+    let strange = Strange::new(refuse(out_of_order), |_| {});
+    strange.sandbox.file("large", 66 * MIB);
+    strange.ok("-j8 large strange/copy");
+    assert_eq!(
+        fs::read(strange.below("copy")).ok(),
+        fs::read(strange.sandbox.path("large")).ok()
+    );
+}
+
+#[test]
+fn what_cannot_be_removed_again_is_told_and_made_once() {
+    needs!(Fuse);
+    let refused = [Operation::Rename, Operation::Link, Operation::Unlink];
+    let refuse = refuse(move |call| refused.contains(&call.operation).then_some(Errno::ACCESS));
+    let strange = Strange::new(refuse, |_| {});
+    strange.sandbox.file("source/a", 5 * MIB);
+    strange.sandbox.file("source/b", 5 * MIB);
+    let run = strange.run("-r -j1 source strange/copy");
+    assert_eq!((run.code, run.stderr.lines().count()), (1, 1), "{run:?}");
+    assert!(
+        run.stderr.contains("cannot remove 'strange/copy/.poolcp-"),
+        "{run:?}"
+    );
+    let copied = fs::read_dir(strange.below("copy")).expect("list").count();
+    assert_eq!(copied, 3, "two files, and what could not be removed");
+    for name in ["a", "b"] {
+        let [one, other] = [strange.sandbox.path("source"), strange.below("copy")]
+            .map(|dir| fs::read(dir.join(name)).ok());
+        assert_eq!(one, other);
+    }
+}
+
+#[test]
+fn a_filesystem_that_does_not_count_names_takes_large_files() {
+    needs!(Fuse);
+    let manners = Manners {
+        attributes: |attributes| attributes.nlink = 0,
+        ..Manners::default()
+    };
+    let strange = Strange::new(manners, |_| {});
+    strange.sandbox.file("large", 5 * MIB);
+    strange.ok("large strange/copy");
+    assert_eq!(fs::read_dir(strange.below("")).expect("list").count(), 1);
+}
+
+#[test]
+fn a_file_that_would_rather_not_wait_is_waited_for() {
+    needs!(Fuse);
+    let refuse = refuse(|call| {
+        let is_impatient =
+            call.operation == Operation::Read && call.flags.contains(OFlags::NONBLOCK);
+        is_impatient.then_some(Errno::AGAIN)
+    });
+    let strange = Strange::with_sizes(Manners {
+        open: FopenFlags::FOPEN_DIRECT_IO,
+        ..refuse
+    });
+    strange.ok("-r strange/source copy");
+    assert_same_bytes(&strange.below("source"), &strange.sandbox.path("copy"));
+}
+
+#[test]
+fn only_what_is_old_is_swept_where_other_machines_may_write() {
+    needs!(Fuse);
+    let name = ".poolcp-0123456789abcdef-0";
+    for is_old in [false, true] {
+        let manners = Manners {
+            attributes: if is_old {
+                |attributes| attributes.ctime = std::time::UNIX_EPOCH
+            } else {
+                |_| {}
+            },
+            ..Manners::default()
+        };
+        let strange = Strange::new(manners, |sandbox| {
+            sandbox.file(format!("below/copy/{name}"), 10);
+        });
+        strange.sandbox.file("source/a", 10);
+        strange.ok("-rT source strange/copy");
+        assert_eq!(strange.below("copy").join(name).exists(), !is_old);
+    }
+}
+
+#[test]
+fn an_acl_of_another_kind_is_kept_with_the_mode() {
+    needs!(Fuse, UserXattrs);
+    let manners = || Manners {
+        shows_nfs4_acls: true,
+        ..Manners::default()
+    };
+    let acl = "user.nfs4_acl";
+    for (options, is_kept) in [("-a", true), ("-a --no-preserve=mode", false)] {
+        let strange = Strange::new(manners(), |sandbox| {
+            set_xattr(&sandbox.file("below/a", 10), acl, b"who may what");
+        });
+        strange.ok(&format!("{options} strange/a strange/copy"));
+        assert_eq!(has_xattr(&strange.below("copy"), acl), is_kept);
+        // Elsewhere nobody knows it.
+        strange.ok(&format!("{options} strange/a copy"));
+    }
 }

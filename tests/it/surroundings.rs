@@ -128,6 +128,10 @@ fn closed_streams_are_not_taken_for_files() {
             assert_same_tree(&sandbox.path("source"), &copy, closed);
         }
     }
+    sandbox
+        .poolcp(["-av", "source", "fine"])
+        .before("exec >&-; ")
+        .ok();
 }
 
 #[test]

@@ -373,6 +373,8 @@ fn a_second_ctrl_c_leaves_a_clean_screen_too() {
     session.wait(|screen| screen.iter().any(|line| is_live(line)));
     session.press("\x03");
     session.wait(|screen| !screen.iter().any(|line| is_live(line)));
+    // What comes at once may be of the same act.
+    thread::sleep(Duration::from_secs(1));
     session.press("\x03");
     let (code, screen) = session.end();
     assert_eq!(code, Some(130));
@@ -382,24 +384,41 @@ fn a_second_ctrl_c_leaves_a_clean_screen_too() {
 
 #[test]
 fn ctrl_z_takes_the_view_away_and_it_comes_back() {
+    needs!(Bash);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
-    let mut session = Session::start(&sandbox, (80, 24), COPY);
+    let script = format!(
+        "set -m; {} {COPY}; echo stopped; read; fg",
+        poolcp().display()
+    );
+    let bash = Path::new("bash");
+    let mut session = Session::start_program(&sandbox, (80, 24), bash, &["-c", &script], &[]);
     let pipe = hold(&sandbox.path("source/sub/pipe"));
     session.wait(|screen| screen.iter().any(|line| is_live(line)));
     session.press("\x1a");
-    let stat = format!("/proc/{}/stat", session.child.id());
-    let is_stopped = || fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") T "));
-    session.wait(|_| is_stopped());
-    thread::sleep(Duration::from_millis(100));
-    let screen = session.screen();
+    let screen = session.wait(|screen| screen.iter().any(|line| line == "stopped"));
     assert!(!screen.iter().any(|line| is_live(line)), "{screen:#?}");
-    session.signal(Signal::CONT);
+    session.press("\n");
     session.wait(|screen| screen.iter().any(|line| is_live(line)));
     drop(pipe);
     let (code, screen) = session.end();
     assert_eq!(code, Some(0));
     assert!(!screen.iter().any(|line| is_live(line)), "{screen:#?}");
+}
+
+#[test]
+fn ctrl_z_stops_nothing_that_nobody_could_let_go_on() {
+    let sandbox = Sandbox::new();
+    with_pipe(&sandbox);
+    // Its parent is in another session.
+    let mut session = Session::start(&sandbox, (80, 24), COPY);
+    let pipe = hold(&sandbox.path("source/sub/pipe"));
+    session.wait(|screen| screen.iter().any(|line| is_live(line)));
+    session.press("\x1a");
+    thread::sleep(Duration::from_millis(500));
+    drop(pipe);
+    let (code, _) = session.end();
+    assert_eq!(code, Some(0));
 }
 
 #[test]
@@ -655,6 +674,7 @@ fn by_the_name_cp_and_without_a_terminal_nothing_is_drawn_unless_it_is_asked_for
 
 #[test]
 fn what_is_in_the_background_does_not_draw() {
+    needs!(Bash);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     // With job control, so that the copy is in a group of its own. The shell stays in front.

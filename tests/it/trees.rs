@@ -368,7 +368,7 @@ fn a_plain_copy_merges_into_a_tree_as_with_cp() {
 }
 
 #[test]
-fn every_name_of_one_or_two_bytes_is_copied() {
+fn every_byte_is_copied_in_a_name_is_copied() {
     let sandbox = Sandbox::new();
     let bytes = (1..=255_u8).filter(|&byte| byte != b'/');
     for byte in bytes {
@@ -467,7 +467,7 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn directories_that_are_made_ahead_are_as_if_they_were_not() {
-    needs!(Formats);
+    needs!(Formats, GnuCp9);
     let sandbox = Sandbox::in_memory();
     let at = sandbox.dir("disk");
     let disk = Disk::make(sandbox.path("image"), Format::Btrfs, &at).expect("a disk");
