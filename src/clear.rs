@@ -88,7 +88,11 @@ pub(crate) fn remove_dest(cx: &Context, place: Place<'_>) -> Result<(), Error> {
 impl Entry {
     /// A directory that is in the way is more than a file could bring back: it stays if the file cannot be read, or what is no
     /// file cannot be made there.
-    pub(crate) fn make_sure(&mut self, cx: &Context, place: Place<'_>) -> Result<(), Error> {
+    pub(crate) fn try_before_clearing(
+        &mut self,
+        cx: &Context,
+        place: Place<'_>,
+    ) -> Result<(), Error> {
         let is_tree = self.dest_itself().is_some_and(|it| it.kind == Kind::Dir);
         if !is_tree || cx.options.dry_run {
             return Ok(());

@@ -152,7 +152,8 @@ impl Context {
         }
     }
 
-    /// A file has got its data, so that it is written back in one piece if `in_one_piece`, and its time is next; see [`Filesystems::filled`].
+    /// A file has got its data, so that it is written back in one piece if `in_one_piece`, and its time is next; see
+    /// [`Filesystems::filled`].
     pub(crate) fn filled(&self, file: impl AsFd, in_one_piece: bool) -> sys::Result<()> {
         match &self.filesystems {
             Some(filesystems) => filesystems.filled(file, in_one_piece),

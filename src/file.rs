@@ -240,7 +240,7 @@ impl Entry {
         }
         sweep_once(cx, place.dir, place.pair.source(), place.pair.dest());
         if plan == FilePlan::Replace {
-            self.make_sure(cx, place)?;
+            self.try_before_clearing(cx, place)?;
         }
         let is_kept = || self.is_replaced_at_once || self.is_linked(cx);
         let saved = if plan == FilePlan::Replace && is_kept() {

@@ -80,7 +80,7 @@ pub(crate) enum StepDown {
 /// (copy_file_range(2), "ERRORS"; network and FUSE filesystems add the rest).
 pub(crate) fn step_down(errno: Errno) -> StepDown {
     match errno {
-        Errno::NOSYS | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY => StepDown::Always,
+        errno if is_refused_for_good(errno) => StepDown::Always,
         Errno::INVAL
         | Errno::PERM
         | Errno::BADF
@@ -96,10 +96,18 @@ pub(crate) fn step_down(errno: Errno) -> StepDown {
 /// a file that was written a moment ago), so that only what would befall a write, too, is a real one.
 pub(crate) fn step_down_from_sharing(errno: Errno) -> StepDown {
     match errno {
-        Errno::NOSYS | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY => StepDown::Always,
+        errno if is_refused_for_good(errno) => StepDown::Always,
         Errno::IO | Errno::NOMEM | Errno::NOSPC | Errno::DQUOT => StepDown::Fail,
         _ => StepDown::ThisFile,
     }
+}
+
+/// Whether the kernel, or a pair of filesystems, does not have a call at all.
+fn is_refused_for_good(errno: Errno) -> bool {
+    matches!(
+        errno,
+        Errno::NOSYS | Errno::XDEV | Errno::OPNOTSUPP | Errno::NOTTY
+    )
 }
 
 /// Which ways were tried for one file's data, and with what success.

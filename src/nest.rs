@@ -4,8 +4,8 @@
 //! Such a task may wait in turn, and so on: the nesting follows the luck of stealing, not the shape of the tree, and
 //! has no bound of its own. Here it gets one: a worker that is already waiting so many times works serially instead of
 //! waiting once more. Every wait of a copy but that for an operand's directories (`roots.rs`) goes through [`in_parallel`], so a
-//! worker's stack holds at most that many copies of the frames between two waits, and no more open files than those hold. A worker that waits here is in no
-//! leaf (`gate.rs`), whatever it did before: others may work instead.
+//! worker's stack holds at most that many copies of the frames between two waits, and no more open files than those hold. A
+//! worker that waits here is in no leaf (`gate.rs`), whatever it did before: others may work instead.
 
 use std::cell::Cell;
 

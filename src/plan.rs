@@ -211,8 +211,8 @@ impl Plan {
     ///
     /// That allows what a shared pool does not: each worker has a descriptor table and a working directory of its own
     /// (unshare(2)), and the kernel need not arbitrate between them. The workers inherit the descriptors that the process
-    /// has open, so a pipe or a socket that is closed elsewhere stays open until [`Pool::join`] has returned; and an [`Observer`], which
-    /// runs on the workers, must not use a file in one call that was opened in another, nor rely on the working directory.
+    /// has open, so a pipe or a socket that is closed elsewhere stays open until [`Pool::join`] has returned; and an
+    /// [`Observer`], which runs on the workers, must not use a file in one call that was opened in another, nor rely on the working directory.
     /// What the observer itself owns is closed for good only if the program keeps it ([`Arc`]) until [`Pool::join`] has returned,
     /// and until then the workers keep some of the copied directories open. A program that minds runs the plan on a pool that it has made itself.
     ///
