@@ -217,7 +217,7 @@
 //! | `selection.rs` | what globs, sizes and moments mean; the only user of jiff |
 //! | `progress.rs` | the live view (indicatif): when it is drawn, and who may print meanwhile |
 //! | `pace.rs`, `status.rs`, `screen.rs` | what it can say as numbers; in words, as many as there is room for; on a terminal |
-//! | `signals.rs`, `prompt.rs` | signals, questions |
+//! | `signals.rs`, `job_control.rs`, `prompt.rs` | signals, a shell's jobs, questions |
 //! | `units.rs` | numbers of bytes |
 //! | `generate.rs`, `complete.bash`, `manual.roff` | completions and the manual page |
 //! | `journal.rs` | the log of all entries (`--log`) |

@@ -9,6 +9,7 @@ mod args;
 mod cli;
 mod generate;
 mod getopt;
+mod job_control;
 mod journal;
 mod outcome;
 mod pace;

@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use poolcp::Progress;
 
+use crate::job_control::is_in_front;
 use crate::pace::{Pace, View};
-use crate::screen::{Screen, can_draw, has_colours, is_in_front, is_piped, size};
+use crate::screen::{Screen, can_draw, has_colours, is_piped, size};
 use crate::status::{Lines, Setting, line, lines};
 
 /// A copy that is over sooner needs no view: it would only flicker.

@@ -15,8 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use indicatif::TermLike;
 use rustix::fs::FileType;
-use rustix::process::getpgrp;
-use rustix::termios::{tcgetpgrp, tcgetwinsize};
+use rustix::termios::tcgetwinsize;
 
 /// To the left margin, and away with everything from there on.
 const ERASE: &str = "\r\x1b[J";
@@ -42,12 +41,6 @@ pub fn has_colours(variable: impl Fn(&str) -> Option<String>) -> bool {
     }
     let forced = given("CLICOLOR_FORCE").is_some_and(|value| value != "0");
     forced || given("CLICOLOR").is_none_or(|value| value != "0")
-}
-
-/// Whether the terminal is this process's to write on: a job in the background leaves it to the one in front. Where there are
-/// no jobs it is.
-pub fn is_in_front() -> bool {
-    tcgetpgrp(io::stderr()).map_or(true, |front| front == getpgrp())
 }
 
 /// The terminal's columns and rows, as they are now.

@@ -8,7 +8,7 @@
 //!
 //! A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, Read};
 use std::process;
 use std::sync::Arc;
@@ -17,10 +17,11 @@ use std::thread;
 use std::time::Duration;
 
 use poolcp::Canceller;
-use rustix::process::{Pid, getpgid, getpgrp, getppid, getsid};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGTSTP, SIGUSR1, SIGXFSZ};
 use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
+
+use crate::job_control;
 
 /// How long a copy may take to stop. Between two looks at whether it should, a worker copies 16 MiB at most.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -111,7 +112,7 @@ impl Signals {
 
     /// Stops the process if it was told to (Ctrl-Z), until it is told to go on. `clean` is called before.
     pub fn pause(&self, clean: impl FnOnce()) {
-        if self.pauses.swap(false, Ordering::Relaxed) && !is_orphaned() {
+        if self.pauses.swap(false, Ordering::Relaxed) && !job_control::is_orphaned() {
             clean();
             // Refused, the process would only not stop.
             let _ = emulate_default_handler(SIGTSTP);
@@ -127,28 +128,6 @@ fn end_by(signal: &AtomicUsize) {
         let _ = emulate_default_handler(signal);
         process::exit(128 + signal);
     }
-}
-
-/// Whether the process's group has nobody who could let it go on, as a shell does that has made it (credentials(7)): a parent of one
-/// of its members in another group of the same session. Those of this process and of the group's leader are asked. There the
-/// kernel ignores Ctrl-Z, and so has this process to.
-fn is_orphaned() -> bool {
-    let (group, session) = (getpgrp(), getsid(None));
-    let parents = [getppid(), parent_of(group)];
-    let is_keeper = |parent: Pid| {
-        getpgid(Some(parent)).is_ok_and(|its| its != group) && getsid(Some(parent)) == session
-    };
-    !parents.into_iter().flatten().any(is_keeper)
-}
-
-/// A process's parent (proc_pid_stat(5)).
-fn parent_of(process: Pid) -> Option<Pid> {
-    let path = format!("/proc/{}/stat", process.as_raw_nonzero());
-    // The process's name comes before it, and may be anything.
-    let stat = fs::read(path).ok()?;
-    let name_ends = stat.iter().rposition(|&byte| byte == b')')?;
-    let fields = str::from_utf8(&stat[name_ends + 1..]).ok()?;
-    Pid::from_raw(fields.split_whitespace().nth(1)?.parse().ok()?)
 }
 
 /// The process's ignored signals, signal 1 in the lowest bit (proc_pid_status(5), `SigIgn`). None, where there is no /proc.

@@ -62,6 +62,7 @@ pub enum Need {
     Fuse,
     Ext4,
     NoProc,
+    PidNamespace,
     UserXattrs,
     TrustedXattrs,
     Capabilities,
@@ -95,6 +96,7 @@ impl fmt::Display for Need {
             Self::Fuse => "the right to mount a FUSE file system",
             Self::Ext4 => "mkfs.ext4, and the right to mount",
             Self::NoProc => "unshare, and the right to hide /proc",
+            Self::PidNamespace => "unshare, and the right to number processes anew",
             Self::UserXattrs => "a file system with user attributes",
             Self::TrustedXattrs => "the right to set trusted attributes",
             Self::Capabilities => "setcap",
@@ -145,6 +147,12 @@ impl Need {
             Self::NoProc => {
                 is_installed("unshare") && without_proc(probe.call("true", [""; 0])).run().code == 0
             }
+            Self::PidNamespace => {
+                let mut words = PID_NAMESPACE.split_whitespace();
+                let unshare = words.next().unwrap_or_default();
+                let probe = Command::new(unshare).args(words).arg("true").status();
+                probe.is_ok_and(|status| status.success())
+            }
             Self::UserXattrs => probe.can_set("user.poolcp", b"x"),
             Self::TrustedXattrs => probe.can_set("trusted.poolcp", b"x"),
             Self::Capabilities => is_installed("setcap") && set_capability(&probe.file("f", 1)),
@@ -185,6 +193,9 @@ pub fn say_skipped(test: &str, need: Need) {
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
+
+/// A command that runs another one as the first process of a PID namespace.
+pub const PID_NAMESPACE: &str = "unshare --pid --fork --kill-child --mount-proc --";
 
 fn is_installed(program: &str) -> bool {
     let version = Command::new(program).arg("--help").output();

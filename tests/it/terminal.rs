@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::harness::{Sandbox, poolcp, poolcp_as_cp, set_mtime};
+use crate::harness::{PID_NAMESPACE, Sandbox, poolcp, poolcp_as_cp, set_mtime};
 use crate::passthrough::{Manners, Passthrough};
 
 /// Longer than the view waits before it appears, and than it takes on a busy machine to be drawn after that.
@@ -406,19 +406,36 @@ fn ctrl_z_takes_the_view_away_and_it_comes_back() {
     assert!(!screen.iter().any(|line| is_live(line)), "{screen:#?}");
 }
 
-#[test]
-fn ctrl_z_stops_nothing_that_nobody_could_let_go_on() {
+/// Presses Ctrl-Z while a copy lasts that nobody could let go on.
+#[track_caller]
+fn assert_goes_on(program: &Path, words: &[&str]) {
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
-    // Its parent is in another session.
-    let mut session = Session::start(&sandbox, (80, 24), COPY);
+    let mut session = Session::start_program(&sandbox, (80, 24), program, words, &[]);
     let pipe = hold(&sandbox.path("source/sub/pipe"));
     session.wait(|screen| screen.iter().any(|line| is_live(line)));
     session.press("\x1a");
+    // As long as it would take to look, and to stop.
     thread::sleep(Duration::from_millis(500));
     drop(pipe);
-    let (code, _) = session.end();
-    assert_eq!(code, Some(0));
+    let (code, screen) = session.end();
+    assert_eq!(code, Some(0), "{screen:#?}");
+}
+
+#[test]
+fn ctrl_z_stops_nothing_that_nobody_could_let_go_on() {
+    // Its parent is in another session.
+    let words: Vec<&str> = COPY.split_whitespace().collect();
+    assert_goes_on(poolcp(), &words);
+}
+
+#[test]
+fn ctrl_z_stops_nothing_whose_session_is_outside_of_its_pid_namespace() {
+    needs!(PidNamespace);
+    let script = format!("{} {COPY}; exit $?", poolcp().display());
+    let words: Vec<&str> = PID_NAMESPACE.split_whitespace().collect();
+    let words = [&words[1..], &["sh", "-c", &script]].concat();
+    assert_goes_on(Path::new("unshare"), &words);
 }
 
 #[test]
