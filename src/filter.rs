@@ -29,7 +29,7 @@ use ignore::gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path};
 use crate::context::Context;
 use crate::dir::{Dir, Place};
 use crate::error::{Error, Operation};
-use crate::glob::{is_escaping, translated};
+use crate::glob::{is_escaping, translated, trimmed};
 use crate::quote::quote;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
@@ -41,6 +41,30 @@ pub enum Rule {
     Exclude(String),
     /// It is copied.
     Include(String),
+}
+
+impl Rule {
+    /// A line of a file of globs, as in a `.gitignore` file: `!` includes, blanks at its end are none of it unless there is a
+    /// backslash before them, and `None` is an empty line, or one that begins with `#`.
+    ///
+    /// ```
+    /// use poolcp::Rule;
+    ///
+    /// assert_eq!(Rule::from_line("*.o  "), Some(Rule::Exclude("*.o".into())));
+    /// assert_eq!(Rule::from_line("!main.o"), Some(Rule::Include("main.o".into())));
+    /// assert_eq!(Rule::from_line("# objects"), None);
+    /// ```
+    #[must_use]
+    pub fn from_line(line: &str) -> Option<Self> {
+        let line = trimmed(line);
+        if line.is_empty() || line.starts_with('#') {
+            return None;
+        }
+        Some(match line.strip_prefix('!') {
+            Some(glob) => Self::Include(glob.to_owned()),
+            None => Self::Exclude(line.to_owned()),
+        })
+    }
 }
 
 /// A glob that is none, and why.

@@ -5,7 +5,10 @@
 //! | `{a,b}` | five characters | one of the two |
 //! | `[[:alpha:]]` | a letter | a character of `[:alph`, and a bracket |
 //! | `[\]]` | a bracket | a backslash, and a bracket |
+//! | `\\/` | a directory that ends with a backslash | one that does not |
 //! | `[!a]`, `[+-9]` | never a slash | a slash, too |
+//! | `***` | `**` | some are `*` |
+//! | `a**/b` | any number of directories, the first of them `a` and more | one directory |
 //! | a bracket that nothing closes | matches nothing | a bracket, or an error |
 //! | white space at the end, but for blanks | is part of it | is left out |
 
@@ -23,7 +26,7 @@ pub(crate) fn translated(line: &str) -> Option<String> {
         return None;
     }
     let inner = line.trim_end_matches('/');
-    if inner.ends_with('\\') && inner.len() < line.len() {
+    if is_escaping(inner) && inner.len() < line.len() {
         return None;
     }
     let mut translated = String::with_capacity(line.len());
@@ -31,8 +34,29 @@ pub(crate) fn translated(line: &str) -> Option<String> {
     let mut has_negation = false;
     while let Some(c) = rest.next() {
         match c {
-            '\\' => translated.extend([c, rest.next()?]),
+            '\\' => match rest.next()? {
+                '\\' => translated += "[\\]",
+                escaped => translated.extend([c, escaped]),
+            },
             '{' | '}' => translated.extend(['\\', c]),
+            '*' => {
+                let mut stars = 1;
+                while rest.next_if_eq(&'*').is_some() {
+                    stars += 1;
+                }
+                let spans_dirs = stars > 1 && matches!(rest.peek(), None | Some('/'));
+                let start = translated.len() - translated.trim_start_matches(['!', '/']).len();
+                let before = translated.split_off(start);
+                // What comes before the first wildcard is compared beforehand, and this is then the first.
+                let is_literal = !before.contains(['*', '?', '[', '\\']);
+                translated += &if spans_dirs && (before.is_empty() || before.ends_with('/')) {
+                    before + "**"
+                } else if spans_dirs && is_literal && inner.contains('/') && rest.next().is_some() {
+                    format!("{{{before},{before}*/**/}}")
+                } else {
+                    before + "*"
+                };
+            }
             '[' => {
                 has_negation |= matches!(rest.peek(), Some('!' | '^'));
                 translated += &class(&mut rest)?;
@@ -58,7 +82,7 @@ pub(crate) fn translated(line: &str) -> Option<String> {
 }
 
 /// A line without the blanks at its end; the first of them stays if it is escaped.
-fn trimmed(line: &str) -> &str {
+pub(crate) fn trimmed(line: &str) -> &str {
     let rest = line.trim_end_matches(' ');
     let has_blank = rest.len() < line.len() && is_escaping(rest);
     &line[..rest.len() + usize::from(has_blank)]
@@ -192,6 +216,12 @@ mod tests {
             ("[[:nothing:]]", None),
             ("a\\", None),
             ("a\\/", None),
+            ("a\\\\/", Some("a[\\]/")),
+            ("***/a", Some("**/a")),
+            ("foo**/***", Some("{foo,foo*/**/}*")),
+            ("!**", Some("!**")),
+            ("!/f**/a", Some("!/{f,f*/**/}a")),
+            ("a/**b", Some("a/*b")),
             ("# [!x]", Some("# [!x]")),
             ("[/f]oo", Some("/[f]oo")),
             ("!a/[b]/", Some("!a/[b]/")),
@@ -204,7 +234,7 @@ mod tests {
             ("Icon\r", Some("Icon{\r}")),
             ("a\u{a0}", Some("a{\u{a0}}")),
             ("a\\   ", Some("a{ }")),
-            ("a\\\\ ", Some("a\\\\")),
+            ("a\\\\ ", Some("a[\\]")),
             ("a\\\t", Some("a{\t}")),
             ("  ", None),
             ("a ", Some("a")),

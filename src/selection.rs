@@ -60,7 +60,7 @@ fn glob(text: &OsStr) -> Result<String, Stop> {
     glob.ok_or_else(|| usage(format!("invalid glob: {}", quote(text))))
 }
 
-/// The globs in a file, one a line; empty lines and those that begin with `#` are none, and `!` includes.
+/// The globs in a file, one a line.
 fn rules_from(path: &OsStr) -> Result<Vec<Rule>, Stop> {
     let mut bytes = Vec::new();
     let read = if path == "-" {
@@ -78,27 +78,7 @@ fn rules_from(path: &OsStr) -> Result<Vec<Rule>, Stop> {
     let text = String::from_utf8(bytes)
         .map_err(|_| impossible(format!("{} is not UTF-8", quote(path))))?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
-    let lines = text.lines().map(trimmed);
-    let globs = lines.filter(|line| !line.is_empty() && !line.starts_with('#'));
-    Ok(globs
-        .map(|line| match line.strip_prefix('!') {
-            Some(glob) => Rule::Include(glob.to_owned()),
-            None => Rule::Exclude(line.to_owned()),
-        })
-        .collect())
-}
-
-/// A line without the blanks at its end; the last one stays if it is escaped.
-fn trimmed(line: &str) -> &str {
-    let trimmed = line.trim_end_matches(' ');
-    let is_escaped = trimmed
-        .bytes()
-        .rev()
-        .take_while(|&byte| byte == b'\\')
-        .count()
-        % 2
-        == 1;
-    &line[..line.len().min(trimmed.len() + usize::from(is_escaped))]
+    Ok(text.lines().filter_map(Rule::from_line).collect())
 }
 
 fn size(text: &OsStr) -> Result<u64, Stop> {
