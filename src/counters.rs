@@ -85,7 +85,14 @@ impl Counters {
     pub(crate) fn add(&self, count: Count, n: u64) {
         let worker = rayon::current_thread_index().unwrap_or(0);
         // Relaxed: a count orders nothing. The end of a copy is seen through the job's own synchronisation.
-        self.slots[worker % SLOTS].0[count as usize].fetch_add(n, Ordering::Relaxed);
+        let slot = &self.slots[worker % SLOTS].0[count as usize];
+        if slot
+            .fetch_add(n, Ordering::Relaxed)
+            .checked_add(n)
+            .is_none()
+        {
+            slot.store(u64::MAX, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn add_bytes(&self, method: Method, n: u64) {
@@ -122,9 +129,8 @@ impl Counters {
 
     fn total(&self, count: Count) -> u64 {
         let slots = self.slots.iter();
-        slots
-            .map(|slot| slot.0[count as usize].load(Ordering::Relaxed))
-            .sum()
+        let counts = slots.map(|slot| slot.0[count as usize].load(Ordering::Relaxed));
+        counts.fold(0, u64::saturating_add)
     }
 
     pub(crate) fn sum(&self) -> Stats {
@@ -151,7 +157,7 @@ impl Counters {
     }
 }
 
-/// Counts of what a copy has done. They add up.
+/// Counts of what a copy has done. They add up, as far as a number goes: sparse files may be of any size.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -195,7 +201,7 @@ impl Stats {
     /// The bytes that really moved.
     #[must_use]
     pub fn bytes_moved(&self) -> u64 {
-        self.kernel_bytes + self.read_write_bytes
+        self.kernel_bytes.saturating_add(self.read_write_bytes)
     }
 }
 
@@ -204,23 +210,25 @@ impl Add for Stats {
 
     fn add(self, other: Self) -> Self {
         Self {
-            files: self.files + other.files,
-            directories: self.directories + other.directories,
-            symlinks: self.symlinks + other.symlinks,
-            hard_links: self.hard_links + other.hard_links,
-            specials: self.specials + other.specials,
-            bytes: self.bytes + other.bytes,
-            reflinked_bytes: self.reflinked_bytes + other.reflinked_bytes,
-            kernel_bytes: self.kernel_bytes + other.kernel_bytes,
-            read_write_bytes: self.read_write_bytes + other.read_write_bytes,
-            verified_bytes: self.verified_bytes + other.verified_bytes,
-            verify_nanoseconds: self.verify_nanoseconds + other.verify_nanoseconds,
-            skipped: self.skipped + other.skipped,
-            excluded: self.excluded + other.excluded,
-            dressed: self.dressed + other.dressed,
-            deleted: self.deleted + other.deleted,
-            warnings: self.warnings + other.warnings,
-            errors: self.errors + other.errors,
+            files: self.files.saturating_add(other.files),
+            directories: self.directories.saturating_add(other.directories),
+            symlinks: self.symlinks.saturating_add(other.symlinks),
+            hard_links: self.hard_links.saturating_add(other.hard_links),
+            specials: self.specials.saturating_add(other.specials),
+            bytes: self.bytes.saturating_add(other.bytes),
+            reflinked_bytes: self.reflinked_bytes.saturating_add(other.reflinked_bytes),
+            kernel_bytes: self.kernel_bytes.saturating_add(other.kernel_bytes),
+            read_write_bytes: self.read_write_bytes.saturating_add(other.read_write_bytes),
+            verified_bytes: self.verified_bytes.saturating_add(other.verified_bytes),
+            verify_nanoseconds: self
+                .verify_nanoseconds
+                .saturating_add(other.verify_nanoseconds),
+            skipped: self.skipped.saturating_add(other.skipped),
+            excluded: self.excluded.saturating_add(other.excluded),
+            dressed: self.dressed.saturating_add(other.dressed),
+            deleted: self.deleted.saturating_add(other.deleted),
+            warnings: self.warnings.saturating_add(other.warnings),
+            errors: self.errors.saturating_add(other.errors),
         }
     }
 }
@@ -247,5 +255,16 @@ mod tests {
         sum += one;
         assert_eq!(sum.files, 2 * 1_234_567);
         assert_eq!(sum.bytes_moved(), 3 << 30);
+    }
+
+    #[test]
+    fn what_no_number_can_say_is_the_greatest_one() {
+        let counters = Counters::default();
+        for _ in 0..3 {
+            counters.add(Count::Bytes, 7 << 60);
+        }
+        let stats = counters.sum();
+        assert_eq!(stats.bytes, u64::MAX);
+        assert_eq!((stats + stats).bytes, u64::MAX);
     }
 }

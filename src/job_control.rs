@@ -5,6 +5,8 @@ use std::io;
 
 use rustix::termios::tcgetpgrp;
 
+use crate::own_status::own_status;
+
 /// What a process is a part of, by numbers (proc_pid_stat(5)). 0 is what another PID namespace has, a container's host for
 /// example: getsid(2) and getpgrp(2) answer so, too, and rustix's take that answer for a number.
 struct Belonging {
@@ -36,7 +38,12 @@ pub fn is_in_front() -> bool {
     let Ok(front) = tcgetpgrp(io::stderr()) else {
         return true;
     };
-    Belonging::of("self").is_none_or(|own| own.group == front.as_raw_nonzero().get())
+    // One for each PID namespace that the process is in, its own the last: /proc may be that of another.
+    let groups = own_status("NSpgid:");
+    let own = groups
+        .as_ref()
+        .and_then(|groups| groups.split_whitespace().last()?.parse().ok());
+    own.is_none_or(|own: i32| own == front.as_raw_nonzero().get())
 }
 
 /// Whether the process's group has nobody who could let it go on, as a shell does that has made it: a parent of one of its

@@ -364,6 +364,7 @@ mod observer;
 mod open_dest;
 mod operands;
 mod options;
+mod own_status;
 mod parents;
 mod path;
 mod plan;

@@ -12,6 +12,7 @@ mod getopt;
 mod job_control;
 mod journal;
 mod outcome;
+mod own_status;
 mod pace;
 mod progress;
 mod prompt;

@@ -21,6 +21,13 @@ pub(crate) struct MadeDir {
     pub private_until: Option<u32>,
 }
 
+impl MadeDir {
+    /// Whether it would be made, and something else is open in its place.
+    pub(crate) fn is_rehearsed(&self, cx: &Context) -> bool {
+        cx.options.dry_run && self.fresh
+    }
+}
+
 /// Makes the destination, or opens the one that is there. While it is worked in, a new one is its owner's to read, write
 /// and search, whatever the source's mode; and if ownership or an ACL is to come, nobody else's to enter. `None` if the
 /// destination is the source itself, and that is all right. `ahead` is what was made ahead.

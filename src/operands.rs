@@ -302,16 +302,25 @@ impl Operands {
         !self.repeats_dirs || lock(&self.swept).insert(dest)
     }
 
-    /// Remembers a directory that is an operand, and the one that is its copy; `fresh` if this run made that.
-    pub(crate) fn add_dir(&self, source: FileId, dest: FileId, fresh: bool, place: Place<'_>) {
+    /// Remembers a directory that is an operand, and the one that is its copy, if it is there; `fresh` if this run made that.
+    pub(crate) fn add_dir(
+        &self,
+        source: FileId,
+        dest: Option<FileId>,
+        fresh: bool,
+        place: Place<'_>,
+    ) {
         let operand = OperandDir {
             entry: place.dest_entry(),
             dest: place.dest_path(),
         };
         self.known.add(source);
-        self.known.add(dest);
         // The first one counts: a second one is already known.
         lock(&self.dirs).entry(source).or_insert(operand);
+        let Some(dest) = dest else {
+            return;
+        };
+        self.known.add(dest);
         let mut copied = lock(&self.copied);
         let fresh = fresh || copied.get(&dest).is_some_and(|copied| copied.fresh);
         copied.insert(dest, CopiedDir { of: source, fresh });

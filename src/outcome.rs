@@ -1,8 +1,8 @@
 //! What is said at the end: the report, where it goes (`--report-file`), and what to do now if not all is well.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, OpenOptions, Permissions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -44,7 +44,9 @@ impl Place {
         };
         // What is a descriptor of this process is written to as it is, whatever is behind it.
         if streams::descriptor(&file).is_some() {
-            access(&file, Access::WRITE_OK)?;
+            if streams::standard(&file).is_none() {
+                access(&file, Access::WRITE_OK)?;
+            }
             return Ok(Self::Descriptor(file));
         }
         // A link stays what it is, even one to nothing.
@@ -145,13 +147,28 @@ fn directory(file: &Path) -> &Path {
     parent.unwrap_or(Path::new("."))
 }
 
+/// Makes a file that is going to take another one's name.
+fn make_beside(file: &Path) -> io::Result<(File, PathBuf)> {
+    let mut attempt = 0;
+    loop {
+        // Not with the file's name in it, which may be as long as a name can be. In containers many processes have one number.
+        let name = format!(".report-{}-{attempt}.tmp", process::id());
+        let beside = directory(file).join(name);
+        match OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&beside)
+        {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && attempt < 1000 => {
+                attempt += 1
+            }
+            made => return Ok((made?, beside)),
+        }
+    }
+}
+
 fn replace(file: &Path, text: &str) -> io::Result<()> {
-    // Not with the file's name in it, which may be as long as a name can be.
-    let beside = directory(file).join(format!(".report-{}.tmp", process::id()));
-    let mut new = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&beside)?;
+    let (mut new, beside) = make_beside(file)?;
     // Who may read it is as it was, unless somebody else has said so.
     let user = rustix::process::geteuid().as_raw();
     let mode = fs::symlink_metadata(file).ok().map(|there| {

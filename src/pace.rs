@@ -69,8 +69,8 @@ impl Pace {
     /// What there is to be said at a moment since the start; `passes` is how often each byte is moved (2 if it is read back).
     pub fn view(&mut self, elapsed: Duration, now: Snapshot, passes: u64) -> View {
         let stats = &now.stats;
-        let bytes = stats.bytes_moved() + stats.reflinked_bytes;
-        let work = now.done as f64 * ENTRY + (bytes + stats.verified_bytes) as f64;
+        let bytes = stats.bytes_moved().saturating_add(stats.reflinked_bytes);
+        let work = now.done as f64 * ENTRY + bytes as f64 + stats.verified_bytes as f64;
         let seen = Seen {
             at: elapsed,
             bytes,
@@ -81,12 +81,9 @@ impl Pace {
         let per_second = |amount: f64| amount / time.max(1e-3);
         let left = work_left(&now, bytes, passes);
         let total = (now.is_found && now.found == now.done + now.large.len() as u64).then(|| {
-            bytes
-                + now
-                    .large
-                    .iter()
-                    .map(|file| file.size - file.moved)
-                    .sum::<u64>()
+            let to_come = |file: &LargeFile| file.size.saturating_sub(file.moved);
+            let to_come = now.large.iter().map(to_come);
+            to_come.fold(bytes, u64::saturating_add)
         });
         if let Some(left) = left {
             let fraction = work / (work + left).max(1.0);
@@ -104,7 +101,7 @@ impl Pace {
             is_found: now.is_found,
             bytes,
             total,
-            rate: per_second((bytes - first.bytes) as f64) as u64,
+            rate: per_second(bytes.saturating_sub(first.bytes) as f64) as u64,
             fraction: self.fraction,
             // More than a year is nothing to tell.
             left: left.map(|left| Duration::from_secs_f64((left / speed).min(3e7))),
@@ -136,12 +133,13 @@ fn work_left(now: &Snapshot, bytes: u64, passes: u64) -> Option<f64> {
         return None;
     }
     let unopened = now.found.saturating_sub(known) as f64;
-    let of_large = |count: fn(&LargeFile) -> u64| now.large.iter().map(count).sum::<u64>();
+    let of_large =
+        |count: fn(&LargeFile) -> u64| now.large.iter().map(count).fold(0, u64::saturating_add);
     let (size, moved) = (of_large(|file| file.size), of_large(|file| file.moved));
     let verified = of_large(|file| file.verified.unwrap_or(0));
-    let mean = (bytes.saturating_sub(moved) + size) as f64 / known as f64;
+    let mean = (bytes.saturating_sub(moved).saturating_add(size)) as f64 / known as f64;
     let passes = passes as f64;
-    let of_open = size as f64 * passes - (moved + verified) as f64;
+    let of_open = size as f64 * passes - (moved as f64 + verified as f64);
     let entries = unopened + now.large.len() as f64;
     Some(of_open.max(0.0) + entries * ENTRY + unopened * mean * passes)
 }

@@ -115,7 +115,12 @@ fn parse_timestamp(text: &str) -> Option<Timestamp> {
         return Some(moment.timestamp());
     }
     if let Ok(moment) = text.parse::<DateTime>() {
-        return TimeZone::system().to_timestamp(moment).ok();
+        // A zone that nobody knows is not the user's.
+        let has_zone = text.contains('[');
+        return TimeZone::system()
+            .to_timestamp(moment)
+            .ok()
+            .filter(|_| !has_zone);
     }
     let ago = text.trim_end().strip_suffix("ago").unwrap_or(text);
     // As for find(1), -2h is the same time ago as 2h: nothing is newer than what is to come.
@@ -149,6 +154,12 @@ mod tests {
             assert!((ago - seconds).abs() <= 3605, "{text}: {ago}");
         }
         assert_eq!(at("yesterday or so"), None);
+        assert_eq!(at("2026-01-31T12:00[UTC]"), Some(1_769_860_800));
+        assert_eq!(at("2026-01-31T12:00[Nowhere/Nothing]"), None);
+        assert_eq!(at("2026-01-31T12:00+01"), Some(1_769_857_200));
+        assert_eq!(at("2026-01-31T12:00+0100"), Some(1_769_857_200));
+        assert_eq!(at("2026-01-31T12:00 +01:00"), None);
+        assert_eq!(at("2026-01-31T12:00+99:00"), None);
         assert_eq!(at(""), None);
     }
 

@@ -8,8 +8,7 @@
 //!
 //! A signal that is ignored, as nohup(1) makes SIGHUP be, stays so.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +21,7 @@ use signal_hook::flag;
 use signal_hook::low_level::emulate_default_handler;
 
 use crate::job_control;
+use crate::own_status::own_status;
 
 /// How long a copy may take to stop. Between two looks at whether it should, a worker copies 16 MiB at most.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -56,7 +56,12 @@ impl Signals {
             pauses: Arc::default(),
         };
         for &signal in &signals.stopping {
-            flag::register_conditional_default(signal, Arc::clone(&signals.ends_now))?;
+            let ends_now = Arc::clone(&signals.ends_now);
+            if is_spared() {
+                flag::register_conditional_shutdown(signal, exit_code(signal), ends_now)?;
+            } else {
+                flag::register_conditional_default(signal, ends_now)?;
+            }
             // Cannot fail to convert: they are small.
             let number = signal.unsigned_abs() as usize;
             flag::register_usize(signal, Arc::clone(&signals.last), number)?;
@@ -124,22 +129,27 @@ impl Signals {
 fn end_by(signal: &AtomicUsize) {
     let signal = i32::try_from(signal.load(Ordering::Relaxed)).unwrap_or(0);
     if signal != 0 {
-        // Refused, the exit code is what a shell makes of it.
-        let _ = emulate_default_handler(signal);
-        process::exit(128 + signal);
+        if !is_spared() {
+            // Refused, the exit code says it.
+            let _ = emulate_default_handler(signal);
+        }
+        process::exit(exit_code(signal));
     }
 }
 
-/// The process's ignored signals, signal 1 in the lowest bit (proc_pid_status(5), `SigIgn`). None, where there is no /proc.
+/// The process's ignored signals, signal 1 in the lowest bit. None, where there is no /proc.
 fn ignored() -> u64 {
-    // The name of the process may be any bytes, and its groups any number.
-    let mut status = Vec::with_capacity(8192);
-    let read = File::open("/proc/self/status").and_then(|mut file| file.read_to_end(&mut status));
-    if read.is_err() {
-        return 0;
-    }
-    let mut lines = status.split(|&byte| byte == b'\n');
-    let mask = lines.find_map(|line| str::from_utf8(line).ok()?.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    let mask = own_status("SigIgn:").and_then(|mask| u64::from_str_radix(&mask, 16).ok());
     mask.unwrap_or(0)
+}
+
+/// Whether the kernel spares this process all signals that nobody handles, as it does the first one of a PID namespace, a
+/// container's for example (pid_namespaces(7)). What a signal would do it has to do by itself.
+fn is_spared() -> bool {
+    process::id() == 1
+}
+
+/// What a shell makes of the end by a signal.
+fn exit_code(signal: i32) -> i32 {
+    128 + signal
 }

@@ -103,7 +103,7 @@ impl From<rustix::fs::Stat> for Stat {
             gid: stat.st_gid,
             rdev: stat.st_rdev as u64,
             size: stat.st_size as u64,
-            allocated: stat.st_blocks as u64 * 512,
+            allocated: (stat.st_blocks as u64).saturating_mul(512),
             times: Times {
                 accessed: (stat.st_atime as i64, stat.st_atime_nsec as u32),
                 modified: (stat.st_mtime as i64, stat.st_mtime_nsec as u32),

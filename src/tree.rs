@@ -190,8 +190,8 @@ impl DirTask {
         if let Some(made) = &made
             && place.dir.facts().is_none()
         {
-            cx.operands
-                .add_dir(stat.id, made.stat.id, made.fresh, place);
+            let dest = (!made.is_rehearsed(cx)).then_some(made.stat.id);
+            cx.operands.add_dir(stat.id, dest, made.fresh, place);
         }
         Ok(made)
     }
@@ -300,7 +300,7 @@ impl DirTask {
             merged: !made.fresh || above.is_some_and(|above| above.merged),
             linked: above
                 .is_some_and(|above| above.linked || is_reached_by_link(cx, place, made.fresh)),
-            rehearsed: made.fresh && cx.options.dry_run,
+            rehearsed: made.is_rehearsed(cx),
             default_acl: match above {
                 Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
                 _ => meta::has_default_acl(made.fd.as_fd()),

@@ -233,7 +233,7 @@ fn work(stats: &Stats) -> u64 {
         + stats.specials
         + stats.skipped
         + stats.errors;
-    entries * BYTES_PER_ENTRY + stats.bytes_moved()
+    (entries * BYTES_PER_ENTRY).saturating_add(stats.bytes_moved())
 }
 
 /// How many there were at a time, on average.

@@ -424,10 +424,11 @@ pub(crate) fn remove_dir(dir: impl AsFd, name: &OsStr) -> Result<()> {
     rustix::fs::unlinkat(dir, name, AtFlags::REMOVEDIR)
 }
 
-/// Opens a directory in which nobody can make anything, to stand for one that has not been made: the top of procfs, which is
-/// always the same inode.
+/// Opens a directory to stand for one that has not been made: the top of procfs, in which nobody can make anything, or that of
+/// all where there is none.
 pub(crate) fn open_nowhere() -> Result<OwnedFd> {
     open_dest_dir(cwd(), OsStr::new("/proc"), false)
+        .or_else(|_| open_dest_dir(cwd(), OsStr::new("/"), false))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use rustix::fs::{Mode, OFlags};
 
 use super::{Result, last_error, read};
 use crate::lock::lock;
+use crate::own_status::own_status;
 
 thread_local! {
     /// Where the process was when this thread got a working directory of its own.
@@ -77,9 +78,13 @@ pub(crate) fn enter(dir: impl AsFd) -> bool {
     HOME.get().is_some() && rustix::process::fchdir(dir).is_ok()
 }
 
-/// The calling thread's number, as in /proc/self/task.
+/// The calling thread's number, as in /proc/self/task: not gettid(2)'s where that is the /proc of another PID namespace.
 pub(crate) fn thread_id() -> i32 {
-    rustix::thread::gettid().as_raw_nonzero().get()
+    let link = std::fs::read_link("/proc/thread-self");
+    let number = link
+        .ok()
+        .and_then(|link| link.file_name()?.to_str()?.parse().ok());
+    number.unwrap_or_else(|| rustix::thread::gettid().as_raw_nonzero().get())
 }
 
 /// Gives the calling thread, and those that it starts, the lowest priority for the processor. (On Linux setpriority(2) knows
@@ -135,14 +140,7 @@ pub(crate) fn scheduling(thread: i32) -> Option<Scheduling> {
 
 /// The process's umask, without setting it for a moment as umask(2) must; `None` where /proc does not say.
 pub(crate) fn umask() -> Option<u32> {
-    // The second line of a few dozen; one call reads them all, and each takes its time.
-    let mut buffer = [0; 4096];
-    let file = std::fs::File::open("/proc/self/status").ok()?;
-    let len = read(&file, &mut buffer).ok()?;
-    // The process's name may be anything.
-    let mut lines = buffer[..len].split(|byte| *byte == b'\n');
-    let umask = lines.find_map(|line| line.strip_prefix(b"Umask:"))?;
-    u32::from_str_radix(str::from_utf8(umask).ok()?.trim(), 8).ok()
+    u32::from_str_radix(&own_status("Umask:")?, 8).ok()
 }
 
 /// The same where there is no /proc. For a moment what other threads make is theirs alone (umask(2)).
@@ -154,22 +152,37 @@ pub(crate) fn umask_by_setting() -> u32 {
     umask.as_raw_mode()
 }
 
+/// What the limit of open files is taken for where it cannot be asked for. Less is hardly ever seen.
+const FEW_OPEN_FILES: usize = 256;
+
 /// Raises the limit of open files as far as the administrator allows, and returns it.
 pub(crate) fn raise_open_files_limit() -> usize {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
-    if limit.current != limit.maximum {
-        let mut raised = limit;
-        raised.current = limit.maximum;
-        // Refused (a sandbox may do so), the old limit still holds.
-        if setrlimit(Resource::Nofile, raised).is_ok() {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // Not rustix's, which takes it that there is an answer: a sandbox may refuse one.
+    // SAFETY: the call writes one such structure.
+    #[allow(unsafe_code)]
+    let is_known = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0;
+    if !is_known {
+        return FEW_OPEN_FILES;
+    }
+    if limit.rlim_cur < limit.rlim_max {
+        let raised = libc::rlimit {
+            rlim_cur: limit.rlim_max,
+            ..limit
+        };
+        // SAFETY: the call reads one such structure.
+        #[allow(unsafe_code)]
+        let is_raised = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const raised) } == 0;
+        // Refused, the old limit still holds.
+        if is_raised {
             limit = raised;
         }
     }
-    let unlimited = usize::MAX;
-    limit
-        .current
-        .map_or(unlimited, |n| usize::try_from(n).unwrap_or(unlimited))
+    // RLIM_INFINITY is the greatest number.
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
 /// Whether the kernel is this one or a later one; not if it does not say.

@@ -444,7 +444,6 @@ const NOT_FAILED: &[&str] = &[
     "geteuid",
     "getegid",
     "getrandom",
-    "prlimit64",
     "faccessat2",
     // Whether operands are inside each other: what cannot be found is not.
     "getcwd",

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rustix::fs::FileType;
 
-use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, chown, is_root, mode, set_mtime};
+use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, chown, is_root, mode, poolcp, set_mtime};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 use crate::trees::{Item, What, check, make, tree, workers};
 
@@ -74,6 +74,20 @@ fn a_mirror_leaves_rsync_nothing_to_do() {
         prop_assert_eq!(&report["attributes_only"], 0);
         Ok(())
     });
+}
+
+#[test]
+fn a_dry_run_takes_no_directory_for_the_one_that_it_would_make() {
+    needs!(NoProc);
+    let sandbox = Sandbox::new();
+    sandbox.dir("source/proc");
+    let script = "mount --bind /proc source/proc && exec \"$@\"";
+    let program = poolcp().to_str().expect("UTF-8");
+    let words = ["--mount", "--", "sh", "-c", script, "sh", program];
+    let args = ["-rx", "--dry-run", "source", "copy"];
+    let run = sandbox.call("unshare", words.into_iter().chain(args)).run();
+    let told = "'source' -> 'copy' (new)\n'source/proc' -> 'copy/proc' (new)\n";
+    assert_eq!((run.code, run.stdout.as_str()), (0, told), "{run:?}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use serde_json::Value;
 
 use crate::harness::{
-    Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp, set_mtime, set_xattr,
+    PID_NAMESPACE, Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp, set_mtime, set_xattr,
 };
 
 /// The keys of the JSON report, schema 1.
@@ -405,6 +405,33 @@ fn a_report_file_gets_the_report_in_one_step_and_nothing_else_does() {
         .call(poolcp(), ["--report-file=/dev/stdout", "source/a", "copy"])
         .ok();
     assert!(run.stdout.starts_with("copied    1 file\n"), "{run:?}");
+}
+
+#[test]
+fn standard_output_is_written_to_whoever_has_made_it() {
+    needs!(OrdinaryUser);
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    chmod(&sandbox.path("a"), 0o644);
+    chmod(&sandbox.path(""), 0o755);
+    chmod(&sandbox.dir("open"), 0o777);
+    let words = ["--report-file=/dev/stdout", "a", "open/copy"];
+    let run = sandbox.call(poolcp(), words).by_ordinary_user().ok();
+    assert!(run.stdout.starts_with("copied    1 file\n"), "{run:?}");
+}
+
+#[test]
+fn a_report_is_written_beside_what_another_process_of_the_same_number_has_left() {
+    needs!(PidNamespace);
+    let sandbox = Sandbox::new();
+    sandbox.file("a", 10);
+    sandbox.file(".report-1-0.tmp", 3);
+    let program = poolcp().to_str().expect("UTF-8");
+    let words = format!("{PID_NAMESPACE} {program} --report-file=report a copy");
+    let words: Vec<&str> = words.split_whitespace().collect();
+    sandbox.call(words[0], &words[1..]).ok();
+    let report = fs::read_to_string(sandbox.path("report")).expect("a report");
+    assert!(report.starts_with("copied    1 file\n"), "{report}");
 }
 
 #[test]

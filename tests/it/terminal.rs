@@ -439,6 +439,60 @@ fn ctrl_z_stops_nothing_whose_session_is_outside_of_its_pid_namespace() {
 }
 
 #[test]
+fn the_first_process_of_a_pid_namespace_ends_by_signals_as_any_other() {
+    needs!(PidNamespace);
+    let sandbox = Sandbox::new();
+    let program = poolcp().to_str().expect("UTF-8");
+    let words = format!("{PID_NAMESPACE} {program} {COPY}");
+    let words: Vec<&str> = words.split_whitespace().skip(1).collect();
+    for presses in [1, 2] {
+        with_pipe(&sandbox);
+        let unshare = Path::new("unshare");
+        let mut session = Session::start_program(&sandbox, (80, 24), unshare, &words, &[]);
+        let pipe = hold(&sandbox.path("source/sub/pipe"));
+        session.wait(|screen| screen.iter().any(|line| is_live(line)));
+        session.press("\x03");
+        session.wait(|screen| !screen.iter().any(|line| is_live(line)));
+        // Let go, the copy ends by itself.
+        let _held = if presses == 1 {
+            drop(pipe);
+            None
+        } else {
+            thread::sleep(Duration::from_secs(1));
+            session.press("\x03");
+            Some(pipe)
+        };
+        let (code, screen) = session.end();
+        assert_eq!(code, Some(130), "{screen:#?}");
+        let is_reported = screen.join("\n").contains("\nstopped   before the end\n");
+        assert_eq!(is_reported, presses == 1, "{screen:#?}");
+        fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+        fs::remove_dir_all(sandbox.path("source")).expect("remove");
+    }
+}
+
+#[test]
+fn a_view_is_drawn_where_proc_numbers_processes_otherwise() {
+    needs!(PidNamespace);
+    let sandbox = Sandbox::new();
+    with_pipe(&sandbox);
+    let script = format!(
+        "--pid --fork --kill-child -- setsid --ctty --wait {}",
+        poolcp().display()
+    );
+    let words: Vec<&str> = script
+        .split_whitespace()
+        .chain(COPY.split_whitespace())
+        .collect();
+    let unshare = Path::new("unshare");
+    let mut session = Session::start_program(&sandbox, (80, 24), unshare, &words, &[]);
+    let pipe = hold(&sandbox.path("source/sub/pipe"));
+    session.wait(|screen| screen.iter().any(|line| is_live(line)));
+    drop(pipe);
+    assert_eq!(session.end().0, Some(0));
+}
+
+#[test]
 fn errors_are_whole_lines_above_the_view() {
     let sandbox = Sandbox::new();
     sandbox.fifo("first");
