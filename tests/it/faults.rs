@@ -406,6 +406,12 @@ const FAULTS: &[Fault] = &[
         Fails,
         "an ACL that was inherited would stay",
     ),
+    fault(
+        "prlimit64",
+        &["EPERM", "ENOSYS"],
+        Recovers,
+        "what the limits are need not be known",
+    ),
     fault("mkdirat", &["EEXIST"], Either, "it is there"),
     fault(
         "fremovexattr",
