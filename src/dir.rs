@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::context::Process;
 use crate::error::{Error, Failure, Operation, unless_panic};
 use crate::filter::Ignored;
 use crate::handles::Pair;
@@ -155,6 +156,12 @@ impl Dir {
     /// Whether the destination would be made, and something else is open in its place.
     pub(crate) fn is_rehearsed(&self) -> bool {
         self.facts.as_ref().is_some_and(|facts| facts.rehearsed)
+    }
+
+    /// Whether what is read in the source is to keep its access times: of operands, if that is always allowed.
+    pub(crate) fn no_atime(&self, process: &Process) -> bool {
+        self.facts()
+            .map_or(process.superuser, |facts| facts.no_atime)
     }
 
     pub(crate) fn source_name(&self) -> &OsStr {

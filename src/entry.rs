@@ -217,14 +217,10 @@ fn open(
     kind: Kind,
     follow: bool,
 ) -> Result<(OwnedFd, Stat), Error> {
-    let no_atime = place
-        .dir
-        .facts()
-        .map_or(cx.process.superuser, |facts| facts.no_atime);
     let flags = SourceFlags {
         follow,
         wait: kind != Kind::File,
-        no_atime,
+        no_atime: place.dir.no_atime(&cx.process),
     };
     let (dir, name) = (place.pair.source(), place.names.source);
     let file = sys::open_source(dir, name, flags).map_err(|errno| {

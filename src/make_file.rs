@@ -290,7 +290,7 @@ impl Entry {
             let flags = SourceFlags {
                 follow: self.followed,
                 wait: false,
-                no_atime: place.dir.facts().is_some_and(|facts| facts.no_atime),
+                no_atime: place.dir.no_atime(&cx.process),
             };
             let again = |which: fn((i32, RawFd, RawFd)) -> (i32, RawFd), is_written| {
                 let (thread, number) = open.map(which).ok_or(Errno::STALE)?;

@@ -643,3 +643,20 @@ fn a_large_file_that_may_only_be_read_is_copied_by_a_superuser_who_may_not_overr
         assert_eq!(mode(&sandbox.path(copy)), 0o444);
     }
 }
+
+#[test]
+fn a_superuser_leaves_the_access_time_of_a_large_file_as_it_is_whoever_reads_it() {
+    needs!(Root);
+    let sandbox = Sandbox::in_memory();
+    let large = sandbox.file("large", 100 << 20);
+    // So that a filesystem that spares itself most of these changes would make one (mount(8), relatime).
+    set_mtime(&large, 1_000_000_000, 0);
+    let accessed = || fs::metadata(&large).expect("stat").atime();
+    let before = accessed();
+    for _ in 0..2 {
+        sandbox
+            .poolcp(["-j4", "--reflink=never", "large", "copy"])
+            .ok();
+        assert_eq!(accessed(), before);
+    }
+}
