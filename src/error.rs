@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::quote::{quote, quote_argument, quote_if_needed};
 use crate::sys::Errno;
+use crate::wording::without_number;
 
 /// What was being done, or what forbade it. Its text is `cp`'s, with the paths put in by [`Error`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -248,13 +249,6 @@ impl Operation {
             Self::Panic => format!("cannot copy {path}: internal error"),
         }
     }
-}
-
-/// The system's words for an error. The standard library adds "(os error N)", which cp does not say.
-pub(crate) fn without_number(error: &io::Error) -> String {
-    let mut text = error.to_string();
-    text.truncate(text.find(" (os error").unwrap_or(text.len()));
-    text
 }
 
 /// An operation that failed, and why, where the paths are not known.

@@ -12,10 +12,11 @@ use std::fmt::Display;
 use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use poolcp::{Done, What, quote};
 
+use crate::lock::lock;
 use crate::streams;
 
 /// So much is written at once: some thousand lines.
@@ -49,7 +50,7 @@ impl Journal {
     }
 
     fn pages(&self) -> MutexGuard<'_, Pages> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 
     /// An entry was done.

@@ -202,7 +202,7 @@
 //! | `json.rs` | the report as JSON, and its schema |
 //! | `live.rs` | what a copy is doing at this moment: [`Progress`], [`Snapshot`] |
 //! | `error.rs`, `quote.rs` | [`Error`] in `cp`'s words, file names as `cp` quotes them |
-//! | `lock.rs` | locks, whoever panicked |
+//! | `lock.rs`, `own_status.rs`, `wording.rs` | what the binary has, too: locks, whoever panicked; what the kernel says of this process; numbers and errors in words |
 //! | `path.rs` | paths as bytes: last component, joining |
 //! | `sys.rs` | the system calls on what is copied, as safe functions |
 //! | `sys/` | by what they are about: `names.rs`, `bytes.rs`, `attributes.rs`, `filesystem.rs`, `process.rs`; the only `unsafe` |
@@ -379,6 +379,7 @@ mod sys;
 mod tree;
 mod tuner;
 mod verify;
+mod wording;
 
 pub use busy::Busy;
 pub use cancel::Canceller;

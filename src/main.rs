@@ -11,6 +11,7 @@ mod generate;
 mod getopt;
 mod job_control;
 mod journal;
+mod lock;
 mod outcome;
 mod own_status;
 mod pace;
@@ -22,6 +23,7 @@ mod signals;
 mod status;
 mod streams;
 mod units;
+mod wording;
 mod words;
 
 use std::io::{self, IsTerminal, Write};
@@ -30,12 +32,13 @@ use std::path::Path;
 use std::process::{self, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use cli::{Command, Stop, Verbosity};
 use journal::Journal;
+use lock::lock;
 use outcome::Again;
 use poolcp::{
     Canceller, Done, Error, Event, Holes, How, Interest, Observer, Operation, Plan, Progress,
@@ -45,6 +48,7 @@ use progress::Display;
 use prompt::{Answer, Answers, prompt};
 use signals::{GRACE, Signals};
 use status::Setting;
+use wording::without_number;
 
 /// How often the main thread looks up from waiting.
 const TICK: Duration = Duration::from_millis(100);
@@ -274,15 +278,6 @@ fn write_error(error: &io::Error) -> String {
     format!("write error: {}", without_number(error))
 }
 
-/// The system's words for an error. The standard library adds "(os error N)", which cp does not say.
-fn without_number(error: &io::Error) -> String {
-    let text = error.to_string();
-    text.split(" (os error")
-        .next()
-        .unwrap_or_default()
-        .to_owned()
-}
-
 /// Writes one message to standard error, whole: in one call, whichever thread it comes from.
 fn say(program: &str, message: &dyn std::fmt::Display) {
     let line = format!("{program}: {message}\n");
@@ -331,9 +326,7 @@ impl Terminal {
     }
 
     fn failed_write(&self) -> MutexGuard<'_, Option<io::Error>> {
-        self.failed_write
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.failed_write)
     }
 
     /// Writes a line to standard output, whole.

@@ -3,6 +3,8 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::lock::lock;
+
 /// How long a waiting worker that found no other work sleeps before it looks again. The end of what it waits for wakes it
 /// at once; only new work, which rayon announces to idle workers alone, has to be looked for.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -16,8 +18,7 @@ pub(crate) struct Monitor<S> {
 
 impl<S> Monitor<S> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, S> {
-        // No foreign code runs under the lock, so a poisoned state is still a whole one.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     pub(crate) fn update<R>(&self, change: impl FnOnce(&mut S) -> R) -> R {

@@ -70,16 +70,17 @@ use std::io;
 use std::mem;
 use std::num::NonZero;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
-use crate::error::without_number;
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
 use crate::job::Ledger;
 use crate::limit;
+use crate::lock::lock;
 use crate::monitor::Monitor;
 use crate::sys;
+use crate::wording::without_number;
 
 pub use crate::job::{Closed, Controls, Job, JobBuilder, JobError, JobId, Task};
 
@@ -278,8 +279,7 @@ struct Members {
 
 impl Crew {
     fn members(&self) -> MutexGuard<'_, Members> {
-        // Nothing under the lock leaves the members half changed.
-        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.members)
     }
 
     /// How many workers have been started.

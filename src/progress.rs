@@ -13,13 +13,14 @@
 //! Only the main thread does anything ten times a second; the workers count as they do without a terminal.
 
 use std::io::{self, Write};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use poolcp::Progress;
 
 use crate::job_control::is_in_front;
+use crate::lock::lock;
 use crate::pace::{Pace, View};
 use crate::screen::{Screen, can_draw, has_colours, is_piped, size};
 use crate::status::{Lines, Setting, line, lines};
@@ -138,7 +139,7 @@ impl Display {
 
     fn state(&self) -> MutexGuard<'_, State> {
         // A message that could not be printed leaves nothing half done here.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
 
     fn view(&self, state: &mut State, progress: &Progress) -> View {

@@ -11,6 +11,7 @@ use crate::busy::Busy;
 use crate::counters::Stats;
 use crate::error::{Error, Operation};
 use crate::options::Options;
+use crate::wording::thousands;
 
 /// What one finished copy did. `Display` is the text for a terminal.
 #[derive(Clone, Debug)]
@@ -263,19 +264,6 @@ fn seconds(duration: Duration) -> String {
             format!("{hours} h {minutes:02} min {:02} s", seconds % 60)
         }
     }
-}
-
-/// A number with a comma between each three digits.
-fn thousands(n: u64) -> String {
-    let digits = n.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (i, digit) in digits.chars().enumerate() {
-        if i > 0 && (digits.len() - i).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 #[cfg(test)]

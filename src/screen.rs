@@ -11,11 +11,13 @@
 
 use std::env;
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use indicatif::TermLike;
 use rustix::fs::FileType;
 use rustix::termios::tcgetwinsize;
+
+use crate::lock::lock;
 
 /// To the left margin, and away with everything from there on.
 const ERASE: &str = "\r\x1b[J";
@@ -80,7 +82,7 @@ impl Screen {
     }
 
     fn frames(&self) -> MutexGuard<'_, Frames> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.0)
     }
 }
 

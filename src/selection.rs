@@ -13,7 +13,7 @@ use poolcp::{Filter, Rule, quote};
 
 use crate::cli::{Stop, impossible, usage};
 use crate::units;
-use crate::without_number;
+use crate::wording::without_number;
 
 /// The parts of a filter, in the order in which they were typed.
 #[derive(Default)]

@@ -11,6 +11,7 @@ use poolcp::{LargeFile, quote};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use crate::pace::View;
+use crate::wording::thousands;
 
 /// A bar that is shorter says no more than the percentage beside it.
 const SHORTEST_BAR: usize = 10;
@@ -267,14 +268,6 @@ fn plural(n: u64, word: &str) -> String {
         Some(stem) => format!("{stem}ies"),
         None => format!("{word}s"),
     }
-}
-
-/// A number with a comma between each three digits.
-fn thousands(n: u64) -> String {
-    if n < 1000 {
-        return n.to_string();
-    }
-    format!("{},{:03}", thousands(n / 1000), n % 1000)
 }
 
 #[cfg(test)]
