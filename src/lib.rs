@@ -211,7 +211,8 @@
 //!
 //! | file | what lives there |
 //! |---|---|
-//! | `main.rs` | the thread that waits for the copy, and what the workers tell it |
+//! | `main.rs` | the thread that waits for the copy |
+//! | `terminal.rs`, `verbose.rs` | what the workers tell and ask; what `-v` and `--debug` say of an entry |
 //! | `args.rs`, `getopt.rs`, `cli.rs` | the command line: clap's definition, GNU's rules for the words, what they mean |
 //! | `words.rs` | what the words behind options mean |
 //! | `selection.rs` | what globs, sizes and moments mean; the only user of jiff |
@@ -221,7 +222,7 @@
 //! | `units.rs` | numbers of bytes |
 //! | `generate.rs`, `complete.bash`, `manual.roff` | completions and the manual page |
 //! | `journal.rs` | the log of all entries (`--log`) |
-//! | `outcome.rs` | the report: where it goes, and what to do next |
+//! | `report_place.rs`, `advice.rs` | the report: where it goes; what to do next |
 //! | `streams.rs` | standard output and error as files for the report and the log |
 //!
 //! # Invariants
