@@ -75,6 +75,8 @@ pub enum Operation {
     OthersRules,
     /// Two sources have the same destination, and each would remove what the other brings (`--delete`).
     SharedDest,
+    /// Removing what the source does not have where names that are kept are listed in another form (`--delete`).
+    OtherForms,
     /// Giving a destination its backup's name.
     Backup,
     /// Giving a backup its destination's name back.
@@ -202,6 +204,9 @@ impl Operation {
             }
             Self::SharedDest => {
                 format!("cannot delete in {path}, which more than one source is copied to")
+            }
+            Self::OtherForms => {
+                format!("cannot delete in {path}: what is kept has other names there")
             }
             Self::Backup => format!("cannot backup {path}"),
             Self::Unbackup => format!("cannot un-backup {path}"),

@@ -72,12 +72,22 @@ fn try_copy(
     if !cx.writers.claim(id, left) {
         return Ok(());
     }
-    let done = place.unless_panic(|| entry.carry_out(cx, place, plan, ended));
+    // Another worker may have given the file's name to another one meanwhile: then a link leads there.
+    let is_moved = entry.dest_flags().follow
+        && sys::stat_at(place.pair.dest(), place.names.dest, true).map(|it| it.id) != Ok(id);
+    let done = if is_moved {
+        Ok(())
+    } else {
+        place.unless_panic(|| entry.carry_out(cx, place, plan, ended))
+    };
     while let Some(left) = cx.writers.next(id) {
         if let Err(error) = copy_waiting(cx, &left, id, ended) {
             cx.error(error);
         }
         ended.push(left.name.dir);
+    }
+    if is_moved {
+        return try_copy(cx, place, kind, follow, None, ended);
     }
     done
 }

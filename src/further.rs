@@ -181,11 +181,12 @@ pub(crate) fn link(
                 return Err(place.refused(Operation::SameFile));
             }
             let is_other = |made| has_numbers && !is_copy(made, &there);
-            if place.dir.is_fresh() && copied.made.is_some_and(is_other) {
+            let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
+            let is_same = there.id == copy.id && !copied.made.is_some_and(is_other);
+            if place.dir.is_fresh() && !is_same {
                 // Names that differ in the source and not here.
                 return Err(place.refused(Operation::JustCreated));
             }
-            let copy = sys::stat_at(from.dest(), &first.dest, false).map_err(error)?;
             if there.id == copy.id {
                 leave(cx, place);
                 return Ok(());

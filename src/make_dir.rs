@@ -104,21 +104,24 @@ pub(crate) fn make_dest(
 /// it was until it gets those.
 fn narrow(cx: &Context, fd: &OwnedFd, stat: &mut Stat, source: &Stat) {
     let preserve = &cx.options.preserve;
-    if !preserve.mode || cx.options.dry_run {
+    if cx.options.dry_run {
         return;
     }
     let owner = (stat.uid, stat.gid);
     let moves = preserve.ownership && cx.process.superuser && owner != (source.uid, source.gid);
-    if moves && source.mode & 0o005 == 0o005 && stat.mode & 0o022 == 0 {
-        // All may enter it in the end, and nobody else may write to it now.
-        return;
-    }
     if moves
         && ![cx.process.uid, source.uid].contains(&stat.uid)
         && sys::set_owner(fd, Some(cx.process.uid), None).is_ok()
     {
-        // Its owner could undo what follows.
+        // Its owner could undo what follows, and change what is made in it.
         stat.uid = cx.process.uid;
+    }
+    if !preserve.mode {
+        return;
+    }
+    if moves && source.mode & 0o005 == 0o005 && stat.mode & 0o022 == 0 {
+        // All may enter it in the end, and nobody else may write to it now.
+        return;
     }
     // The group's bits are another group's, or the limit of an ACL.
     let kept = if moves { 0o700 } else { 0o777 };

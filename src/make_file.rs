@@ -62,9 +62,8 @@ impl Entry {
         let how = match self.complete(cx, place, source.as_fd(), (&dest, has), ladder) {
             Ok(how) => how,
             Err(error) => {
-                let is_in_place = dest.name().is_none() && !dest.is_stream;
-                if cx.options.overwrite == Overwrite::IfOlder && is_in_place {
-                    // What is there in part must not be taken for newer by whoever goes on. Refused, it is.
+                if cx.options.overwrite == Overwrite::IfOlder && !dest.is_stream {
+                    // What stays in part must not be taken for newer by whoever goes on. Refused, it is.
                     let _ = sys::set_times(&dest.file, older(self.stat.times));
                 }
                 if let Err(errno) = dest.discard() {

@@ -76,6 +76,7 @@ impl Entry {
                 !self.stays_under_its_name
                     && (self.stat.size >= BESIDE_FROM
                         || cx.limit.is_some()
+                        || cx.options.overwrite.passes_over_parts()
                         || self.stat.kind != Kind::File)
             }
             Atomic::Always => true,

@@ -99,6 +99,11 @@ impl Overwrite {
         matches!(self, Self::Never | Self::Refuse)
     }
 
+    /// Whether a file that is there is left alone though it may be only a part of its source: one that was made just now is newer.
+    pub(crate) fn passes_over_parts(self) -> bool {
+        self.keeps_all() || self == Self::IfOlder
+    }
+
     /// Whether a destination is left alone if it seems to be the copy already: then its attributes are seen to as well.
     pub(crate) fn compares(self) -> bool {
         matches!(

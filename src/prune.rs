@@ -41,14 +41,18 @@ pub(crate) fn prune(cx: &Context, dir: &Arc<Dir>, dest: BorrowedFd<'_>) {
         return;
     }
     let path = || dir.dest_path(OsStr::new(""));
-    let extraneous = match extraneous(cx, dir, dest, names) {
-        Ok(extraneous) => extraneous,
+    let (extraneous, are_known) = match extraneous(cx, dir, dest, names) {
+        Ok(found) => found,
         Err(errno) => {
             cx.error(Error::new(Operation::List, path()).with_errno(errno));
             return;
         }
     };
     if extraneous.is_empty() || !cx.may_delete(path) {
+        return;
+    }
+    if !are_known {
+        cx.fail_to_delete(Error::new(Operation::OtherForms, path()));
         return;
     }
     if let Err(error) = is_apart(cx, dir, dest) {
@@ -150,13 +154,13 @@ pub(crate) fn remove_instead(cx: &Context, place: Place<'_>, kind: Kind) -> Resu
     }
 }
 
-/// What may be removed from a directory.
+/// What may be removed from a directory, and whether it is known not to be what is kept.
 fn extraneous(
     cx: &Context,
     dir: &Dir,
     dest: BorrowedFd<'_>,
     names: &[OsString],
-) -> sys::Result<Vec<(OsString, Kind)>> {
+) -> sys::Result<(Vec<(OsString, Kind)>, bool)> {
     // Its own position may be anywhere.
     let there = sys::open_dest_dir(dest, OsStr::new("."), false)?;
     let there = sys::read_dir(there)?;
@@ -169,26 +173,31 @@ fn extraneous(
                 .is_some_and(|filter| filter.drop(name, is_dir(dest, name, kind)));
         is_filtered || is_staged_name(name)
     };
-    let mut extraneous: Vec<_> = there.iter().map(|(name, _)| name.as_os_str()).collect();
-    if extraneous.iter().all(|name| kept.contains(name)) {
-        return Ok(Vec::new());
+    let mut listed: Vec<_> = there.iter().map(|(name, _)| name.as_os_str()).collect();
+    if listed.iter().all(|name| kept.contains(name)) {
+        return Ok((Vec::new(), true));
     }
     // A name that is not listed and is there all the same is listed in another form: where case does not count, say.
-    extraneous.sort_unstable();
+    listed.sort_unstable();
+    let id = |name: &OsStr| sys::stat_at(dest, name, false).ok().map(|stat| stat.id);
     let in_another_form: HashSet<FileId> = kept
         .iter()
-        .filter(|name| extraneous.binary_search(name).is_err())
-        .filter_map(|name| sys::stat_at(dest, name, false).ok())
-        .map(|stat| stat.id)
+        .filter(|name| listed.binary_search(name).is_err())
+        .filter_map(|name| id(name))
         .collect();
     let is_other_form = |name: &OsStr| {
-        !in_another_form.is_empty()
-            && sys::stat_at(dest, name, false).is_ok_and(|stat| in_another_form.contains(&stat.id))
+        !in_another_form.is_empty() && id(name).is_some_and(|id| in_another_form.contains(&id))
+    };
+    // Where each form has a number of its own, nobody knows which is which.
+    let are_known = in_another_form.is_empty() || {
+        let listed: HashSet<FileId> = listed.iter().filter_map(|name| id(name)).collect();
+        in_another_form.is_subset(&listed)
     };
     let is_extraneous = |(name, kind): &(OsString, Kind)| {
         !kept.contains(name.as_os_str()) && !protects(name, *kind) && !is_other_form(name)
     };
-    Ok(there.into_iter().filter(is_extraneous).collect())
+    let extraneous = there.into_iter().filter(is_extraneous).collect();
+    Ok((extraneous, are_known))
 }
 
 /// What is left of something that was to be removed.
