@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Failure, Operation, unless_panic};
-use crate::filter::Ignored;
+use crate::gitignore::Ignored;
 use crate::handles::Pair;
 use crate::ladder::Ladder;
 use crate::links::Name;

@@ -162,7 +162,8 @@
 //! | `roots.rs` | the operands |
 //! | `tree.rs` | the recursion: directories, and who finishes what |
 //! | `list.rs` | what a directory holds, and which of it is copied; the only user of jwalk |
-//! | `filter.rs` | which entries are left out; the only user of the crate ignore |
+//! | `filter.rs` | which entries are left out: by globs, size and age |
+//! | `gitignore.rs` | what git ignores; with `filter.rs` the only user of the crate ignore |
 //! | `glob.rs` | git's globs in that crate's words |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
 //! | `handles.rs` | each worker's open directories |
@@ -342,6 +343,7 @@ mod file;
 mod filter;
 mod further;
 mod gate;
+mod gitignore;
 mod glob;
 mod handles;
 mod job;
