@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use crate::context::Context;
-use crate::decide::{Decision, FilePlan, Reason, Seen, Why, decide, has_other_attributes, why};
+use crate::decide::{Decision, FilePlan, Reason, Seen, decide};
+use crate::difference::{Why, has_other_attributes, why};
 use crate::dir::Place;
 use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};

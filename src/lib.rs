@@ -173,6 +173,8 @@
 //! | `clear.rs` | what has its destination's name already |
 //! | `facts.rs` | what has to be known about an entry |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
+//! | `decide/tests.rs` | tables of decisions, and random worlds |
+//! | `sameness.rs`, `difference.rs` | whether both ends are one file; in what one is no copy of the other |
 //! | `make_file.rs`, `open_dest.rs` | making a regular file; opening what its data goes to |
 //! | `make_name.rs`, `make_dir.rs` | making what is only a name and attributes; a directory |
 //! | `dress.rs` | the attributes of what is no directory: those that it is made with, those that it gets at the end |
@@ -332,6 +334,7 @@ mod controller;
 mod counters;
 mod data;
 mod decide;
+mod difference;
 mod dir;
 mod disk;
 mod dress;
@@ -375,6 +378,7 @@ mod quote;
 mod ranges;
 mod report;
 mod roots;
+mod sameness;
 mod staged;
 mod sys;
 mod tree;
@@ -384,7 +388,7 @@ mod verify;
 pub use busy::Busy;
 pub use cancel::Canceller;
 pub use counters::{Method, Stats};
-pub use decide::Why;
+pub use difference::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
 pub use ladder::{Holes, How, Tried};

@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::context::Context;
-use crate::decide::{FilePlan, Why, decide_dir};
+use crate::decide::{FilePlan, decide_dir};
+use crate::difference::Why;
 use crate::dir::Place;
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};

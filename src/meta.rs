@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::context::Process;
-use crate::decide::has_other_attributes;
+use crate::difference::has_other_attributes;
 use crate::error::{Failure, Operation};
 use crate::options::{Effort, Options, Preserve};
 use crate::sys::{self, Errno, Kind, Result, Stat, Times};
