@@ -151,7 +151,8 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `options.rs` | what is asked for, as plain values |
-//! | `plan.rs` | `cp`'s destination rules, applied once; starting a copy |
+//! | `plan.rs` | `cp`'s destination rules, applied once |
+//! | `start.rs` | starting a copy, with a pool of its own or without one |
 //! | `pool.rs` | the pool of workers, over rayon |
 //! | `job.rs` | what a pool runs, and what can be asked of it meanwhile |
 //! | `monitor.rs` | a state that threads share, and the sleep until it changes |
@@ -380,6 +381,7 @@ mod report;
 mod roots;
 mod sameness;
 mod staged;
+mod start;
 mod sys;
 mod tree;
 mod tuner;
