@@ -197,7 +197,8 @@
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device |
 //! | `context.rs` | what the workers of one copy share |
-//! | `operands.rs` | how operands may get into each other's way |
+//! | `meeting.rs` | how operands may get into each other's way, found out before |
+//! | `operands.rs` | the operands, watched while they are copied |
 //! | `observer.rs`, `cancel.rs` | what a copy tells and asks, what stops it: [`Observer`], [`Canceller`] |
 //! | `nest.rs` | in what pieces work is shared out, and a bound on how deep waiting for it nests on a stack |
 //! | `counters.rs` | what the workers count, and the sums: [`Stats`] |
@@ -362,6 +363,7 @@ mod lock;
 mod make_dir;
 mod make_file;
 mod make_name;
+mod meeting;
 mod meta;
 mod monitor;
 mod mounts;

@@ -18,8 +18,8 @@ use crate::cancel::Canceller;
 use crate::counters::Counters;
 use crate::error::{Error, Operation};
 use crate::live::Progress;
+use crate::meeting::refuse_pruning;
 use crate::observer::{Observer, Silent};
-use crate::operands::may_prune;
 use crate::options::{Backup, Delete, Options};
 use crate::path::{join, split, strip_slashes};
 use crate::sys::{self, Errno, FileId, Kind};
@@ -142,7 +142,7 @@ impl Plan {
                 let dest = dest.unwrap_or(Path::new(""));
                 return Err(Error::new(Operation::DeleteKeeps, dest));
             }
-            may_prune(&roots, &options)?;
+            refuse_pruning(&roots, &options)?;
         }
         Ok(Self {
             roots,

@@ -13,7 +13,7 @@ use crate::gate::Gate;
 use crate::handles::Tables;
 use crate::job::{Closed, Controls, Job, Task};
 use crate::local::is_local;
-use crate::operands::Meeting;
+use crate::meeting::Meeting;
 use crate::path::split;
 use crate::plan::{Plan, Root};
 use crate::pool::{BuildError, Pool};
