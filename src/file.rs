@@ -29,7 +29,7 @@ use crate::ladder::How;
 use crate::links::{Claim, Left, MadeFile, Name};
 use crate::observer::{Event, Interest, What};
 use crate::options::Make;
-use crate::staged::sweep_once;
+use crate::sweep::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags};
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was

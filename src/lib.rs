@@ -182,6 +182,7 @@
 //! | `ahead.rs` | directories that are made long before they are filled |
 //! | `closing.rs` | closing files, many in one call |
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
+//! | `sweep.rs` | what runs that were killed have left of such files |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
 //! | `ladder.rs` | the ways that they may take between two filesystems |
@@ -384,6 +385,7 @@ mod roots;
 mod sameness;
 mod staged;
 mod start;
+mod sweep;
 mod sys;
 mod tree;
 mod tuner;

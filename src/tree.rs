@@ -45,7 +45,7 @@ use crate::observer::What;
 use crate::operands::OperandDir;
 use crate::options::{Atomic, Backup, Delete, Follow};
 use crate::prune::prune;
-use crate::staged::sweep_once;
+use crate::sweep::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// Hardly any tree has so many levels; one that is copied into itself soon has.
