@@ -141,7 +141,7 @@
 //!                                  │                      │
 //!                      list by jwalk, spawn the           ├─ decide.rs: what to do about what is there
 //!                      subdirectories, par_iter           ├─ backup.rs: what was there, under another name
-//!                      over the files                     ├─ data.rs: reflink, kernel, read and write; chunks
+//!                      over the files                     ├─ data.rs: reflink, kernel, read and write; chunks.rs
 //!                                                         ├─ dress.rs, meta.rs: owner, xattrs and ACLs, mode, times
 //!                                                         └─ links.rs: hard links
 //! ```
@@ -185,8 +185,10 @@
 //! | `sweep.rs` | what runs that were killed have left of such files |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
+//! | `chunks.rs` | those of a large one, by several workers |
+//! | `buffer.rs` | a worker's buffer, and what it costs to fill it |
 //! | `ladder.rs` | the ways that they may take between two filesystems |
-//! | `ranges.rs` | which parts of a file hold data, and its chunks |
+//! | `ranges.rs` | which parts of a file hold data |
 //! | `disk.rs` | which disks may have to seek |
 //! | `local.rs` | which filesystems are this machine's own |
 //! | `mounts.rs` | what is mounted where |
@@ -309,7 +311,7 @@
 //! | the counters | 4 times a file | a slot for each worker (`counters.rs`) |
 //! | directories that are not listed yet | twice a directory | one atomic addition |
 //! | the large files under way | twice a file of 16 MiB and more; at each piece of one | a lock; an atomic addition to the file's own count (`live.rs`) |
-//! | which chunk of a large file is next, and how many workers are at it | three times a chunk of 16 MiB | atomic additions (`data.rs`) |
+//! | which chunk of a large file is next, and how many workers are at it | three times a chunk of 16 MiB | atomic additions (`chunks.rs`) |
 //! | the gate | once a file, only read; twice a batch, the worker's own cache lines | `gate.rs`; nothing where the number of workers is fixed |
 //! | the ladder of a pair of filesystems | once or twice a file, only read | borrowed from the directory, which has it from its parent (`dir.rs`) |
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |
@@ -328,8 +330,10 @@
 
 mod ahead;
 mod backup;
+mod buffer;
 mod busy;
 mod cancel;
+mod chunks;
 mod clear;
 mod closing;
 mod context;

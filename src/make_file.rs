@@ -5,10 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::chunks::{self, Ends};
 use crate::closing;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::{self, Ends, Transfer};
+use crate::data::{self, Transfer};
 use crate::decide::FilePlan;
 use crate::dir::Place;
 use crate::durable::ONE_PIECE;
@@ -271,7 +272,7 @@ impl Entry {
         let shared = cx.handles.tables() == Tables::Shared;
         let dest_name = dest.name().unwrap_or(place.names.dest);
         // Only a file that is cut into chunks needs it.
-        let dest_id = if shared || !data::is_large(&self.stat) {
+        let dest_id = if shared || !chunks::is_large(&self.stat) {
             None
         } else {
             let stat = sys::fstat(&dest.file);

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use crate::chunks::is_large;
 use crate::context::Context;
-use crate::data;
 use crate::gate::Gate;
 use crate::handles::Tables;
 use crate::job::{Closed, Controls, Job, Task};
@@ -107,7 +107,7 @@ impl Plan {
     pub fn needs_pool(&self) -> bool {
         let is_small = |root: &Root| {
             let looked = sys::stat_at(sys::cwd(), root.source.as_os_str(), true);
-            looked.is_ok_and(|stat| stat.kind == Kind::File && !data::is_large(&stat))
+            looked.is_ok_and(|stat| stat.kind == Kind::File && !is_large(&stat))
         };
         self.options.ask
             || self.options.bandwidth.is_some()
