@@ -59,13 +59,6 @@ pub(crate) struct DirFacts {
 /// The key of the operands' place in a target directory. Others are counted from 0.
 const TARGET_KEY: u64 = u64::MAX;
 
-impl DirFacts {
-    /// Whether the two are on these devices.
-    pub(crate) fn is_on(&self, source_dev: u64, dest_dev: u64) -> bool {
-        self.source_id.dev == source_dev && self.dest_id.dev == dest_dev
-    }
-}
-
 /// One directory of the tree.
 pub(crate) struct Dir {
     /// What it is called among a worker's open directories; unique in a copy.

@@ -162,6 +162,7 @@
 //! | `tuner.rs` | the observations, and what is made of the number (`-j auto`) |
 //! | `roots.rs` | the operands |
 //! | `tree.rs` | the recursion: directories, and who finishes what |
+//! | `enter.rs` | opening a directory's two ends, and what is known of it then |
 //! | `list.rs` | what a directory holds, and which of it is copied; the only user of jwalk |
 //! | `filter.rs` | which entries are left out: by globs, size and age |
 //! | `gitignore.rs` | what git ignores; with `filter.rs` the only user of the crate ignore |
@@ -346,6 +347,7 @@ mod dir;
 mod disk;
 mod dress;
 mod durable;
+mod enter;
 mod entry;
 mod error;
 mod facts;
