@@ -4,13 +4,14 @@ use std::os::fd::AsFd;
 
 use crate::chunks::is_large;
 use crate::context::Context;
-use crate::dir::{Dir, Place};
+use crate::dir::Dir;
 use crate::entry::{Entry, same};
 use crate::error::{Error, Operation};
 use crate::links::MadeFile;
 use crate::meta::{Attributes, Has, Subject};
 use crate::observer::What;
 use crate::options::Effort;
+use crate::place::Place;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 impl Entry {

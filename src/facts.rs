@@ -9,10 +9,10 @@ use crate::cancel::Canceller;
 use crate::context::Context;
 use crate::decide::{DestFacts, Seen, SourceFacts, looks_through};
 use crate::difference::compares_content;
-use crate::dir::{Names, Place};
 use crate::error::{Error, Failure, Operation};
 use crate::options::{Backup, Delete, Follow};
 use crate::path::split;
+use crate::place::{Names, Place};
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// What is known about a name's two ends.

@@ -21,7 +21,7 @@ use crate::context::Context;
 use crate::counters::Count;
 use crate::decide::{Decision, FilePlan, Reason, has_data};
 use crate::difference::Why;
-use crate::dir::{Dir, Names, Place};
+use crate::dir::Dir;
 use crate::entry::Entry;
 use crate::error::{Error, Operation};
 use crate::further::{is_another, link, settle};
@@ -29,6 +29,7 @@ use crate::ladder::How;
 use crate::links::{Claim, Left, MadeFile, Name};
 use crate::observer::{Event, Interest, What};
 use crate::options::Make;
+use crate::place::{Names, Place};
 use crate::sweep::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags};
 

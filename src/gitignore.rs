@@ -18,9 +18,9 @@ use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder, gitconfig_excludes_path};
 
 use crate::context::Context;
-use crate::dir::Place;
 use crate::error::{Error, Operation};
 use crate::glob::translated;
+use crate::place::Place;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 /// The most that the rules for one directory may be, in bytes: read, they take some forty times as much memory.

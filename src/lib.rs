@@ -168,6 +168,7 @@
 //! | `gitignore.rs` | what git ignores; with `filter.rs` the only user of the crate ignore |
 //! | `glob.rs` | git's globs in that crate's words |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
+//! | `place.rs` | where an entry is and what it is called, and errors about it |
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
 //! | `file.rs` | one entry that is not a directory, from the decision to the commit |
@@ -381,6 +382,7 @@ mod operands;
 mod options;
 mod parents;
 mod path;
+mod place;
 mod plan;
 pub mod pool;
 mod prune;

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::dir::{Entry, Place};
 use crate::lock::lock;
 use crate::meeting::Meeting;
 use crate::options::Options;
+use crate::place::{DirEntry, Place};
 use crate::sys::{self, FileId, Kind};
 
 /// What the workers know of the operands that are copied together.
@@ -47,7 +47,7 @@ pub(crate) struct Operands {
 #[derive(Clone)]
 pub(crate) struct OperandDir {
     /// Its copy's place.
-    pub entry: Option<Entry>,
+    pub entry: Option<DirEntry>,
     /// Its copy's path.
     pub dest: PathBuf,
 }
@@ -62,7 +62,7 @@ struct CopiedDir {
 #[derive(Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Made {
     /// The copy of an operand, under its own name.
-    Operand(FileId, Entry),
+    Operand(FileId, DirEntry),
     /// A symbolic link, anywhere.
     Link(FileId),
 }

@@ -21,7 +21,7 @@ use std::vec;
 use rayon::prelude::*;
 
 use crate::context::Context;
-use crate::dir::{Dir, Place};
+use crate::dir::Dir;
 use crate::error::{Error, Operation};
 use crate::filter;
 use crate::gate;
@@ -29,6 +29,7 @@ use crate::nest::{in_parallel, in_pieces};
 use crate::observer::Event;
 use crate::options::Delete;
 use crate::path::join;
+use crate::place::Place;
 use crate::staged::is_staged_name;
 use crate::sys::{self, Errno, FileId, Kind};
 

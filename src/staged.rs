@@ -17,9 +17,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::closing;
-use crate::dir::Place;
 use crate::error::{Failure, Operation, failed};
 use crate::path::split;
+use crate::place::Place;
 use crate::sweep::{lock_staged, sweep_one};
 use crate::sys::{self, Errno, FileId};
 

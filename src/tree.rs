@@ -28,7 +28,7 @@ use crate::ahead;
 use crate::closing;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::dir::{Dir, Names, Place};
+use crate::dir::Dir;
 use crate::enter::Entered;
 use crate::error::{Error, Operation, unless_panic};
 use crate::file;
@@ -38,6 +38,7 @@ use crate::list::{Listed, Order, list};
 use crate::meta::{Attributes, Has, Subject};
 use crate::nest::{in_parallel, in_pieces};
 use crate::options::Backup;
+use crate::place::{Names, Place};
 use crate::prune::prune;
 use crate::sys::{self, FileId, Kind};
 
