@@ -198,7 +198,8 @@
 //! | `prune.rs` | what the destination has and the source does not |
 //! | `links.rs` | hard links; several names at the destination for one file: who copies, and who links |
 //! | `further.rs` | linking further names to the first one's copy |
-//! | `limit.rs` | how fast data may move (`--bwlimit`), and how much others come first (`--background`) |
+//! | `limit.rs` | how fast data may move (`--bwlimit`) |
+//! | `background.rs` | how much others come first (`--background`) |
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device |
 //! | `context.rs` | what the workers of one copy share |
@@ -331,6 +332,7 @@
 #![warn(missing_docs)]
 
 mod ahead;
+mod background;
 mod backup;
 mod buffer;
 mod busy;
@@ -399,6 +401,7 @@ mod tree;
 mod tuner;
 mod verify;
 
+pub use background::background;
 pub use busy::Busy;
 pub use cancel::Canceller;
 pub use counters::{Method, Stats};
@@ -406,7 +409,6 @@ pub use difference::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
 pub use ladder::{Holes, How, Tried};
-pub use limit::background;
 pub use live::{LargeFile, Progress, Snapshot};
 pub use observer::{Done, Event, Interest, Observer, Question, What};
 pub use options::{

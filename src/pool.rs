@@ -73,11 +73,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use crate::background::background;
 use crate::error::without_number;
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
 use crate::job::Ledger;
-use crate::limit;
 use crate::monitor::Monitor;
 use crate::sys;
 
@@ -240,7 +240,7 @@ impl PoolBuilder {
         thread.spawn(move || {
             if is_background {
                 // Refused, it is as fast as ever.
-                let _ = limit::background();
+                let _ = background();
             }
             if tables == Tables::PerWorker {
                 Tables::mark_own();
