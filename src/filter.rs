@@ -213,14 +213,14 @@ fn escaped(glob: &str) -> String {
 }
 
 /// The names of one directory that are copied.
-pub(crate) struct Names<'a> {
+pub(crate) struct NameFilter<'a> {
     filter: &'a Filter,
     ignored: Option<&'a Ignored>,
     /// The directory's path from its operand.
     inner: PathBuf,
 }
 
-impl<'a> Names<'a> {
+impl<'a> NameFilter<'a> {
     /// `None` if all are.
     pub(crate) fn of(filter: &'a Filter, dir: &'a Dir) -> Option<Self> {
         filter.has_names().then(|| Self {
@@ -231,7 +231,7 @@ impl<'a> Names<'a> {
     }
 
     /// Whether a name is left out.
-    pub(crate) fn drop(&self, name: &OsStr, is_dir: bool) -> bool {
+    pub(crate) fn leaves_out(&self, name: &OsStr, is_dir: bool) -> bool {
         drops(self.filter, self.ignored, &self.inner.join(name), is_dir)
     }
 }

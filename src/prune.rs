@@ -23,7 +23,7 @@ use rayon::prelude::*;
 use crate::context::Context;
 use crate::dir::Dir;
 use crate::error::{Error, Operation};
-use crate::filter;
+use crate::filter::{self, NameFilter};
 use crate::gate;
 use crate::nest::{in_parallel, in_pieces};
 use crate::observer::Event;
@@ -162,12 +162,12 @@ fn extraneous(
     let there = sys::open_dest_dir(dest, OsStr::new("."), false)?;
     let there = sys::read_dir(there)?;
     let kept: HashSet<&OsStr> = names.iter().map(OsString::as_os_str).collect();
-    let filter = filter::Names::of(&cx.options.filter, dir);
+    let filter = NameFilter::of(&cx.options.filter, dir);
     let protects = |name: &OsStr, kind| {
         let is_filtered = cx.options.delete == Delete::Extraneous
             && filter
                 .as_ref()
-                .is_some_and(|filter| filter.drop(name, is_dir(dest, name, kind)));
+                .is_some_and(|filter| filter.leaves_out(name, is_dir(dest, name, kind)));
         is_filtered || is_staged_name(name)
     };
     let mut extraneous: Vec<_> = there.iter().map(|(name, _)| name.as_os_str()).collect();
