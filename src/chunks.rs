@@ -6,9 +6,10 @@
 //!
 //! Not to FUSE: some of its servers take a file from front to back only, as those do that hand it on to an object store.
 //!
-//! On the filesystems of one machine, chunks are read and written: only one worker at a time can write to a file (its lock in
-//! the kernel), but others can read what they write next, while `copy_file_range` has the lock for both. In memory, two
-//! workers so take 0.8 of the time that they take inside the kernel, and 0.85 of one worker's; more cannot gain more.
+//! On the filesystems of one machine, a worker that is alone at a file copies its chunk inside the kernel, and several read and
+//! write: only one worker at a time can write to a file (its lock in the kernel), but others can read what they write next, while
+//! `copy_file_range` has the lock for both. In memory, two workers so take 0.8 of the time that they take inside the kernel, and
+//! 0.85 of one worker's; more cannot gain more.
 //!
 //! That a file is complete is told by the end of rayon's `try_reduce`, and by nothing else: it returns once every chunk that was
 //! begun has ended, on whatever worker, and what they did happened before that. Chunks share a count of those that were begun,

@@ -3,7 +3,8 @@
 //! A file is written in one of three places:
 //! 1. **Beside its name** ([`Staged::beside`]), under a name of its own that begins with [`PREFIX`]. It takes its name when it
 //!    is complete, by rename(2): whoever looks sees the old file or the new one.
-//! 2. **Under its name** ([`Staged::create`]), if that was free and the file is small.
+//! 2. **Under its name** ([`Staged::create`]), if that was free and the file is small, or is not to be renamed (`--atomic=never`),
+//!    or cannot be.
 //! 3. **Into the file that is there** ([`Staged::existing`]), where its inode has to stay.
 //!
 //! In the first two cases it is removed again if anything fails before [`Staged::commit`]. What a run leaves that is killed, a later
