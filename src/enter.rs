@@ -114,12 +114,8 @@ impl DirTask {
         if cx.options.dry_run {
             return Err(place.source_error(Operation::List, Errno::ACCESS));
         }
-        let found = (!made.fresh).then(|| Has::found(&made.stat));
-        let has = Has {
-            acl: true,
-            private_until: made.private_until,
-            ..found.unwrap_or_default()
-        };
+        let found = Some(&made.stat).filter(|_| !made.fresh);
+        let has = Has::of_dir(found, true, made.private_until);
         let dest = Subject::Open(made.fd.as_fd());
         let mut failed =
             |failure: Failure| cx.error(place.dest_error(failure.operation, failure.errno));

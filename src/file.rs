@@ -394,17 +394,17 @@ impl Entry {
         if plan == FilePlan::Dress {
             return self.dress_dest(cx, place).map(|()| None);
         }
-        match (cx.options.make, self.stat.kind) {
-            (Make::Copies, kind) if has_data(&cx.options, kind) => {
-                return self.make_file(cx, place, plan);
-            }
+        if has_data(&cx.options, self.stat.kind) {
+            return self.make_file(cx, place, plan);
+        }
+        let made = match (cx.options.make, self.stat.kind) {
             // Its kind has changed since it was listed.
             (_, Kind::Dir) => Err(Error::new(Operation::Replaced, place.source_path())),
             (Make::HardLinks, _) => self.make_hard_link(cx, place),
             (Make::Symlinks, _) => self.make_link_to_source(cx, place),
             (Make::Copies, Kind::Symlink) => self.make_symlink(cx, place),
             (Make::Copies, _) => self.make_special(cx, place),
-        }
-        .map(|()| None)
+        };
+        made.map(|()| None)
     }
 }

@@ -338,11 +338,8 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
             .filter(|attributes| !are_there(attributes));
         if let Some(attributes) = missing {
             let found = sys::fstat(pair.dest()).ok().filter(|_| !facts.fresh);
-            let has = Has {
-                private_until: facts.private_until,
-                acl: facts.default_acl || !facts.fresh,
-                ..found.as_ref().map(Has::found).unwrap_or_default()
-            };
+            let acl = facts.default_acl || !facts.fresh;
+            let has = Has::of_dir(found.as_ref(), acl, facts.private_until);
             attributes.give(
                 Subject::Open(pair.dest()),
                 &cx.options.preserve,
