@@ -169,7 +169,7 @@ pub struct Args {
         value_name = "LIST",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "mode,ownership,timestamps",
+        default_missing_value = crate::words::DEFAULT_ATTRIBUTES,
         action = ArgAction::Append,
         help_heading = "What is kept"
     )]

@@ -3,12 +3,12 @@
 use crate::backup::Saved;
 use crate::context::Context;
 use crate::decide::{FilePlan, Seen, looks_through};
-use crate::dir::Place;
 use crate::entry::Entry;
 use crate::error::{Error, Operation};
 use crate::make_name::{create_special, path_to_source, read_link};
 use crate::observer::{Event, Question};
 use crate::options::Make;
+use crate::place::Place;
 use crate::prune::remove_instead;
 use crate::staged::try_to_make;
 use crate::sys::{self, Errno, Kind, Stat};

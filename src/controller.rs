@@ -108,13 +108,13 @@ const WAITING: f64 = 0.5;
 /// From this share on, all but nothing but waiting goes on: the number may grow without a measure of throughput.
 const BLOCKED: f64 = 0.8;
 
-/// How many times as many workers there are after a leap.
-const LEAP: usize = 4;
+/// How many times as many workers there are at once, where nothing can be measured, and in the trial whether a disk seeks.
+const AT_ONCE: usize = 4;
 
 /// More than so many units in a second no disk reads that has to move for each of them.
 const MOST_MOVES: f64 = 1000.0;
 
-/// How many times as much [`LEAP`] times as many workers get done, at least, where what they wait for is a latency.
+/// How many times as much [`AT_ONCE`] times as many workers get done, at least, where what they wait for is a latency.
 const LIKE_A_LATENCY: f64 = 2.0;
 
 /// How many times as many workers are tried as could use all processors if they took turns perfectly, which they do not.
@@ -343,7 +343,7 @@ pub(crate) struct Controller {
     state: State,
     window: Window,
     /// The next interval began with another number: it belongs to neither.
-    unsettled: bool,
+    skips_next: bool,
     /// How many intervals there has been too little work for.
     starved: u32,
     /// Nothing has been tried in vain yet.
@@ -378,7 +378,7 @@ impl Controller {
             state: State::Settled,
             window: Window::default(),
             // The first interval has the start of the threads in it, and the first directory alone.
-            unsettled: true,
+            skips_next: true,
             starved: 0,
             is_ramp: true,
             seeking: Seeking::No,
@@ -410,8 +410,8 @@ impl Controller {
         if seen.may_seek && self.seeking == Seeking::No {
             self.seeking = Seeking::Maybe;
         }
-        if self.unsettled {
-            self.unsettled = false;
+        if self.skips_next {
+            self.skips_next = false;
             self.last_rate = None;
         } else if seen.busy < HUNGRY * as_f64(self.limit) {
             self.last_rate = None;
@@ -535,7 +535,7 @@ impl Controller {
                 self.go_to(1);
             } else if is_known && self.now >= self.ask_again {
                 self.is_ramp = false;
-                self.try_out(Way::Up, LEAP.min(useful));
+                self.try_out(Way::Up, AT_ONCE.min(useful));
             }
             return;
         }
@@ -556,7 +556,7 @@ impl Controller {
                 self.try_out(Way::Up, more.min(most));
                 return;
             } else if window.blocked() >= BLOCKED {
-                self.go_to((self.limit * LEAP).min(useful));
+                self.go_to((self.limit * AT_ONCE).min(useful));
                 return;
             }
         }
@@ -676,7 +676,7 @@ impl Controller {
         self.window = Window::default();
         self.odd = Window::default();
         self.best = None;
-        self.unsettled = true;
+        self.skips_next = true;
         self.starved = 0;
         self.tried = self.now;
     }

@@ -1,54 +1,26 @@
 //! The bytes of one regular file, and nothing else about it: names, attributes and decisions live in other rooms.
 //!
-//! They take the highest rung of the ladder that carries them (`ladder.rs`), and holes stay holes (`ranges.rs`).
-//!
-//! # Large files
-//!
-//! From [`PARALLEL_FROM`] up a file is copied in chunks that idle workers steal. Chunks are independent ranges: they share
-//! no position, and none waits for another. They are begun in the file's order, which is how disks like to read and filesystems
-//! to allocate.
-//!
-//! Not to FUSE: some of its servers take a file from front to back only, as those do that hand it on to an object store.
-//!
-//! On the filesystems of one machine, chunks are read and written: only one worker at a time can write to a file (its lock in
-//! the kernel), but others can read what they write next, while `copy_file_range` has the lock for both. In memory, two
-//! workers so take 0.8 of the time that they take inside the kernel, and 0.85 of one worker's; more cannot gain more.
-//!
-//! That a file is complete is told by the end of rayon's `try_reduce`, and by nothing else: it returns once every chunk that was
-//! begun has ended, on whatever worker, and what they did happened before that. Chunks share a count of those that were begun,
-//! from which each of them takes one number in one step: there are as many as numbers. Besides, they share a count of those at work,
-//! the two flags of the ladder and the one that says whether the kernel was of use, which only choose between ways that are all
-//! right: no order of their loads and stores makes a difference. The lowest number at which the source ended keeps none but later
-//! chunks from being copied; the first failure to close is behind a lock. The first failure keeps chunks from being
-//! begun, and the file from being committed. So there is no completion logic here that a model checker could go through.
+//! They take the highest rung of the ladder that carries them (`ladder.rs`), holes stay holes (`ranges.rs`), and large files are cut
+//! into chunks (`chunks.rs`).
 
-use std::cell::RefCell;
-use std::mem;
 use std::ops::Range;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use rayon::prelude::*;
-
+use crate::buffer::{fill, go_on, part, pay, with_buffer};
 use crate::cancel::Canceller;
+use crate::chunks::{Ends, PARALLEL_FROM, in_chunks};
 use crate::counters::{Counters, Method};
 use crate::error::{Failure, Operation, failed};
-use crate::gate;
 use crate::ladder::{Holes, How, Ladder, StepDown, Tried, step_down, step_down_from_sharing};
 use crate::limit::Limiter;
 use crate::live::Shown;
 use crate::local::is_local;
-use crate::lock::lock;
 use crate::nest::in_parallel;
 use crate::options::{Reflink, Sparse};
-use crate::ranges::{Chunks, HOLE_BLOCK, data_ranges, runs, total};
+use crate::ranges::{HOLE_BLOCK, data_ranges, runs, total};
 use crate::sys::{self, Errno, Kind, Stat};
 use crate::verify::{Piece, Written};
-
-/// A worker's buffer, in bytes: large enough that system calls cost nothing beside the bytes, small enough that it stays
-/// in a core's second-level cache between the read and the write.
-const BUFFER: usize = 256 << 10;
 
 /// Files from this size on are copied inside the kernel, up to those that are cut into chunks. Below, copy_file_range gains
 /// nothing on ext4, and on xfs it loses a quarter to looking for blocks to share; above, one pass over the bytes beats two (by
@@ -66,29 +38,11 @@ const ALLOCATED_FROM: u64 = 256 << 10;
 /// memory takes 0.97 of the time.)
 const GLIMPSE: u64 = 64 << 10;
 
-/// Files from this size on are copied in chunks by several workers.
-const PARALLEL_FROM: u64 = 64 << 20;
-
 /// The most that one copy_file_range call is asked for: it ends soon enough to be counted and to be stopped.
 const KERNEL_CALL: u64 = 16 << 20;
 
 /// So many ranges of data between holes are found before they are copied, however many a file has: a MiB of memory.
 const RANGES: usize = 1 << 16;
-
-thread_local! {
-    static WORKER_BUFFER: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Lends the thread's buffer to `work`, which must not call into rayon: a stolen task would ask for it again.
-pub(crate) fn with_buffer<T>(work: impl FnOnce(&mut [u8]) -> T) -> T {
-    WORKER_BUFFER.with_borrow_mut(|buffer| {
-        if buffer.is_empty() {
-            // Not resized: zeros that come from the kernel cost nothing until they are touched.
-            *buffer = vec![0; BUFFER];
-        }
-        work(buffer)
-    })
-}
 
 /// A copy of one file's data, about to be made.
 #[derive(Clone, Copy)]
@@ -121,34 +75,6 @@ pub(crate) struct Transfer<'a> {
     pub reopen: &'a (dyn Fn() -> Result<Option<Ends>, Failure> + Sync),
 }
 
-/// A source and a destination file, open.
-pub(crate) struct Ends {
-    pub source: OwnedFd,
-    pub dest: OwnedFd,
-}
-
-/// A worker's own descriptors of a file that several copy.
-struct Own<'a> {
-    ends: Result<Option<Ends>, Failure>,
-    /// The first failure to close one. Some filesystems tell only then, and only once, that they could not keep what was written.
-    unclosed: &'a Mutex<Option<Errno>>,
-}
-
-impl Drop for Own<'_> {
-    fn drop(&mut self) {
-        if let Ok(Some(ends)) = mem::replace(&mut self.ends, Ok(None))
-            && let Err(errno) = sys::close(ends.dest)
-        {
-            lock(self.unclosed).get_or_insert(errno);
-        }
-    }
-}
-
-/// Whether a file is so large that it is copied in chunks, by several workers, if it has as much data.
-pub(crate) fn is_large(stat: &Stat) -> bool {
-    stat.size >= PARALLEL_FROM
-}
-
 /// Whether anything was done to a file between two looks at it.
 fn is_touched(before: &Stat, now: &Stat) -> bool {
     is_written(before, now) || before.times.changed != now.times.changed
@@ -169,7 +95,7 @@ pub(crate) fn empty(source: BorrowedFd<'_>, dest: BorrowedFd<'_>) -> Result<(), 
 
 /// Where a range of the source ended, or the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum End {
+pub(crate) enum End {
     /// Where it did when it was looked at, as far as that was to be seen, and one call came to it.
     AtOnce,
     /// There, after several calls.
@@ -379,46 +305,10 @@ impl Transfer<'_> {
                 Ok(end.max(copy(self.source, self.dest, range.clone(), true)?))
             })
         };
-        let unclosed = Mutex::new(None);
-        let parallel = || {
-            let chunks = Chunks::of(ranges);
-            // Whoever begins one takes the first that is left, and not its own: there are as many to take as to begin.
-            let begun = AtomicUsize::new(0);
-            let at_work = AtomicUsize::new(0);
-            // The first of those that came to the source's end: what has a higher number is behind it.
-            let ended_at = AtomicUsize::new(usize::MAX);
-            let open = || Own {
-                ends: (self.reopen)(),
-                unclosed: &unclosed,
-            };
-            (0..chunks.count)
-                .into_par_iter()
-                .map_init(open, |own, _| {
-                    gate::work(|| {
-                        let number = begun.fetch_add(1, Ordering::Relaxed);
-                        let chunk = chunks.get(number);
-                        let alone = at_work.fetch_add(1, Ordering::Relaxed) == 0;
-                        let end = match &own.ends {
-                            _ if number > ended_at.load(Ordering::Relaxed) => Ok(End::Elsewhere),
-                            Ok(None) => copy(self.source, self.dest, chunk, alone),
-                            Ok(Some(Ends { source, dest })) => {
-                                copy(source.as_fd(), dest.as_fd(), chunk, alone)
-                            }
-                            Err(failure) => Err(*failure),
-                        };
-                        if matches!(end, Ok(End::Elsewhere)) {
-                            ended_at.fetch_min(number, Ordering::Relaxed);
-                        }
-                        at_work.fetch_sub(1, Ordering::Relaxed);
-                        end
-                    })
-                })
-                .try_reduce(|| End::AtOnce, |a, b| Ok(a.max(b)))
-        };
         let end = if is_large {
-            let end = in_parallel(self.max_nested, parallel, serial);
-            let errno = lock(&unclosed).take();
-            end.and_then(|end| errno.map_or(Ok(end), |errno| Err(failed(Operation::Close)(errno))))
+            let ends = (self.source, self.dest);
+            let parallel = || in_chunks(ranges, ends, self.reopen, &copy);
+            in_parallel(self.max_nested, parallel, serial)
         } else {
             serial()
         };
@@ -651,34 +541,6 @@ impl Transfer<'_> {
     }
 }
 
-/// Whether the copy has not been stopped.
-fn go_on(canceller: &Canceller) -> Result<(), Failure> {
-    if canceller.is_cancelled() {
-        return Err(failed(Operation::Interrupted)(Errno::CANCELED));
-    }
-    Ok(())
-}
-
-/// So much of a buffer as may be filled at once.
-pub(crate) fn part<'b>(limit: Option<&Limiter>, buffer: &'b mut [u8]) -> &'b mut [u8] {
-    match limit.map(|limit| usize::try_from(limit.piece())) {
-        Some(Ok(most)) if most < buffer.len() => &mut buffer[..most],
-        _ => buffer,
-    }
-}
-
-/// Waits until so many bytes may move, if there is a limit. Fails if the copy was stopped.
-pub(crate) fn pay(
-    limit: Option<&Limiter>,
-    bytes: u64,
-    canceller: &Canceller,
-) -> Result<(), Failure> {
-    if let Some(limit) = limit {
-        limit.wait(bytes, canceller);
-    }
-    go_on(canceller)
-}
-
 /// What is left to be written. A filesystem that takes nothing, and gives no reason, would be asked for ever: it is taken
 /// for full.
 fn rest(bytes: &[u8], written: usize) -> Result<&[u8], Failure> {
@@ -686,47 +548,4 @@ fn rest(bytes: &[u8], written: usize) -> Result<&[u8], Failure> {
         return Err(failed(Operation::Write)(Errno::NOSPC));
     }
     Ok(&bytes[written..])
-}
-
-/// Whether two files of this size hold the same data; if the other one cannot be read, that is not known to be so. The worker's
-/// buffer is used in halves.
-pub(crate) fn is_same_data(
-    one: BorrowedFd,
-    other: BorrowedFd,
-    size: u64,
-    canceller: &Canceller,
-) -> Result<bool, Failure> {
-    with_buffer(|buffer| {
-        let (here, there) = buffer.split_at_mut(BUFFER / 2);
-        let mut compared = 0;
-        loop {
-            go_on(canceller)?;
-            let (count, _) = fill(one, &mut *here)?;
-            let Ok((also, _)) = fill(other, &mut *there) else {
-                return Ok(false);
-            };
-            if here[..count] != there[..also] {
-                return Ok(false);
-            }
-            compared += count as u64;
-            if count < here.len() {
-                return Ok(compared == size);
-            }
-        }
-    })
-}
-
-/// Reads until the buffer is full or the file ends, so that block boundaries stay where they are in the file. Returns how much
-/// that was, and how many calls brought it.
-fn fill(source: BorrowedFd, buffer: &mut [u8]) -> Result<(usize, u32), Failure> {
-    let mut filled = 0;
-    let mut calls = 0;
-    while filled < buffer.len() {
-        match sys::read(source, &mut buffer[filled..]).map_err(failed(Operation::Read))? {
-            0 => break,
-            count => filled += count,
-        }
-        calls += 1;
-    }
-    Ok((filled, calls))
 }

@@ -2,21 +2,18 @@
 //! finished. Its descriptors are not here: each worker has its own, see `handles.rs`.
 
 use std::ffi::{OsStr, OsString};
-use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicI8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::context::Process;
-use crate::error::{Error, Failure, Operation, unless_panic};
-use crate::filter::Ignored;
-use crate::handles::Pair;
+use crate::gitignore::Ignored;
 use crate::ladder::Ladder;
-use crate::links::Name;
 use crate::meta::{Attributes, GivenModes};
-use crate::path::{join, split};
+use crate::path::join;
+use crate::place::Names;
 use crate::plan::TargetDir;
-use crate::sys::{self, Errno, FileId};
+use crate::sys::FileId;
 
 /// What is known of a directory and does not change while it is copied.
 pub(crate) struct DirFacts {
@@ -59,13 +56,6 @@ pub(crate) struct DirFacts {
 
 /// The key of the operands' place in a target directory. Others are counted from 0.
 const TARGET_KEY: u64 = u64::MAX;
-
-impl DirFacts {
-    /// Whether the two are on these devices.
-    pub(crate) fn is_on(&self, source_dev: u64, dest_dev: u64) -> bool {
-        self.source_id.dev == source_dev && self.dest_id.dev == dest_dev
-    }
-}
 
 /// One directory of the tree.
 pub(crate) struct Dir {
@@ -315,109 +305,6 @@ impl Drop for Dir {
         while let Some(dir) = parent {
             parent = Arc::into_inner(dir).and_then(|mut dir| dir.parent.take());
         }
-    }
-}
-
-/// An entry's name in the source and in the destination: the same but for operands.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Names<'a> {
-    pub source: &'a OsStr,
-    pub dest: &'a OsStr,
-}
-
-impl<'a> Names<'a> {
-    pub(crate) fn same(name: &'a OsStr) -> Self {
-        Self {
-            source: name,
-            dest: name,
-        }
-    }
-}
-
-/// A directory entry, whatever path leads to it: the directory that it is in, and its name there.
-pub(crate) type Entry = (FileId, OsString);
-
-/// The entry that a path from an open directory means.
-pub(crate) fn entry(dir: BorrowedFd<'_>, path: &OsStr) -> Option<Entry> {
-    let (parent, base) = split(path);
-    let parent = sys::stat_at(dir, parent, true).ok()?;
-    Some((parent.id, base.to_owned()))
-}
-
-/// Where an entry is and what it is called: a directory, this worker's descriptors of it, and the names.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    pub dir: &'a Arc<Dir>,
-    pub pair: &'a Pair,
-    pub names: Names<'a>,
-}
-
-impl Place<'_> {
-    pub(crate) fn source_path(&self) -> PathBuf {
-        self.dir.source_path(self.names.source)
-    }
-
-    pub(crate) fn dest_path(&self) -> PathBuf {
-        self.dir.dest_path(self.names.dest)
-    }
-
-    /// The same for longer than a task.
-    pub(crate) fn to_name(self) -> Name {
-        let Names { source, dest } = self.names;
-        Name {
-            dir: Arc::clone(self.dir),
-            source: source.to_owned(),
-            dest: dest.to_owned(),
-        }
-    }
-
-    /// Does something about the entry; a panic is an error then, as any other.
-    pub(crate) fn unless_panic<T>(
-        &self,
-        work: impl FnOnce() -> Result<T, Error>,
-    ) -> Result<T, Error> {
-        unless_panic(|| self.source_path(), work)
-    }
-
-    pub(crate) fn source_entry(&self) -> Option<Entry> {
-        entry(self.pair.source(), self.names.source)
-    }
-
-    pub(crate) fn dest_entry(&self) -> Option<Entry> {
-        entry(self.pair.dest(), self.names.dest)
-    }
-
-    /// An error about the source.
-    pub(crate) fn source_error(&self, operation: Operation, errno: Errno) -> Error {
-        Error::new(operation, self.source_path()).with_errno(errno)
-    }
-
-    /// An error about the destination; the source is its other path.
-    pub(crate) fn dest_error(&self, operation: Operation, errno: Errno) -> Error {
-        self.refused(operation).with_errno(errno)
-    }
-
-    /// What has the destination's name cannot be known.
-    pub(crate) fn unreachable(&self, errno: Errno) -> Error {
-        Error::new(Operation::Stat, self.dest_path()).with_errno(errno)
-    }
-
-    /// A failure to do something with the entry's data or attributes, with its paths.
-    pub(crate) fn explain(&self, failure: Failure) -> Error {
-        let Failure { operation, errno } = failure;
-        match operation {
-            Operation::Read | Operation::Open => self.source_error(operation, errno),
-            // It was read, and is something else.
-            Operation::Verify if errno == Errno::BADMSG => self.refused(Operation::Differs),
-            // Nothing failed.
-            Operation::Interrupted => self.refused(operation),
-            _ => self.dest_error(operation, errno),
-        }
-    }
-
-    /// A rule that forbids this entry.
-    pub(crate) fn refused(&self, operation: Operation) -> Error {
-        Error::new(operation, self.dest_path()).with_other(self.source_path())
     }
 }
 

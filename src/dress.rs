@@ -2,15 +2,16 @@
 
 use std::os::fd::AsFd;
 
+use crate::chunks::is_large;
 use crate::context::Context;
-use crate::data;
-use crate::dir::{Dir, Place};
+use crate::dir::Dir;
 use crate::entry::{Entry, same};
 use crate::error::{Error, Operation};
 use crate::links::MadeFile;
 use crate::meta::{Attributes, Has, Subject};
 use crate::observer::What;
 use crate::options::Effort;
+use crate::place::Place;
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 impl Entry {
@@ -19,7 +20,7 @@ impl Entry {
     /// attributes must be allowed to write.
     pub(crate) fn must_be_writable(&self, cx: &Context) -> bool {
         let gets_attributes = cx.options.preserve.xattrs != Effort::No;
-        data::is_large(&self.stat) || (gets_attributes && !cx.process.superuser)
+        is_large(&self.stat) || (gets_attributes && !cx.process.superuser)
     }
 
     /// The mode that a new file is made with, and what it has then.

@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use crate::context::Context;
-use crate::decide::{Decision, FilePlan, Reason, Seen, Why, decide, has_other_attributes, why};
-use crate::dir::Place;
+use crate::decide::{Decision, FilePlan, Reason, Seen, decide};
+use crate::difference::{Why, has_other_attributes, why};
 use crate::error::{Error, Failure, Operation, failed};
 use crate::facts::{Facts, gather};
 use crate::links::MadeFile;
@@ -12,6 +12,7 @@ use crate::mounts;
 use crate::observer::Interest;
 use crate::operands::Made;
 use crate::options::{Atomic, Follow, Make};
+use crate::place::Place;
 use crate::sys::{self, DestFlags, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// A source that has been looked at and may be open.

@@ -17,11 +17,11 @@ use crate::wording::without_number;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Operation {
-    /// Asking for the facts about a source.
+    /// Asking for the facts about a source, or about what has a destination's name.
     Stat,
     /// Opening a source file.
     Open,
-    /// Opening or listing a source directory.
+    /// Opening or listing a source directory, or its copy.
     List,
     /// Reading a source's data.
     Read,
@@ -61,7 +61,7 @@ pub enum Operation {
     CreateFifo,
     /// Making a socket or a device file.
     CreateSpecial,
-    /// Removing a destination that is in the way.
+    /// Removing a destination that is in the way, or what the source does not have (`--delete`).
     Remove,
     /// Something could not be copied, and so nothing more is removed (`--delete`).
     Spare,

@@ -4,13 +4,15 @@ use std::ffi::OsStr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::backup::simple_name;
+use crate::buffer::{fill, go_on, with_buffer};
+use crate::cancel::Canceller;
 use crate::context::Context;
-use crate::data::is_same_data;
-use crate::decide::{DestFacts, Seen, SourceFacts, compares_content, looks_through};
-use crate::dir::{Names, Place};
-use crate::error::{Error, Operation};
+use crate::decide::{DestFacts, Seen, SourceFacts, looks_through};
+use crate::difference::compares_content;
+use crate::error::{Error, Failure, Operation};
 use crate::options::{Backup, Delete, Follow};
 use crate::path::split;
+use crate::place::{Names, Place};
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
 
 /// What is known about a name's two ends.
@@ -136,6 +138,34 @@ fn has_same_content(
     }
     let same = is_same_data(one.as_fd(), other.as_fd(), source.size, cx.canceller());
     same.map_err(|failure| place.explain(failure))
+}
+
+/// Whether two files of this size hold the same data; if the other one cannot be read, that is not known to be so. The worker's
+/// buffer is used in halves.
+fn is_same_data(
+    one: BorrowedFd<'_>,
+    other: BorrowedFd<'_>,
+    size: u64,
+    canceller: &Canceller,
+) -> Result<bool, Failure> {
+    with_buffer(|buffer| {
+        let (here, there) = buffer.split_at_mut(buffer.len() / 2);
+        let mut compared = 0;
+        loop {
+            go_on(canceller)?;
+            let (count, _) = fill(one, &mut *here)?;
+            let Ok((also, _)) = fill(other, &mut *there) else {
+                return Ok(false);
+            };
+            if here[..count] != there[..also] {
+                return Ok(false);
+            }
+            compared += count as u64;
+            if count < here.len() {
+                return Ok(compared == size);
+            }
+        }
+    })
 }
 
 /// Whether the two names are one directory entry.

@@ -19,8 +19,9 @@ use crate::backup::Saved;
 use crate::clear::{clear, question, restore};
 use crate::context::Context;
 use crate::counters::Count;
-use crate::decide::{Decision, FilePlan, Reason, Why, has_data};
-use crate::dir::{Dir, Names, Place};
+use crate::decide::{Decision, FilePlan, Reason, has_data};
+use crate::difference::Why;
+use crate::dir::Dir;
 use crate::entry::Entry;
 use crate::error::{Error, Operation};
 use crate::further::{is_another, link, settle};
@@ -28,7 +29,8 @@ use crate::ladder::How;
 use crate::links::{Claim, Left, MadeFile, Name};
 use crate::observer::{Event, Interest, What};
 use crate::options::Make;
-use crate::staged::sweep_once;
+use crate::place::{Names, Place};
+use crate::sweep::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags};
 
 /// Copies one entry of the kind that its directory (or a look at it) says it has. `follow` says whether the name was
@@ -402,17 +404,17 @@ impl Entry {
         if plan == FilePlan::Dress {
             return self.dress_dest(cx, place).map(|()| None);
         }
-        match (cx.options.make, self.stat.kind) {
-            (Make::Copies, kind) if has_data(&cx.options, kind) => {
-                return self.make_file(cx, place, plan);
-            }
+        if has_data(&cx.options, self.stat.kind) {
+            return self.make_file(cx, place, plan);
+        }
+        let made = match (cx.options.make, self.stat.kind) {
             // Its kind has changed since it was listed.
             (_, Kind::Dir) => Err(Error::new(Operation::Replaced, place.source_path())),
             (Make::HardLinks, _) => self.make_hard_link(cx, place),
             (Make::Symlinks, _) => self.make_link_to_source(cx, place),
             (Make::Copies, Kind::Symlink) => self.make_symlink(cx, place),
             (Make::Copies, _) => self.make_special(cx, place),
-        }
-        .map(|()| None)
+        };
+        made.map(|()| None)
     }
 }

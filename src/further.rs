@@ -10,7 +10,7 @@ use crate::clear::restore;
 use crate::context::Context;
 use crate::data::is_written;
 use crate::decide::FilePlan;
-use crate::dir::{Dir, Place};
+use crate::dir::Dir;
 use crate::entry::Entry;
 use crate::error::{Error, Operation};
 use crate::file::{at, skip};
@@ -19,6 +19,7 @@ use crate::ladder::How;
 use crate::links::{Copied, Left, MadeFile, Name};
 use crate::local::is_local;
 use crate::observer::What;
+use crate::place::Place;
 use crate::staged::replace;
 use crate::sys::{self, Errno, FileId, Stat};
 

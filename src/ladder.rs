@@ -6,7 +6,7 @@
 //! 1. **Reflink** (`FICLONE`): the copy shares the source's blocks. Takes the same time for any size. btrfs, xfs, bcachefs,
 //!    NFS 4.2 and others, within one filesystem. On xfs that time is more than a small file needs, see [`SHARED_FROM_ON_XFS`].
 //! 2. **Kernel** (`copy_file_range`): no byte crosses into the process. Costs more than reading and writing for small
-//!    files, and for those that several workers copy (`data.rs`); less for all between.
+//!    files, and for those that several workers copy (`chunks.rs`); less for all between.
 //! 3. **Read and write** through a buffer of the worker's own.
 //!
 //! What a pair of filesystems has refused for good (`EOPNOTSUPP`, `EXDEV`, …) is remembered in [`Ladder`], so that a tree

@@ -141,7 +141,7 @@
 //!                                  │                      │
 //!                      list by jwalk, spawn the           ├─ decide.rs: what to do about what is there
 //!                      subdirectories, par_iter           ├─ backup.rs: what was there, under another name
-//!                      over the files                     ├─ data.rs: reflink, kernel, read and write; chunks
+//!                      over the files                     ├─ data.rs: reflink, kernel, read and write; chunks.rs
 //!                                                         ├─ dress.rs, meta.rs: owner, xattrs and ACLs, mode, times
 //!                                                         └─ links.rs: hard links
 //! ```
@@ -151,7 +151,8 @@
 //! | file | what lives there |
 //! |---|---|
 //! | `options.rs` | what is asked for, as plain values |
-//! | `plan.rs` | `cp`'s destination rules, applied once; starting a copy |
+//! | `plan.rs` | `cp`'s destination rules, applied once |
+//! | `start.rs` | starting a copy, with a pool of its own or without one |
 //! | `pool.rs` | the pool of workers, over rayon |
 //! | `job.rs` | what a pool runs, and what can be asked of it meanwhile |
 //! | `monitor.rs` | a state that threads share, and the sleep until it changes |
@@ -161,10 +162,13 @@
 //! | `tuner.rs` | the observations, and what is made of the number (`-j auto`) |
 //! | `roots.rs` | the operands |
 //! | `tree.rs` | the recursion: directories, and who finishes what |
+//! | `enter.rs` | opening a directory's two ends, and what is known of it then |
 //! | `list.rs` | what a directory holds, and which of it is copied; the only user of jwalk |
-//! | `filter.rs` | which entries are left out; the only user of the crate ignore |
+//! | `filter.rs` | which entries are left out: by globs, size and age |
+//! | `gitignore.rs` | what git ignores; with `filter.rs` the only user of the crate ignore |
 //! | `glob.rs` | git's globs in that crate's words |
 //! | `dir.rs` | a directory of the tree: its place, its facts, what is pending in it |
+//! | `place.rs` | where an entry is and what it is called, and errors about it |
 //! | `handles.rs` | each worker's open directories |
 //! | `parents.rs` | leading directories (`--parents`) |
 //! | `file.rs` | one entry that is not a directory, from the decision to the commit |
@@ -172,16 +176,21 @@
 //! | `clear.rs` | what has its destination's name already |
 //! | `facts.rs` | what has to be known about an entry |
 //! | `decide.rs` | what is done about it: a pure function from options and facts to a plan |
+//! | `decide/tests.rs` | tables of decisions, and random worlds |
+//! | `sameness.rs`, `difference.rs` | whether both ends are one file; in what one is no copy of the other |
 //! | `make_file.rs`, `open_dest.rs` | making a regular file; opening what its data goes to |
 //! | `make_name.rs`, `make_dir.rs` | making what is only a name and attributes; a directory |
 //! | `dress.rs` | the attributes of what is no directory: those that it is made with, those that it gets at the end |
 //! | `ahead.rs` | directories that are made long before they are filled |
 //! | `closing.rs` | closing files, many in one call |
 //! | `staged.rs` | new files that are not complete, and names that change hands in one step |
+//! | `sweep.rs` | what runs that were killed have left of such files |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
+//! | `chunks.rs` | those of a large one, by several workers |
+//! | `buffer.rs` | a worker's buffer, and what it costs to fill it |
 //! | `ladder.rs` | the ways that they may take between two filesystems |
-//! | `ranges.rs` | which parts of a file hold data, and its chunks |
+//! | `ranges.rs` | which parts of a file hold data |
 //! | `disk.rs` | which disks may have to seek |
 //! | `local.rs` | which filesystems are this machine's own |
 //! | `mounts.rs` | what is mounted where |
@@ -189,11 +198,13 @@
 //! | `prune.rs` | what the destination has and the source does not |
 //! | `links.rs` | hard links; several names at the destination for one file: who copies, and who links |
 //! | `further.rs` | linking further names to the first one's copy |
-//! | `limit.rs` | how fast data may move (`--bwlimit`), and how much others come first (`--background`) |
+//! | `limit.rs` | how fast data may move (`--bwlimit`) |
+//! | `background.rs` | how much others come first (`--background`) |
 //! | `verify.rs` | reading back what was written |
 //! | `durable.rs` | writing everything to its device |
 //! | `context.rs` | what the workers of one copy share |
-//! | `operands.rs` | how operands may get into each other's way |
+//! | `meeting.rs` | how operands may get into each other's way, found out before |
+//! | `operands.rs` | the operands, watched while they are copied |
 //! | `observer.rs`, `cancel.rs` | what a copy tells and asks, what stops it: [`Observer`], [`Canceller`] |
 //! | `nest.rs` | in what pieces work is shared out, and a bound on how deep waiting for it nests on a stack |
 //! | `counters.rs` | what the workers count, and the sums: [`Stats`] |
@@ -304,7 +315,7 @@
 //! | the counters | 4 times a file | a slot for each worker (`counters.rs`) |
 //! | directories that are not listed yet | twice a directory | one atomic addition |
 //! | the large files under way | twice a file of 16 MiB and more; at each piece of one | a lock; an atomic addition to the file's own count (`live.rs`) |
-//! | which chunk of a large file is next, and how many workers are at it | three times a chunk of 16 MiB | atomic additions (`data.rs`) |
+//! | which chunk of a large file is next, and how many workers are at it | three times a chunk of 16 MiB | atomic additions (`chunks.rs`) |
 //! | the gate | once a file, only read; twice a batch, the worker's own cache lines | `gate.rs`; nothing where the number of workers is fixed |
 //! | the ladder of a pair of filesystems | once or twice a file, only read | borrowed from the directory, which has it from its parent (`dir.rs`) |
 //! | the registry of hard links | twice a file that has several names | 64 locks, each on cache lines of its own (`links.rs`) |
@@ -322,9 +333,12 @@
 #![warn(missing_docs)]
 
 mod ahead;
+mod background;
 mod backup;
+mod buffer;
 mod busy;
 mod cancel;
+mod chunks;
 mod clear;
 mod closing;
 mod context;
@@ -332,10 +346,12 @@ mod controller;
 mod counters;
 mod data;
 mod decide;
+mod difference;
 mod dir;
 mod disk;
 mod dress;
 mod durable;
+mod enter;
 mod entry;
 mod error;
 mod facts;
@@ -343,6 +359,7 @@ mod file;
 mod filter;
 mod further;
 mod gate;
+mod gitignore;
 mod glob;
 mod handles;
 mod job;
@@ -357,6 +374,7 @@ mod lock;
 mod make_dir;
 mod make_file;
 mod make_name;
+mod meeting;
 mod meta;
 mod monitor;
 mod mounts;
@@ -368,6 +386,7 @@ mod options;
 mod own_status;
 mod parents;
 mod path;
+mod place;
 mod plan;
 pub mod pool;
 mod prune;
@@ -375,21 +394,24 @@ mod quote;
 mod ranges;
 mod report;
 mod roots;
+mod sameness;
 mod staged;
+mod start;
+mod sweep;
 mod sys;
 mod tree;
 mod tuner;
 mod verify;
 mod wording;
 
+pub use background::background;
 pub use busy::Busy;
 pub use cancel::Canceller;
 pub use counters::{Method, Stats};
-pub use decide::Why;
+pub use difference::Why;
 pub use error::{Error, Operation};
 pub use filter::{Filter, InvalidGlob, Rule};
 pub use ladder::{Holes, How, Tried};
-pub use limit::background;
 pub use live::{LargeFile, Progress, Snapshot};
 pub use observer::{Done, Event, Interest, Observer, Question, What};
 pub use options::{

@@ -1,6 +1,4 @@
-//! How fast data may move, and how much the rest of the machine comes first: `--bwlimit` and `--background`.
-//!
-//! # The limit
+//! How fast data may move (`--bwlimit`).
 //!
 //! A token bucket that all workers of a copy share. It is kept as one moment, the one at which everything that was asked for
 //! so far may have moved ([`Bucket`]): who wants to move more gets the time right after it, and waits until that has passed.
@@ -15,7 +13,6 @@
 //!
 //! Where there is no limit, all this is one look at an `Option`.
 
-use std::io;
 use std::num::NonZeroU64;
 use std::sync::Mutex;
 use std::thread;
@@ -24,7 +21,6 @@ use std::time::{Duration, Instant};
 use crate::cancel::Canceller;
 use crate::gate;
 use crate::lock::lock;
-use crate::sys;
 
 /// How much of the past may be made up for. Together with a piece it is a tenth of a second, which no graph shows; under
 /// load a sleep may well last some tens of milliseconds too long.
@@ -124,32 +120,6 @@ impl Limiter {
     pub(crate) fn give_back(&self, bytes: u64) {
         lock(&self.bucket).give_back(bytes);
     }
-}
-
-/// Lets the rest of the machine go first: gives the calling thread, and all threads that it starts from now on, the lowest
-/// priority for the processor (nice 19) and for disks (I/O class idle, where the device's scheduler knows priorities). A pool
-/// that is built afterwards is in the background with all its workers; [`crate::PoolBuilder::background`] does the same to
-/// the workers alone.
-///
-/// Only a privileged process can take it back.
-///
-/// # Errors
-///
-/// The system refuses one of the two, as some sandboxes do; the other one is set nevertheless.
-///
-/// ```
-/// # std::thread::spawn(|| -> std::io::Result<()> {
-/// poolcp::background()?;
-/// let pool = poolcp::Pool::builder().threads(2).build().expect("two threads");
-/// # drop(pool);
-/// # Ok(())
-/// # }).join().unwrap()?;
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn background() -> io::Result<()> {
-    let processor = sys::set_lowest_priority();
-    let disks = sys::set_idle_io();
-    processor.and(disks).map_err(io::Error::from)
 }
 
 #[cfg(test)]

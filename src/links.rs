@@ -19,7 +19,7 @@
 //! # Why this needs no model checker
 //!
 //! What is shared is a map behind a lock, and nothing else: no atomic orders anything here. Each method takes one lock, once,
-//! takes no other and calls nothing that does (`name` and `left` only clone an `Arc`; [`Dir::add_pending`] is one addition, to
+//! takes no other and calls nothing that does (`left` only clones names and an `Arc`; [`Dir::add_pending`] is one addition, to
 //! a count that cannot reach zero meanwhile, as the caller's own work is pending in the same directory). So no two locks are
 //! ever held together, and whatever the threads do is some order of whole calls. The orders are few: the tests below try all of
 //! them, for every way in which copies may fail. What holds in between, under the lock:

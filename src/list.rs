@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::context::Context;
 use crate::dir::Dir;
 use crate::error::{Error, Operation};
-use crate::filter;
+use crate::filter::NameFilter;
 use crate::handles::Pair;
 use crate::lock::lock;
 use crate::options::{Delete, Follow};
@@ -73,10 +73,10 @@ fn sort_by_inode(pair: &Pair, mut names: Vec<(OsString, Kind)>) -> Vec<(OsString
 
 /// Leaves out what the filter does, and finds out what the others are.
 fn select(cx: &Context, dir: &Dir, pair: &Pair, names: Vec<(OsString, Kind)>) -> Vec<Listed> {
-    let filter = filter::Names::of(&cx.options.filter, dir);
+    let filter = NameFilter::of(&cx.options.filter, dir);
     let is_left_out = |name: &OsStr, kind| {
         let filter = filter.as_ref();
-        let drops = filter.is_some_and(|filter| filter.drop(name, kind == Kind::Dir));
+        let drops = filter.is_some_and(|filter| filter.leaves_out(name, kind == Kind::Dir));
         if drops {
             cx.leave_out(|| dir.source_path(name));
         }
@@ -87,7 +87,11 @@ fn select(cx: &Context, dir: &Dir, pair: &Pair, names: Vec<(OsString, Kind)>) ->
     // deleted for that.)
     let deletes = cx.options.delete != Delete::Nothing;
     let is_left_out_anyway = |name: &OsStr| {
-        let drops = |is_dir| filter.as_ref().is_some_and(|it| it.drop(name, is_dir));
+        let drops = |is_dir| {
+            filter
+                .as_ref()
+                .is_some_and(|it| it.leaves_out(name, is_dir))
+        };
         let is_nowhere = || {
             let looked = sys::stat_at(pair.source(), name, true);
             matches!(looked, Err(Errno::NOENT)) && !deletes

@@ -3,12 +3,13 @@
 use std::os::fd::{AsFd, OwnedFd};
 
 use crate::context::Context;
-use crate::decide::{FilePlan, Why, decide_dir};
-use crate::dir::Place;
+use crate::decide::{FilePlan, decide_dir};
+use crate::difference::Why;
 use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::meta::remove_acls;
 use crate::observer::Event;
+use crate::place::Place;
 use crate::prune::remove_instead;
 use crate::sys::{self, Errno, FileId, Kind, Stat};
 

@@ -5,12 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::chunks::{self, Ends};
 use crate::closing;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::{self, Ends, Transfer};
+use crate::data::{self, Transfer};
 use crate::decide::FilePlan;
-use crate::dir::Place;
 use crate::durable::ONE_PIECE;
 use crate::entry::{Entry, same};
 use crate::error::{Error, Failure, Operation};
@@ -22,6 +22,7 @@ use crate::live::Shown;
 use crate::meta::{Has, Subject};
 use crate::open_dest::{Opened, create_error};
 use crate::options::{Atomic, Overwrite};
+use crate::place::Place;
 use crate::staged::{Staged, Uncommitted};
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat, Times};
 use crate::verify::Written;
@@ -270,7 +271,7 @@ impl Entry {
         let shared = cx.handles.tables() == Tables::Shared;
         let dest_name = dest.name().unwrap_or(place.names.dest);
         // Only a file that is cut into chunks needs it.
-        let dest_id = if shared || !data::is_large(&self.stat) {
+        let dest_id = if shared || !chunks::is_large(&self.stat) {
             None
         } else {
             let stat = sys::fstat(&dest.file);

@@ -4,13 +4,13 @@ use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStringExt;
 
 use crate::context::Context;
-use crate::dir::{Names, Place};
 use crate::entry::Entry;
 use crate::error::{Error, Operation};
 use crate::meta::Has;
 use crate::observer::What;
 use crate::options::Overwrite;
 use crate::path::split;
+use crate::place::{Names, Place};
 use crate::staged::replace;
 use crate::sys::{self, Errno, Kind};
 

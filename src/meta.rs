@@ -15,7 +15,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::context::Process;
-use crate::decide::has_other_attributes;
+use crate::difference::has_other_attributes;
 use crate::error::{Failure, Operation};
 use crate::options::{Effort, Options, Preserve};
 use crate::sys::{self, Errno, Kind, Result, Stat, Times};
@@ -70,7 +70,7 @@ impl GivenModes {
     }
 }
 
-/// What a new file has already, so that it need not be set.
+/// What a file has already, be it new or found ([`Has::found`]), so that it need not be set.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Has {
     /// The owner and the group.
@@ -95,16 +95,14 @@ impl Has {
             ..Self::default()
         }
     }
-}
 
-impl Preserve {
-    /// Whether a copy gets anything from its source but data and the permission bits that it was made with.
-    pub(crate) fn any(&self) -> bool {
-        self.mode || self.default_mode || self.ownership || self.timestamps || self.any_xattrs()
-    }
-
-    fn any_xattrs(&self) -> bool {
-        self.xattrs != Effort::No || self.context != Effort::No
+    /// What a directory has whose entries are done: `found` is what it is now, if it was there before.
+    pub(crate) fn of_dir(found: Option<&Stat>, acl: bool, private_until: Option<u32>) -> Self {
+        Self {
+            acl,
+            private_until,
+            ..found.map(Self::found).unwrap_or_default()
+        }
     }
 }
 

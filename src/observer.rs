@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use crate::counters::Count;
-use crate::decide::Why;
+use crate::difference::Why;
 use crate::error::Error;
 use crate::ladder::How;
 

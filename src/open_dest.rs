@@ -7,12 +7,12 @@ use std::os::unix::ffi::OsStrExt;
 use crate::clear::remove_dest;
 use crate::context::Context;
 use crate::decide::FilePlan;
-use crate::dir::Place;
 use crate::entry::Entry;
 use crate::error::{Error, Failure, Operation};
 use crate::local::is_overlay;
 use crate::meta::{ACCESS_ACL, Attributes, Has, Subject};
 use crate::options::{Atomic, Effort, Preserve};
+use crate::place::Place;
 use crate::staged::{Staged, Taken};
 use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 

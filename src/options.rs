@@ -68,6 +68,15 @@ impl Preserve {
             context: Effort::IfPossible,
         }
     }
+
+    /// Whether a copy gets anything from its source but data and the permission bits that it was made with.
+    pub(crate) fn any(&self) -> bool {
+        self.mode || self.default_mode || self.ownership || self.timestamps || self.any_xattrs()
+    }
+
+    pub(crate) fn any_xattrs(&self) -> bool {
+        self.xattrs != Effort::No || self.context != Effort::No
+    }
 }
 
 /// What happens when a destination file is there already.

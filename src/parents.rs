@@ -102,11 +102,7 @@ impl Parents {
                 Err(_) => Attributes::without_xattrs(&parent.source_stat),
             };
             let found = sys::fstat(&dest).ok().filter(|_| parent.is_found);
-            let has = Has {
-                acl: true,
-                private_until: parent.private_until,
-                ..found.as_ref().map(Has::found).unwrap_or_default()
-            };
+            let has = Has::of_dir(found.as_ref(), true, parent.private_until);
             let dest = Subject::Open(dest.as_fd());
             attributes.give(dest, &preserve, &cx.process, has, &mut failed);
         }

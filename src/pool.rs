@@ -73,10 +73,10 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::{self, JoinHandle};
 
+use crate::background::background;
 use crate::gate::{self, Gate};
 use crate::handles::Tables;
 use crate::job::Ledger;
-use crate::limit;
 use crate::lock::lock;
 use crate::monitor::Monitor;
 use crate::sys;
@@ -241,7 +241,7 @@ impl PoolBuilder {
         thread.spawn(move || {
             if is_background {
                 // Refused, it is as fast as ever.
-                let _ = limit::background();
+                let _ = background();
             }
             if tables == Tables::PerWorker {
                 Tables::mark_own();

@@ -13,6 +13,7 @@
 
 use std::collections::HashSet;
 use std::ffi::{OsStr, OsString};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,14 +22,15 @@ use std::vec;
 use rayon::prelude::*;
 
 use crate::context::Context;
-use crate::dir::{Dir, Place};
+use crate::dir::Dir;
 use crate::error::{Error, Operation};
-use crate::filter;
+use crate::filter::{self, NameFilter};
 use crate::gate;
 use crate::nest::{in_parallel, in_pieces};
 use crate::observer::Event;
 use crate::options::Delete;
 use crate::path::join;
+use crate::place::Place;
 use crate::staged::is_staged_name;
 use crate::sys::{self, Errno, FileId, Kind};
 
@@ -165,12 +167,12 @@ fn extraneous(
     let there = sys::open_dest_dir(dest, OsStr::new("."), false)?;
     let there = sys::read_dir(there)?;
     let kept: HashSet<&OsStr> = names.iter().map(OsString::as_os_str).collect();
-    let filter = filter::Names::of(&cx.options.filter, dir);
+    let filter = NameFilter::of(&cx.options.filter, dir);
     let protects = |name: &OsStr, kind| {
         let is_filtered = cx.options.delete == Delete::Extraneous
             && filter
                 .as_ref()
-                .is_some_and(|filter| filter.drop(name, is_dir(dest, name, kind)));
+                .is_some_and(|filter| filter.leaves_out(name, is_dir(dest, name, kind)));
         is_filtered || is_staged_name(name)
     };
     let mut listed: Vec<_> = there.iter().map(|(name, _)| name.as_os_str()).collect();
@@ -229,6 +231,22 @@ struct Level {
     left: Removed,
 }
 
+impl Level {
+    /// One of its entries is gone, or not.
+    fn add(&mut self, removed: Removed) {
+        if removed == Removed::NotAll {
+            self.left = Removed::NotAll;
+        }
+    }
+}
+
+/// What has been done about an entry.
+enum Step {
+    /// It is a directory, which is open now: what is in it comes first.
+    Down(OwnedFd, Level),
+    Done(Removed),
+}
+
 impl Removal<'_> {
     fn remove(mut self, dir: BorrowedFd<'_>, name: &OsStr, kind: Kind) -> Removed {
         if self.is_over() {
@@ -246,60 +264,60 @@ impl Removal<'_> {
         name: &OsStr,
         kind: Kind,
     ) -> sys::Result<Removed> {
-        if is_dir(top, name, kind) {
-            let mount = (sys::fstat(top)?.id.dev, sys::mount_id(top).ok());
-            let (mut here, level) = match self.enter(top, name, mount) {
-                Err(Errno::ACCESS) => return Ok(self.remove_unread(top, name)),
-                entered => entered?,
-            };
-            let mut levels = vec![level];
-            while let Some(level) = levels.last_mut() {
-                if self.is_over() {
-                    return Ok(Removed::NotAll);
-                }
-                let Some((name, kind)) = level.entries.next() else {
-                    let Some(done) = levels.pop() else { break };
-                    match levels.last_mut() {
-                        None => return Ok(self.leave(top, &done)),
-                        Some(above) => {
-                            let parent = sys::open_parent(&here)?;
-                            if sys::fstat(&parent)?.id != above.id {
-                                return Err(Errno::STALE);
-                            }
-                            here = parent;
-                            if self.leave(here.as_fd(), &done) == Removed::NotAll {
-                                above.left = Removed::NotAll;
-                            }
-                            self.pop();
-                        }
-                    }
-                    continue;
-                };
+        if !is_dir(top, name, kind) {
+            return Ok(self.unlink(top, name));
+        }
+        let mount = (sys::fstat(top)?.id.dev, sys::mount_id(top).ok());
+        let (mut here, mut level) = match self.enter(top, name, mount) {
+            Err(Errno::ACCESS) => return Ok(self.remove_unread(top, name)),
+            entered => entered?,
+        };
+        let mut above: Vec<Level> = Vec::new();
+        while !self.is_over() {
+            if let Some((name, kind)) = level.entries.next() {
                 self.push(&name);
-                let is_dir = is_dir(here.as_fd(), &name, kind);
-                if self.protects(is_dir) {
-                    level.left = Removed::NotAll;
-                } else if is_dir {
-                    match self.enter(here.as_fd(), &name, mount) {
-                        Ok((below, next)) => {
-                            here = below;
-                            levels.push(next);
-                            continue;
-                        }
-                        Err(Errno::ACCESS) => {
-                            if self.remove_unread(here.as_fd(), &name) == Removed::NotAll {
-                                level.left = Removed::NotAll;
-                            }
-                        }
-                        Err(errno) => level.left = self.fail(errno),
+                match self.remove_or_enter(here.as_fd(), &name, kind, mount) {
+                    Step::Down(opened, below) => {
+                        here = opened;
+                        above.push(mem::replace(&mut level, below));
                     }
-                } else if self.unlink(here.as_fd(), &name) == Removed::NotAll {
-                    level.left = Removed::NotAll;
+                    Step::Done(removed) => {
+                        level.add(removed);
+                        self.pop();
+                    }
                 }
+            } else if let Some(parent) = above.pop() {
+                here = open_same_parent(&here, parent.id)?;
+                let done = mem::replace(&mut level, parent);
+                level.add(self.leave(here.as_fd(), &done));
                 self.pop();
+            } else {
+                return Ok(self.leave(top, &level));
             }
         }
-        Ok(self.unlink(top, name))
+        Ok(Removed::NotAll)
+    }
+
+    /// Removes what is at the path, or enters it if something may be in it.
+    fn remove_or_enter(
+        &self,
+        dir: BorrowedFd<'_>,
+        name: &OsStr,
+        kind: Kind,
+        mount: (u64, Option<u64>),
+    ) -> Step {
+        let is_dir = is_dir(dir, name, kind);
+        if self.protects(is_dir) {
+            return Step::Done(Removed::NotAll);
+        }
+        if !is_dir {
+            return Step::Done(self.unlink(dir, name));
+        }
+        match self.enter(dir, name, mount) {
+            Ok((opened, below)) => Step::Down(opened, below),
+            Err(Errno::ACCESS) => Step::Done(self.remove_unread(dir, name)),
+            Err(errno) => Step::Done(self.fail(errno)),
+        }
     }
 
     /// Whether nothing more may be removed.
@@ -407,6 +425,15 @@ impl Removal<'_> {
         self.path.pop();
         self.inner.pop();
     }
+}
+
+/// Opens the directory that another one is in, if that is still the one by which it was reached.
+fn open_same_parent(dir: &OwnedFd, id: FileId) -> sys::Result<OwnedFd> {
+    let parent = sys::open_parent(dir)?;
+    if sys::fstat(&parent)?.id != id {
+        return Err(Errno::STALE);
+    }
+    Ok(parent)
 }
 
 /// Whether a name is a directory, asking where the listing did not say.

@@ -1,4 +1,4 @@
-//! Parts of a file: those that hold data, the chunks that several workers copy, runs of zeros in what was read.
+//! Parts of a file: those that hold data, runs of zeros in what was read.
 //!
 //! A source with fewer blocks than its size needs has holes; only its data is copied, found with `SEEK_DATA` and
 //! `SEEK_HOLE`. Each answer must lie beyond the last, so a file that changes meanwhile cannot make the search loop.
@@ -7,9 +7,6 @@ use std::ops::Range;
 use std::os::fd::BorrowedFd;
 
 use crate::sys::{self, Errno};
-
-/// The size of a chunk: some tens of milliseconds of work, so that the last one to end is not waited for long.
-pub(crate) const CHUNK: u64 = 16 << 20;
 
 /// With `--sparse=always`, a run of zeros becomes a hole in units of this size, the block size of most filesystems.
 pub(crate) const HOLE_BLOCK: usize = 4096;
@@ -89,72 +86,10 @@ pub(crate) fn total(ranges: &[Range<u64>]) -> u64 {
     ranges.iter().map(|range| range.end - range.start).sum()
 }
 
-/// Ranges in pieces of at most [`CHUNK`] bytes. They are not written down: a file may call itself as large as it likes.
-pub(crate) struct Chunks<'a> {
-    ranges: &'a [Range<u64>],
-    /// How many pieces there are before each range.
-    before: Vec<usize>,
-    pub count: usize,
-}
-
-impl<'a> Chunks<'a> {
-    pub(crate) fn of(ranges: &'a [Range<u64>]) -> Self {
-        let mut count = 0;
-        let before = ranges.iter().map(|range| {
-            let before = count;
-            let pieces = (range.end - range.start).div_ceil(CHUNK);
-            // Cannot be cut: sizes are below 2^63.
-            count += usize::try_from(pieces).unwrap_or(usize::MAX);
-            before
-        });
-        Self {
-            ranges,
-            before: before.collect(),
-            count,
-        }
-    }
-
-    /// One of them, by its number.
-    pub(crate) fn get(&self, number: usize) -> Range<u64> {
-        let at = self.before.partition_point(|&before| before <= number) - 1;
-        let range = &self.ranges[at];
-        let start = range.start + (number - self.before[at]) as u64 * CHUNK;
-        start..range.end.min(start.saturating_add(CHUNK))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
-
-    #[test]
-    fn chunks_cover_the_range_once() {
-        let all = |ranges: &[Range<u64>]| {
-            let chunks = Chunks::of(ranges);
-            let all = (0..chunks.count).map(|number| chunks.get(number));
-            all.collect::<Vec<_>>()
-        };
-        for len in [1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + 5] {
-            let pieces = all(std::slice::from_ref(&(7..7 + len)));
-            assert_eq!(pieces[0].start, 7);
-            assert_eq!(pieces[pieces.len() - 1].end, 7 + len);
-            assert!(pieces.windows(2).all(|pair| pair[0].end == pair[1].start));
-            assert!(pieces.iter().all(|piece| piece.end - piece.start <= CHUNK));
-        }
-        let ranges = [0..CHUNK + 1, 5 * CHUNK..6 * CHUNK, 7 * CHUNK..7 * CHUNK + 1];
-        let [first, rest @ ..] = &all(&ranges)[..] else {
-            panic!("none");
-        };
-        assert_eq!(*first, 0..CHUNK);
-        assert_eq!(
-            rest,
-            [CHUNK..CHUNK + 1, ranges[1].clone(), ranges[2].clone()]
-        );
-        let huge = std::slice::from_ref(&(0..1 << 62));
-        assert_eq!(Chunks::of(huge).count, 1 << 38);
-        assert!(all(&[]).is_empty());
-    }
 
     #[test]
     fn data_between_holes_is_found_so_many_ranges_at_a_time() {

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use crate::context::Context;
 use crate::counters::Count;
-use crate::dir::{self, Dir, Entry, Names, Place};
+use crate::dir::Dir;
 use crate::error::{Error, Operation, unless_panic};
 use crate::file;
 use crate::gate;
@@ -18,6 +18,7 @@ use crate::nest::in_parallel;
 use crate::options::{Backup, Follow};
 use crate::parents::Parents;
 use crate::path::split;
+use crate::place::{DirEntry, Names, Place, dir_entry};
 use crate::plan::{Root, TargetDir};
 use crate::sys::{self, FileId, Kind};
 use crate::tree::{DirTask, end_all};
@@ -74,7 +75,7 @@ fn copy_one(cx: &Context, top: &Arc<Dir>, root: &Root, is_repeated: impl FnOnce(
 
 /// Whether a file is an operand for the second time, by the same name, which is worth a warning and no more. (A directory is
 /// found out when it is entered.)
-fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, Entry)>) -> bool {
+fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, DirEntry)>) -> bool {
     let follow = cx.options.follow != Follow::Never;
     // The second copy overwrites the first, and that is kept.
     if cx.options.backup != Backup::No {
@@ -83,7 +84,7 @@ fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, Entry)>) ->
     let Ok(stat) = sys::stat_at(sys::cwd(), root.source.as_os_str(), follow) else {
         return false;
     };
-    let entry = dir::entry(sys::cwd(), root.source.as_os_str());
+    let entry = dir_entry(sys::cwd(), root.source.as_os_str());
     let is_repeated =
         stat.kind != Kind::Dir && entry.is_some_and(|entry| !met.insert((stat.id, entry)));
     if is_repeated {

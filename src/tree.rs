@@ -1,7 +1,7 @@
 //! The recursion: directories, and who finishes what.
 //!
-//! A directory is one rayon task: open, make, list, spawn a task for each subdirectory, copy the files through `par_iter`.
-//! It does not wait for its subdirectories. Instead each directory counts what is pending in it, and whoever ends the last
+//! A directory is one rayon task: open and make (`enter.rs`), list, spawn a task for each subdirectory, copy the files through
+//! `par_iter`. It does not wait for its subdirectories. Instead each directory counts what is pending in it, and whoever ends the last
 //! of it, on whatever worker, finishes the directory and goes on to its parent:
 //!
 //! ```text
@@ -17,9 +17,7 @@
 //! depth and width.
 
 use std::cell::Cell;
-use std::ffi::{OsStr, OsString};
-use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::vec;
 
@@ -30,37 +28,30 @@ use crate::ahead;
 use crate::closing;
 use crate::context::Context;
 use crate::counters::Count;
-use crate::dir::{Dir, DirFacts, Names, Place};
-use crate::error::{Error, Failure, Operation, unless_panic};
+use crate::dir::Dir;
+use crate::enter::Entered;
+use crate::error::{Error, Operation, unless_panic};
 use crate::file;
-use crate::filter::Ignored;
 use crate::gate;
 use crate::handles::Pair;
 use crate::list::{Listed, Order, list};
-use crate::local::{is_btrfs, is_local};
-use crate::make_dir::{MadeDir, Merging, make_dest, merging};
-use crate::meta::{self, Attributes, Has, Subject};
+use crate::meta::{Attributes, Has, Subject};
 use crate::nest::{in_parallel, in_pieces};
-use crate::observer::What;
-use crate::operands::OperandDir;
-use crate::options::{Atomic, Backup, Delete, Follow};
+use crate::options::Backup;
+use crate::place::{Names, Place};
 use crate::prune::prune;
-use crate::staged::sweep_once;
-use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
-
-/// Hardly any tree has so many levels; one that is copied into itself soon has.
-const DEEP: usize = 1000;
+use crate::sys::{self, FileId, Kind};
 
 /// A directory to be copied.
 pub(crate) struct DirTask {
-    parent: Arc<Dir>,
-    source: OsString,
+    pub parent: Arc<Dir>,
+    pub source: OsString,
     /// `None`: the same.
-    dest: Option<OsString>,
+    pub dest: Option<OsString>,
     /// Whether the name may be a symbolic link to a directory.
-    follow: bool,
+    pub follow: bool,
     /// The destination, if it was made ahead and nobody has entered it yet.
-    made: Cell<Option<FileId>>,
+    pub made: Cell<Option<FileId>>,
 }
 
 impl DirTask {
@@ -133,264 +124,6 @@ impl DirTask {
             }
         });
     }
-
-    /// Whether a directory has been copied already, as an operand, so that nothing is left to do but to say so. It may also
-    /// be a copy, and forbidden.
-    fn is_done(&self, cx: &Context, place: Place<'_>, id: FileId) -> Result<bool, Error> {
-        let is_operand = place.dir.facts().is_none();
-        let (of, source, dest) = operand(place, id);
-        let known = cx.operands.dir(id);
-        let is_its_copy =
-            |known: &OperandDir| known.entry.is_some() && place.source_entry() == known.entry;
-        if cx.operands.is_copy(id, of) || known.as_ref().is_some_and(is_its_copy) {
-            return Err(Error::new(Operation::IntoItself, dest).with_other(source));
-        }
-        let Some(known) = known else {
-            return Ok(false);
-        };
-        if place.dest_entry() == known.entry {
-            cx.warning(&Error::new(Operation::RepeatedDir, source));
-            return Ok(true);
-        }
-        match cx.options.follow {
-            Follow::Always => Ok(false),
-            Follow::Operands if is_operand => Ok(false),
-            _ => {
-                let error = Error::new(Operation::LinkDir, place.dest_path());
-                Err(error.with_other(known.dest))
-            }
-        }
-    }
-
-    /// Makes the destination; `None` if there is nothing to do.
-    fn make(&self, cx: &Context, place: Place<'_>, stat: &Stat) -> Result<Option<MadeDir>, Error> {
-        if cx.operands.is_known(stat.id) {
-            // What is wrong with the destination is said first.
-            let merging = merging(cx, place, stat, self.follow)?;
-            if merging == Merging::No || self.is_done(cx, place, stat.id)? {
-                return Ok(None);
-            }
-        }
-        if cx.options.follow != Follow::Never && self.parent.is_below(stat.id) {
-            return Err(Error::new(Operation::Cycle, place.source_path()));
-        }
-        // What is made below a directory that was there can be below what is copied, by a link or a mount that leads there.
-        let merged = self.parent.facts().is_some_and(|facts| facts.merged);
-        let is_own = merged && self.parent.is_made_in(stat.id);
-        // Through an overlay or a server it has another number: then it is known by its depth, and its age.
-        let is_made_now = || {
-            let (dir, name) = (place.pair.source(), place.names.source);
-            sys::birth_at(dir, name).is_some_and(|birth| cx.is_younger(birth))
-        };
-        if is_own || (self.parent.is_deeper_than(DEEP) && is_made_now()) {
-            let (_, source, dest) = operand(place, stat.id);
-            return Err(Error::new(Operation::IntoItself, dest).with_other(source));
-        }
-        let made = make_dest(cx, place, stat, self.follow, self.made.take())?;
-        if let Some(made) = &made
-            && place.dir.facts().is_none()
-        {
-            let dest = (!made.is_rehearsed(cx)).then_some(made.stat.id);
-            cx.operands.add_dir(stat.id, dest, made.fresh, place);
-        }
-        Ok(made)
-    }
-
-    /// Makes the copy of a directory that may not be read: what can be known of it is copied, as `cp` does.
-    fn make_unlisted(&self, cx: &Context, place: Place<'_>) -> Result<Option<Entered>, Error> {
-        let (dir, name) = (place.pair.source(), place.names.source);
-        let stat = sys::stat_at(dir, name, self.follow)
-            .map_err(|errno| place.source_error(Operation::Stat, errno))?;
-        if merging(cx, place, &stat, self.follow)? == Merging::Instead {
-            // What is in the way stays, where nothing comes in its place.
-            return Err(place.source_error(Operation::List, Errno::ACCESS));
-        }
-        let Some(made) = self.make(cx, place, &stat)? else {
-            return Ok(None);
-        };
-        cx.done(What::Directory, place);
-        if cx.options.dry_run {
-            return Err(place.source_error(Operation::List, Errno::ACCESS));
-        }
-        let found = (!made.fresh).then(|| Has::found(&made.stat));
-        let has = Has {
-            acl: true,
-            private_until: made.private_until,
-            ..found.unwrap_or_default()
-        };
-        let dest = Subject::Open(made.fd.as_fd());
-        let mut failed =
-            |failure: Failure| cx.error(place.dest_error(failure.operation, failure.errno));
-        let preserve = &cx.options.preserve;
-        let attributes = if self.follow {
-            Attributes::without_xattrs(&stat)
-        } else {
-            Attributes::read(Subject::Named(dir, name), &stat, preserve, &mut failed)
-        };
-        attributes.give(dest, preserve, &cx.process, has, &mut failed);
-        Err(place.source_error(Operation::List, Errno::ACCESS))
-    }
-
-    fn enter_unless_panic(&self, cx: &Context) -> Result<Option<Entered>, Error> {
-        let entered = unless_panic(|| self.parent.source_path(&self.source), || self.enter(cx));
-        cx.counters.add(Count::Done, 1);
-        if let Some(made) = self.made.take()
-            && let Ok(parent) = cx.handles.open(&self.parent)
-        {
-            ahead::unmake(&parent, &self.source, made);
-        }
-        if !matches!(&entered, Ok(Some(entered)) if entered.listed) {
-            cx.counters.underway.end_unlisted();
-        }
-        entered
-    }
-
-    /// Opens the source, makes or opens the destination. `None` if that has been done already, for another operand, or is not
-    /// to be done any more.
-    fn enter(&self, cx: &Context) -> Result<Option<Entered>, Error> {
-        if cx.is_cancelled() {
-            return Ok(None);
-        }
-        let parent_pair = cx.handles.open(&self.parent)?;
-        let source_name = self.source.as_os_str();
-        let names = Names {
-            source: source_name,
-            dest: self.dest.as_deref().unwrap_or(source_name),
-        };
-        let place = Place {
-            dir: &self.parent,
-            pair: &parent_pair,
-            names,
-        };
-        let above = self.parent.facts();
-        let flags = SourceFlags {
-            follow: self.follow,
-            wait: false,
-            no_atime: above.map_or(cx.process.superuser, |facts| facts.no_atime),
-        };
-        let source = match sys::open_source_dir(parent_pair.source(), names.source, flags) {
-            Ok(source) => source,
-            Err(Errno::ACCESS) => return self.make_unlisted(cx, place),
-            Err(errno) => return Err(place.source_error(Operation::List, errno)),
-        };
-        let stat =
-            sys::fstat(&source).map_err(|errno| place.source_error(Operation::Stat, errno))?;
-        let Some(made) = self.make(cx, place, &stat)? else {
-            return Ok(None);
-        };
-        if !made.fresh && is_reached_again(cx, made.stat.id) {
-            return Err(Error::new(Operation::SharedDest, place.dest_path()));
-        }
-        cx.done(What::Directory, place);
-        let preserve = &cx.options.preserve;
-        let mut failed = |failure: Failure| {
-            cx.error(place.dest_error(failure.operation, failure.errno));
-        };
-        let attributes = preserve
-            .any()
-            .then(|| Attributes::read(Subject::Open(source.as_fd()), &stat, preserve, &mut failed));
-        let closes_silently = match above {
-            Some(above) if above.dest_id.dev == made.stat.id.dev => above.closes_silently,
-            _ => is_local(&made.fd),
-        };
-        let facts = DirFacts {
-            source_id: stat.id,
-            dest_id: made.stat.id,
-            fresh: made.fresh,
-            merged: !made.fresh || above.is_some_and(|above| above.merged),
-            linked: above
-                .is_some_and(|above| above.linked || is_reached_by_link(cx, place, made.fresh)),
-            rehearsed: made.is_rehearsed(cx),
-            default_acl: match above {
-                Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
-                _ => meta::has_default_acl(made.fd.as_fd()),
-            },
-            // Of other filesystems it is not known that the mode is what decides.
-            closed: made.fresh
-                && closes_silently
-                && made.stat.uid == cx.process.uid
-                && made.stat.mode & 0o077 == 0,
-            plain_owner: made.fresh
-                && made.stat.uid == cx.process.uid
-                && made.stat.gid == cx.process.gid
-                && made.stat.mode & 0o2000 == 0,
-            // One that was there may have rules of its own (NFSv4's ACLs are inherited).
-            modes: match above {
-                Some(above) if made.fresh && above.dest_id.dev == made.stat.id.dev => {
-                    Arc::clone(&above.modes)
-                }
-                _ => Arc::default(),
-            },
-            no_atime: cx.process.superuser || stat.uid == cx.process.uid,
-            attributes,
-            private_until: made.private_until,
-            seeks: match above {
-                Some(above) if above.source_id.dev == stat.id.dev => above.seeks,
-                _ => cx.meet_source(stat.id.dev, &source),
-            },
-            ladder: match above {
-                Some(above) if above.is_on(stat.id.dev, made.stat.id.dev) => {
-                    Arc::clone(&above.ladder)
-                }
-                _ => cx.ladder((stat.id.dev, &source), (made.stat.id.dev, &made.fd)),
-            },
-            closes_silently,
-            fills_late: match above {
-                Some(above) if above.dest_id.dev == made.stat.id.dev => above.fills_late,
-                _ => is_btrfs(&made.fd),
-            },
-            ignored: Ignored::enter(cx, place, source.as_fd()),
-        };
-        cx.meet_filesystem(made.stat.id.dev, || place.dest_path());
-        let crosses = above.is_some_and(|above| above.source_id.dev != stat.id.dev);
-        let unswept = !made.fresh && cx.options.atomic != Atomic::Never && !cx.options.dry_run;
-        let dir = Dir::new(cx.handles.next_key(), &self.parent, names, facts, unswept);
-        if made.fresh {
-            // Nothing in it is a dead run's.
-            cx.operands.begin_sweep(made.stat.id);
-        }
-        // A directory as old as its source is as a run that was not killed left it. It is swept if it is written.
-        if !made.fresh && made.stat.times.modified != stat.times.modified {
-            sweep_once(cx, &dir, source.as_fd(), made.fd.as_fd());
-        }
-        let pair = Pair::Open {
-            source,
-            dest: made.fd,
-        };
-        Ok(Some(Entered {
-            pair: cx.handles.keep(dir.key(), pair),
-            dir,
-            listed: !(crosses && cx.options.one_file_system),
-        }))
-    }
-}
-
-/// The operand that is being copied, by its source's identity and its two paths. `id` is that of the directory at `place`.
-fn operand(place: Place<'_>, id: FileId) -> (FileId, PathBuf, PathBuf) {
-    let mut of = (id, place.source_path(), place.dest_path());
-    let mut dir = Some(place.dir);
-    while let Some(above) = dir {
-        if let Some(facts) = above.facts()
-            && above.parent().is_some_and(|top| top.facts().is_none())
-        {
-            let here = OsStr::new("");
-            of = (
-                facts.source_id,
-                above.source_path(here),
-                above.dest_path(here),
-            );
-        }
-        dir = above.parent();
-    }
-    of
-}
-
-/// A directory whose two ends are open.
-struct Entered {
-    dir: Arc<Dir>,
-    pair: Arc<Pair>,
-    /// Whether what is in it is copied.
-    listed: bool,
 }
 
 impl Entered {
@@ -605,11 +338,8 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
             .filter(|attributes| !are_there(attributes));
         if let Some(attributes) = missing {
             let found = sys::fstat(pair.dest()).ok().filter(|_| !facts.fresh);
-            let has = Has {
-                private_until: facts.private_until,
-                acl: facts.default_acl || !facts.fresh,
-                ..found.as_ref().map(Has::found).unwrap_or_default()
-            };
+            let acl = facts.default_acl || !facts.fresh;
+            let has = Has::of_dir(found.as_ref(), acl, facts.private_until);
             attributes.give(
                 Subject::Open(pair.dest()),
                 &cx.options.preserve,
@@ -631,22 +361,4 @@ fn finish(cx: &Context, dir: &Arc<Dir>) -> Result<(), Error> {
     });
     cx.handles.close(dir);
     done
-}
-
-/// Whether links may lead to directories that are pruned.
-fn prunes_behind_links(cx: &Context) -> bool {
-    cx.options.keep_directory_symlink && cx.options.delete != Delete::Nothing
-}
-
-/// Whether a directory that will be pruned is copied to from another source, too.
-fn is_reached_again(cx: &Context, dest: FileId) -> bool {
-    prunes_behind_links(cx) && !cx.operands.begin_merge(dest)
-}
-
-/// Whether a directory that will be pruned has been reached through a symbolic link.
-fn is_reached_by_link(cx: &Context, place: Place<'_>, is_fresh: bool) -> bool {
-    prunes_behind_links(cx)
-        && !is_fresh
-        && sys::stat_at(place.pair.dest(), place.names.dest, false)
-            .is_ok_and(|there| there.kind == Kind::Symlink)
 }

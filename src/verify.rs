@@ -17,9 +17,9 @@ use std::time::Instant;
 
 use blake3::{Hash, Hasher};
 
+use crate::buffer::{self, with_buffer};
 use crate::context::Context;
 use crate::counters::Count;
-use crate::data::{self, with_buffer};
 use crate::error::{Failure, Operation, failed};
 use crate::live::Shown;
 use crate::lock::lock;
@@ -107,7 +107,7 @@ fn hash_of(file: &OwnedFd, range: Range<u64>, cx: &Context) -> Result<Hash, Fail
     let mut hasher = Hasher::new();
     let mut offset = range.start;
     with_buffer(|buffer| {
-        let buffer = data::part(limit, buffer);
+        let buffer = buffer::part(limit, buffer);
         while offset < range.end {
             let room = usize::try_from(range.end - offset).unwrap_or(usize::MAX);
             let room = room.min(buffer.len());
@@ -117,7 +117,7 @@ fn hash_of(file: &OwnedFd, range: Range<u64>, cx: &Context) -> Result<Hash, Fail
                 // It is shorter than what was written.
                 0 => break,
                 count => {
-                    data::pay(limit, count as u64, cx.canceller())?;
+                    buffer::pay(limit, count as u64, cx.canceller())?;
                     hasher.update(&buffer[..count]);
                     offset += count as u64;
                 }
