@@ -16,8 +16,8 @@
 //! from which each of them takes one number in one step: there are as many as numbers. Besides, they share a count of those at work,
 //! the two flags of the ladder and the one that says whether the kernel was of use, which only choose between ways that are all
 //! right: no order of their loads and stores makes a difference. The lowest number at which the source ended keeps none but later
-//! chunks from being copied; the first failure to close is behind a lock. The first failure keeps chunks from being
-//! begun, and the file from being committed. So there is no completion logic here that a model checker could go through.
+//! chunks from being copied, or begun; the first failure, and the first one to close, are behind locks. A failure keeps chunks from
+//! being begun, and the file from being committed. So there is no completion logic here that a model checker could go through.
 
 use std::mem;
 use std::ops::Range;
@@ -86,6 +86,7 @@ pub(crate) fn in_chunks(
         ends: reopen(),
         unclosed: &unclosed,
     };
+    let failed_first = Mutex::new(None);
     let end = (0..chunks.count)
         .into_par_iter()
         .map_init(open, |own, _| {
@@ -94,7 +95,8 @@ pub(crate) fn in_chunks(
                 let chunk = chunks.get(number);
                 let alone = at_work.fetch_add(1, Ordering::Relaxed) == 0;
                 let end = match &own.ends {
-                    _ if number > ended_at.load(Ordering::Relaxed) => Ok(End::Elsewhere),
+                    // No chunk that is still to be begun has a lower number.
+                    _ if number > ended_at.load(Ordering::Relaxed) => return Err(Over),
                     Ok(None) => copy(ends.0, ends.1, chunk, alone),
                     Ok(Some(Ends { source, dest })) => {
                         copy(source.as_fd(), dest.as_fd(), chunk, alone)
@@ -105,13 +107,22 @@ pub(crate) fn in_chunks(
                     ended_at.fetch_min(number, Ordering::Relaxed);
                 }
                 at_work.fetch_sub(1, Ordering::Relaxed);
-                end
+                end.map_err(|failure| {
+                    lock(&failed_first).get_or_insert(failure);
+                    Over
+                })
             })
         })
         .try_reduce(|| End::AtOnce, |a, b| Ok(a.max(b)));
-    let errno = lock(&unclosed).take();
-    end.and_then(|end| errno.map_or(Ok(end), |errno| Err(failed(Operation::Close)(errno))))
+    let unclosed = lock(&unclosed).take().map(failed(Operation::Close));
+    match lock(&failed_first).take().or(unclosed) {
+        Some(failure) => Err(failure),
+        None => Ok(end.unwrap_or(End::Elsewhere)),
+    }
 }
+
+/// No more chunks are begun.
+struct Over;
 
 /// Ranges in pieces of at most [`CHUNK`] bytes. They are not written down: a file may call itself as large as it likes.
 struct Chunks<'a> {

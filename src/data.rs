@@ -223,9 +223,10 @@ impl Transfer<'_> {
     /// One end calls itself a regular file and has no positions (FUSE's streams): it can only be read or written from front
     /// to back, and has not been yet.
     fn copy_in_sequence(&self, failure: Failure) -> Result<End, Failure> {
-        // To have got to writing, the source may have been read in order.
-        if failure.operation == Operation::Write {
-            sys::rewind(self.source).map_err(|_| failure)?;
+        match sys::rewind(self.source) {
+            // It is the source that has none, and nothing has been read of it yet.
+            Err(Errno::SPIPE) if failure.operation != Operation::Write => {}
+            rewound => rewound.map_err(|_| failure)?,
         }
         self.copy_to_end()
     }

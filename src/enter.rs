@@ -14,11 +14,11 @@ use crate::error::{Error, Failure, Operation, unless_panic};
 use crate::gitignore::Ignored;
 use crate::handles::Pair;
 use crate::local::{is_btrfs, is_local};
-use crate::make_dir::{MadeDir, Merging, make_dest, merging};
+use crate::make_dir::{MadeDir, Merging, make_dest, merging, prunes_behind_links};
 use crate::meta::{self, Attributes, Has, Subject};
 use crate::observer::What;
 use crate::operands::OperandDir;
-use crate::options::{Atomic, Delete, Follow};
+use crate::options::{Atomic, Follow};
 use crate::place::{Names, Place};
 use crate::sweep::sweep_once;
 use crate::sys::{self, Errno, FileId, Kind, SourceFlags, Stat};
@@ -177,9 +177,6 @@ impl DirTask {
         let Some(made) = self.make(cx, place, &stat)? else {
             return Ok(None);
         };
-        if !made.fresh && is_reached_again(cx, made.stat.id) {
-            return Err(Error::new(Operation::SharedDest, place.dest_path()));
-        }
         cx.done(What::Directory, place);
         let preserve = &cx.options.preserve;
         let mut failed = |failure: Failure| {
@@ -239,7 +236,8 @@ fn facts_of(
         rehearsed: made.is_rehearsed(cx),
         default_acl: match above {
             Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
-            _ => meta::has_default_acl(made.fd.as_fd()),
+            // Another owner may give it one at any time.
+            _ => made.stat.uid != cx.process.uid || meta::has_default_acl(made.fd.as_fd()),
         },
         // Of other filesystems it is not known that the mode is what decides.
         closed: made.fresh
@@ -293,16 +291,6 @@ fn operand(place: Place<'_>, id: FileId) -> (FileId, PathBuf, PathBuf) {
         dir = above.parent();
     }
     of
-}
-
-/// Whether links may lead to directories that are pruned.
-fn prunes_behind_links(cx: &Context) -> bool {
-    cx.options.keep_directory_symlink && cx.options.delete != Delete::Nothing
-}
-
-/// Whether a directory that will be pruned is copied to from another source, too.
-fn is_reached_again(cx: &Context, dest: FileId) -> bool {
-    prunes_behind_links(cx) && !cx.operands.begin_merge(dest)
 }
 
 /// Whether a directory that will be pruned has been reached through a symbolic link.

@@ -9,6 +9,7 @@ use crate::error::{Error, Operation};
 use crate::facts::{Facts, gather};
 use crate::meta::remove_acls;
 use crate::observer::Event;
+use crate::options::Delete;
 use crate::place::Place;
 use crate::prune::remove_instead;
 use crate::sys::{self, Errno, FileId, Kind, Stat};
@@ -84,6 +85,9 @@ pub(crate) fn make_dest(
             stat = sys::fstat(&fd).map_err(error)?;
         }
     }
+    if !fresh && is_reached_again(cx, stat.id) {
+        return Err(Error::new(Operation::SharedDest, place.dest_path()));
+    }
     if !fresh {
         narrow(cx, &fd, &mut stat, source);
     } else if modes.private && stat.mode & 0o777 & !modes.at_first != 0 {
@@ -99,6 +103,16 @@ pub(crate) fn make_dest(
         stat,
         fresh,
     }))
+}
+
+/// Whether links may lead to directories that are pruned.
+pub(crate) fn prunes_behind_links(cx: &Context) -> bool {
+    cx.options.keep_directory_symlink && cx.options.delete != Delete::Nothing
+}
+
+/// Whether a directory that will be pruned is copied to from another source, too.
+fn is_reached_again(cx: &Context, dest: FileId) -> bool {
+    prunes_behind_links(cx) && !cx.operands.begin_merge(dest)
 }
 
 /// Keeps those out of a directory that was there who may not enter it when it has its source's owner and mode. Refused, it is as
