@@ -16,6 +16,7 @@ use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, Timespec, Timestamps, Uid, XattrFlags, makedev,
 };
@@ -62,6 +63,8 @@ pub enum Need {
     Fuse,
     Ext4,
     NoProc,
+    /// Threads with a table of descriptors each.
+    OwnTables,
     PidNamespace,
     UserXattrs,
     TrustedXattrs,
@@ -96,6 +99,7 @@ impl fmt::Display for Need {
             Self::Fuse => "the right to mount a FUSE file system",
             Self::Ext4 => "mkfs.ext4, and the right to mount",
             Self::NoProc => "unshare, and the right to hide /proc",
+            Self::OwnTables => "the right to give a thread tables of its own",
             Self::PidNamespace => "unshare, and the right to number processes anew",
             Self::UserXattrs => "a file system with user attributes",
             Self::TrustedXattrs => "the right to set trusted attributes",
@@ -146,6 +150,11 @@ impl Need {
             Self::Ext4 => Mount::ext4(&probe, "mnt", &[]).is_some(),
             Self::NoProc => {
                 is_installed("unshare") && without_proc(probe.call("true", [""; 0])).run().code == 0
+            }
+            Self::OwnTables => {
+                // On a thread that nobody else needs.
+                let refused = thread::spawn(|| unshare(CloneFlags::CLONE_FILES).is_err());
+                !refused.join().expect("a thread")
             }
             Self::PidNamespace => {
                 let mut words = PID_NAMESPACE.split_whitespace();

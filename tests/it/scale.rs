@@ -161,6 +161,7 @@ fn a_thousand_workers_copy_a_tree() {
 
 #[test]
 fn a_wide_and_deep_tree_is_copied_with_few_descriptors() {
+    needs!(OwnTables);
     let sandbox = Sandbox::in_memory();
     make_bush(&sandbox, 40, 30);
     let source = Snapshot::of(&sandbox.path("source"));

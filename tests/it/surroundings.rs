@@ -27,6 +27,7 @@ fn make_tree(sandbox: &Sandbox) {
 
 #[test]
 fn sixteen_descriptors_are_enough() {
+    needs!(OwnTables);
     let sandbox = Sandbox::in_memory();
     make_tree(&sandbox);
     for workers in ["-j1", "-j2", "-j8", "-j64"] {
