@@ -795,7 +795,7 @@ struct Able {
 }
 
 static ABLE: LazyLock<Able> = LazyLock::new(|| {
-    let probe = Sandbox::in_memory();
+    let probe = Sandbox::small_in_memory();
     Able {
         xattrs: probe.can_set("user.poolcp", b"x"),
         acls: probe.can_set(ACCESS_ACL, &acl_for(1)),
@@ -806,7 +806,7 @@ impl Case {
     /// Makes the world in one of the orders in which that can be done: 0 is as written, 1 the reverse. What is in a
     /// directory is copied by `cp` in the order in which it was made.
     fn make(&self, order: u64) -> Sandbox {
-        let sandbox = Sandbox::in_memory();
+        let sandbox = Sandbox::small_in_memory();
         let here = sandbox.dir(HERE);
         let mut todo: Vec<&Thing> = self.things.iter().collect();
         if order == 1 {
@@ -1581,7 +1581,7 @@ fn what_was_wrong_once_agrees_with_cp() {
 }
 
 fn run_script(script: &str, program: &Program) -> Outcome {
-    let sandbox = Sandbox::in_memory();
+    let sandbox = Sandbox::small_in_memory();
     sandbox.dir(HERE);
     let (world, command) = script.rsplit_once('\n').expect("a world and a command");
     let shell = |words: &[&str]| sandbox.call("sh", words).inside(HERE);

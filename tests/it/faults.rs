@@ -612,7 +612,7 @@ struct Stage {
 
 impl Stage {
     fn new(scenario: &'static Scenario) -> Self {
-        let sandbox = Sandbox::in_memory();
+        let sandbox = Sandbox::small_in_memory();
         make_source(&sandbox);
         (scenario.prepare)(&sandbox);
         let dest = sandbox.path(scenario.dest);

@@ -89,7 +89,7 @@ fn questions_are_asked_in_cps_order_and_answered_from_standard_input() {
     needs!(GnuCp9);
     // cp's order is that of the inode numbers, and those are given in order there.
     let shelf = || {
-        let sandbox = Sandbox::in_memory();
+        let sandbox = Sandbox::small_in_memory();
         shelf(&sandbox);
         sandbox
     };
