@@ -18,6 +18,9 @@ use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const MIB: usize = 1 << 20;
 
+/// No blocks are shared: there is data that takes time everywhere.
+const NO_SHARING: &str = "ioctl:error=EOPNOTSUPP";
+
 /// Longer than what is waited for ever takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -325,8 +328,9 @@ fn a_source_that_does_not_stop_changing_is_told_and_the_others_are_copied() {
         let source = sandbox.file("source", MIB);
         sandbox.file("other", 100);
         sandbox.dir("target");
-        // Time for a change while the data is copied.
-        let delay = ["--inject", "copy_file_range:delay_exit=300000"];
+        // Time for a change while the data is copied, and not shared.
+        let delay = "copy_file_range:delay_exit=300000";
+        let delay = ["--inject", NO_SHARING, "--inject", delay];
         let copy = sandbox.poolcp(["-p", "source", "other", "target"]);
         let done = AtomicBool::new(false);
         let run = thread::scope(|scope| {
@@ -367,7 +371,8 @@ fn a_source_that_changes_once_is_copied_again() {
         let source = sandbox.file("source/file", before);
         let copy = sandbox.path("copy/file");
         let call = sandbox.poolcp(["-a", "-j1", "source", "copy"]);
-        let call = call.traced(&["--inject", delay]).patience(PATIENCE);
+        let delay = ["--inject", NO_SHARING, "--inject", delay];
+        let call = call.traced(&delay).patience(PATIENCE);
         thread::scope(|scope| {
             scope.spawn(|| {
                 wait_for(&copy);

@@ -536,9 +536,10 @@ fn a_backup_does_not_come_back_over_what_others_made_meanwhile() {
     let source = sandbox.file("source", 5 << 20);
     let copy = sandbox.file("copy/source", 10);
     let path = source.to_str().expect("UTF-8");
-    let delay = "copy_file_range,read:delay_enter=1000000:when=1";
+    let delay = "read,pread64:delay_enter=1000000:when=1";
     let delay = ["-P", path, "--inject", delay];
-    let call = sandbox.poolcp(["-b", "source", "copy"]).traced(&delay);
+    let call = sandbox.poolcp(["-b", "--reflink=never", "source", "copy"]);
+    let call = call.traced(&delay);
     let run = thread::scope(|scope| {
         scope.spawn(|| {
             while copy.exists() {
