@@ -660,7 +660,7 @@ fn nothing_is_written_through_an_old_link_to_a_new_one() {
 
 #[test]
 fn whom_a_directory_is_not_for_is_kept_out_while_it_is_filled() {
-    needs!(Root);
+    needs!(Root, GnuEnv);
     let sandbox = Sandbox::in_memory();
     sandbox.file("secret/a", 5 << 20);
     chmod(&sandbox.path("secret"), 0o700);

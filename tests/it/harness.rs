@@ -10,9 +10,9 @@ use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::LazyLock;
+use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{LazyLock, Mutex};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -61,6 +61,10 @@ pub enum Need {
     SilentNoClobber,
     Rsync,
     Git,
+    /// `env` that undoes what whoever runs the tests has done to signals.
+    GnuEnv,
+    /// A terminal of a program's own, with such an `env`.
+    Terminal,
     Mknod,
     Mount,
     Fuse,
@@ -80,6 +84,8 @@ pub enum Need {
     Formats,
     /// `prlimit`, and root to become a user with a limit of threads.
     ThreadLimit,
+    /// More than a thousand threads at a time.
+    ThousandThreads,
     Bash,
     Zsh,
     Fish,
@@ -97,6 +103,8 @@ impl fmt::Display for Need {
             Self::SilentNoClobber => "cp whose -n skips in silence",
             Self::Rsync => "rsync",
             Self::Git => "git",
+            Self::GnuEnv => "env of GNU coreutils 8.31",
+            Self::Terminal => "setsid of util-linux, and env of GNU coreutils 8.31",
             Self::Mknod => "the right to make device files",
             Self::Mount => "the right to mount a tmpfs",
             Self::Fuse => "the right to mount a FUSE file system",
@@ -112,6 +120,7 @@ impl fmt::Display for Need {
             Self::Formats => "mkfs and checkers of ext4, xfs and btrfs, and the right to mount",
             Self::LoopDevice => "losetup, and the right to use it",
             Self::ThreadLimit => "prlimit, and root",
+            Self::ThousandThreads => "the right to have a thousand threads",
             Self::Bash => "bash, and script of util-linux",
             Self::Zsh => "zsh, and script of util-linux",
             Self::Fish => "fish",
@@ -142,6 +151,12 @@ impl Need {
             }
             Self::Rsync => is_installed("rsync"),
             Self::Git => is_installed("git"),
+            Self::GnuEnv => probe.call("env", ["--default-signal", "true"]).run().code == 0,
+            Self::Terminal => {
+                let help = Command::new("setsid").arg("--help").output();
+                let says = |out: Output| String::from_utf8_lossy(&out.stdout).contains("--ctty");
+                help.is_ok_and(says) && Self::GnuEnv.is_met()
+            }
             Self::Mknod => probe
                 .try_device("null", FileType::CharacterDevice, 1, 3)
                 .is_ok(),
@@ -178,6 +193,7 @@ impl Need {
             Self::ThreadLimit => {
                 is_root() && probe.call("true", [""; 0]).max_threads(8).run().code == 0
             }
+            Self::ThousandThreads => can_have_threads(1100),
             Self::Formats => ALL_FORMATS.iter().all(|&format| {
                 let disk = Disk::make(probe.path("disk"), format, &probe.dir("mnt"));
                 disk.is_some_and(|disk| disk.mount("").is_some())
@@ -212,6 +228,18 @@ pub const PID_NAMESPACE: &str = "unshare --pid --fork --kill-child --mount-proc 
 fn is_installed(program: &str) -> bool {
     let version = Command::new(program).arg("--help").output();
     version.is_ok()
+}
+
+/// Whether so many threads can be there at once, beside those that are.
+fn can_have_threads(count: usize) -> bool {
+    let gate = Mutex::new(());
+    thread::scope(|scope| {
+        // They end when all have been tried.
+        let _closed = gate.lock();
+        let wait = || drop(gate.lock());
+        let small = || thread::Builder::new().stack_size(64 << 10);
+        (0..count).all(|_| small().spawn_scoped(scope, wait).is_ok())
+    })
 }
 
 /// Gives a file a capability that it can have without being dangerous.

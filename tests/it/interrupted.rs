@@ -113,13 +113,13 @@ fn stop_and_go_on(times: u32, with: Signal, options: &[&str]) -> u32 {
 
 #[test]
 fn a_killed_copy_is_finished_by_the_next_one() {
-    needs!(Rsync);
+    needs!(Rsync, GnuEnv);
     stop_and_go_on(10, Signal::KILL, &[]);
 }
 
 #[test]
 fn a_copy_that_a_signal_stopped_is_finished_by_the_next_one() {
-    needs!(Rsync);
+    needs!(Rsync, GnuEnv);
     stop_and_go_on(5, Signal::INT, &[]);
     stop_and_go_on(5, Signal::TERM, &["-j1"]);
 }
@@ -127,7 +127,7 @@ fn a_copy_that_a_signal_stopped_is_finished_by_the_next_one() {
 #[test]
 #[ignore = "takes minutes"]
 fn two_hundred_killed_copies_are_finished_by_the_next_ones() {
-    needs!(Rsync);
+    needs!(Rsync, GnuEnv);
     for (times, with, options) in [
         (200, Signal::KILL, &[][..]),
         (100, Signal::INT, &[]),
@@ -142,6 +142,7 @@ fn two_hundred_killed_copies_are_finished_by_the_next_ones() {
 
 #[test]
 fn a_signal_is_answered_with_a_report_and_its_exit_code() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     mixed(&sandbox);
     for wait in 5..55 {
@@ -164,7 +165,7 @@ fn a_signal_is_answered_with_a_report_and_its_exit_code() {
 
 #[test]
 fn directories_that_were_made_ahead_and_not_entered_are_removed() {
-    needs!(Formats);
+    needs!(Formats, GnuEnv);
     let sandbox = Sandbox::in_memory();
     let at = sandbox.dir("disk");
     let disk = Disk::make(sandbox.path("image"), Format::Btrfs, &at).expect("a disk");
@@ -193,6 +194,7 @@ fn directories_that_were_made_ahead_and_not_entered_are_removed() {
 
 #[test]
 fn waiting_for_what_does_not_come_can_be_stopped() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     sandbox.fifo("fifo");
     let mut child = start(&sandbox, &["-q", "fifo", "copy"]);
@@ -237,6 +239,7 @@ fn an_ignored_signal_stays_ignored() {
 
 #[test]
 fn always_atomic_leaves_no_partial_file_even_when_killed() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     for i in 0..40 {
         sandbox.file(format!("source/{i}"), 700_000);
@@ -360,6 +363,7 @@ fn what_another_run_left_in_the_source_is_copied_like_anything_else() {
 
 #[test]
 fn a_name_that_is_staged_and_goes_to_another_file_meanwhile_is_no_copy() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     fs::write(sandbox.path("new"), content(200_000, 1)).expect("write");
     let old = content(1000, 2);
@@ -394,7 +398,7 @@ fn wait_for_staged(dir: &Path) -> PathBuf {
 
 #[test]
 fn what_is_not_complete_is_nobody_elses_to_read() {
-    needs!(Root, Acls);
+    needs!(Root, Acls, GnuEnv);
     let sandbox = Sandbox::in_memory();
     for dir in ["owned", "public"] {
         sandbox.dir(dir);
@@ -435,7 +439,7 @@ fn is_private_while(mut child: Child, staged: &Path) {
 
 #[test]
 fn a_script_ends_with_the_copy_that_is_interrupted() {
-    needs!(Bash);
+    needs!(Bash, GnuEnv);
     let sandbox = Sandbox::in_memory();
     sandbox.fifo("pipe");
     // A shell goes on after a command that only says that it was interrupted.
@@ -517,6 +521,7 @@ fn who_waits_for_a_fifo_or_an_answer_is_ended_by_one_signal() {
 
 #[test]
 fn what_is_left_in_part_is_copied_again_where_only_what_is_newer_is() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::new();
     sandbox.file("source", 400_000);
     sandbox.file("copy", 10);
@@ -575,6 +580,7 @@ fn what_looks_like_a_dead_runs_file_and_came_from_another_operand_stays() {
 
 #[test]
 fn two_signals_of_one_act_are_one() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::new();
     sandbox.file("large", 5 * MIB);
     sandbox.file("other", 5 * MIB);

@@ -437,7 +437,7 @@ fn names_that_a_mount_shows_once_more_are_links_too() {
 
 #[test]
 fn a_file_that_gets_the_number_of_one_that_is_gone_is_no_further_name_of_it() {
-    needs!(Ext4);
+    needs!(Ext4, GnuEnv);
     let sandbox = Sandbox::in_memory();
     let _mount = Mount::ext4(&sandbox, "at", &[]).expect("an ext4");
     let first = sandbox.file("at/a", 10);

@@ -90,6 +90,7 @@ fn data_moves_evenly() {
     for n in 0..4 {
         sandbox.file(format!("source/{n}"), 4 << 20);
     }
+    needs!(GnuEnv);
     let rate = 8 * MIB;
     let mut child = start(
         &sandbox,
@@ -122,6 +123,7 @@ fn a_signal_ends_what_waits_for_its_turn() {
     for n in 0..40 {
         sandbox.file(format!("source/{n}"), 1 << 20);
     }
+    needs!(GnuEnv);
     // So slow that no file would be ready in an hour.
     let mut child = start(&sandbox, &["-a", "-j20", "--bwlimit=100", "source", "copy"]);
     thread::sleep(Duration::from_millis(300));
@@ -161,7 +163,7 @@ fn nice_values(child: &Child) -> Vec<String> {
 
 #[test]
 fn in_the_background_every_thread_comes_last() {
-    needs!(Ionice);
+    needs!(Ionice, GnuEnv);
     let sandbox = Sandbox::in_memory();
     for n in 0..20 {
         sandbox.file(format!("source/{n}"), 1 << 20);

@@ -603,7 +603,7 @@ fn an_owner_who_is_right_is_not_given_again() {
 
 #[test]
 fn whom_the_old_acl_names_does_not_read_what_is_coming() {
-    needs!(Root, Acls, OrdinaryUser);
+    needs!(Root, Acls, OrdinaryUser, GnuEnv);
     let sandbox = Sandbox::new();
     let secret = sandbox.file("secret", 400_000);
     chmod(&secret, 0o640);

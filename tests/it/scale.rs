@@ -153,6 +153,7 @@ fn make_bush(sandbox: &Sandbox, width: usize, depth: usize) {
 
 #[test]
 fn a_thousand_workers_copy_a_tree() {
+    needs!(ThousandThreads);
     let sandbox = Sandbox::in_memory();
     make_bush(&sandbox, 20, 5);
     sandbox.poolcp(["-a", "-j1024", "source", "copy"]).ok();
