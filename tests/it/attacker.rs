@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::process::Signal;
 
-use crate::harness::{NOBODY, Sandbox, chmod, chown, is_root, mode, say};
-use crate::interrupted::{signal, start};
+use crate::harness::{NOBODY, Sandbox, chmod, chown, mode};
+use crate::needs::say;
+use crate::programs::{is_root, signal, start};
 use crate::snapshot::{Snapshot, assert_same};
 
 const BRIEF: Duration = Duration::from_secs(2);

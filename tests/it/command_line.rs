@@ -7,10 +7,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{
-    Call, Sandbox, allocated, chmod, chown, mode, poolcp, same_as_cp, same_as_cp_when, set_mtime,
-};
+use crate::harness::{Sandbox, allocated, chmod, chown, mode, set_mtime};
 use crate::passthrough::{Manners, Passthrough};
+use crate::programs::{Call, poolcp};
+use crate::referees::{same_as_cp, same_as_cp_when};
 
 fn shop(sandbox: &Sandbox) {
     sandbox.file("a", 100);

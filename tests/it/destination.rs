@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Call, Mount, Sandbox, chmod, same_as_cp, same_as_cp_when};
+use crate::disks::Mount;
+use crate::harness::{Sandbox, chmod};
+use crate::programs::Call;
+use crate::referees::{same_as_cp, same_as_cp_when};
 
 /// Files and directories to be combined.
 fn shop(sandbox: &Sandbox) {

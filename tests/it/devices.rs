@@ -28,12 +28,12 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::arm::Arm;
-use crate::harness::{
-    ALL_FORMATS, Disk, Format, Mount, Run, Sandbox, TRACE, assert_rsync_agrees, changes_by_rsync,
-    content, poolcp, say, set_mtime,
-};
-use crate::interrupted::{mixed, signal, staged, start};
+use crate::disks::{ALL_FORMATS, Disk, Format, Mount};
+use crate::harness::{Sandbox, content, mixed, set_mtime, staged};
+use crate::needs::say;
 use crate::passthrough::{Manners, Operation, Passthrough};
+use crate::programs::{Run, TRACE, poolcp, signal, start};
+use crate::referees::{assert_rsync_agrees, changes_by_rsync};
 
 const MIB: usize = 1 << 20;
 

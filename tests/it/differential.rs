@@ -33,7 +33,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestError, TestRunner};
 
-use crate::harness::{Call, Run, Sandbox, poolcp_as_cp};
+use crate::harness::Sandbox;
+use crate::programs::{Call, Run, poolcp_as_cp};
 use crate::snapshot::Snapshot;
 
 use accepted::accepted;
@@ -330,7 +331,7 @@ impl Statistics {
         let all = counts.get("cases").copied().unwrap_or(1);
         for (what, count) in counts.iter() {
             let share = f64::from(*count) * 100.0 / f64::from(all);
-            crate::harness::say(&format!("{count:8} {share:5.1} %  {what}"));
+            crate::needs::say(&format!("{count:8} {share:5.1} %  {what}"));
         }
     }
 }

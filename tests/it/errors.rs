@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use poolcp::{Done, Error, Event, Interest, Observer, Options, Plan, Reflink, Target, Task, What};
 
-use crate::harness::{
-    Call, LoopDevice, Mount, Sandbox, chmod, chown, mode, poolcp, same_as_cp_when,
-};
+use crate::disks::{LoopDevice, Mount};
+use crate::harness::{Sandbox, chmod, chown, mode};
+use crate::programs::{Call, poolcp};
+use crate::referees::same_as_cp_when;
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const MIB: usize = 1 << 20;

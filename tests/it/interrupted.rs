@@ -14,67 +14,18 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::disks::{Disk, Format};
 use crate::harness::{
-    DEFAULT_ACL, Disk, Format, NOBODY, Sandbox, acl_for, assert_rsync_agrees, chmod, chown,
-    content, poolcp, say, set_mtime, set_xattr,
+    DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, content, mixed, set_mtime, set_xattr,
+    staged,
 };
+use crate::needs::say;
+use crate::programs::{poolcp, signal, start};
+use crate::referees::assert_rsync_agrees;
 
 const MIB: usize = 1 << 20;
-
-/// Something of everything: small files, a large one that is cut into chunks, holes, links, directories of all modes.
-pub fn mixed(sandbox: &Sandbox) {
-    for i in 0..600 {
-        let path = sandbox.file(format!("source/{}/{}/{i}", i % 7, i % 13), i * 37 % 9000);
-        set_mtime(&path, 1_000_000_000 + i64::try_from(i).unwrap_or(0), 0);
-    }
-    set_mtime(&sandbox.file("source/large", 70 * MIB), 1_000_000_000, 5);
-    sandbox.sparse("source/holes", 9 * MIB as u64, &[(4 * MIB as u64, 5000)]);
-    sandbox.hard_link("source/other-name", "source/large");
-    sandbox.symlink("source/link", "large");
-    sandbox.fifo("source/fifo");
-    if sandbox.can_set("user.poolcp", b"x") {
-        set_xattr(&sandbox.path("source/large"), "user.poolcp", b"x");
-    }
-}
-
-pub fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
-    // What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
-    Command::new("env")
-        .arg("--default-signal")
-        .arg(poolcp())
-        .args(args)
-        .current_dir(sandbox.path(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start poolcp")
-}
-
-pub fn signal(child: &Child, signal: Signal) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // It may have come to its end already.
-    let _ = kill_process(pid.expect("a pid"), signal);
-}
-
-/// All names below a directory that begin as those of staged files do.
-pub fn staged(dir: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(dir) else {
-        return found;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(".poolcp-") {
-            found.push(name);
-        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(staged(&entry.path()));
-        }
-    }
-    found
-}
 
 /// Copies that are stopped at moments spread over their time, as many as are asked for, each finished by a second run. Returns
 /// how many others came to their end before.

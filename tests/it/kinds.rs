@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 
-use crate::harness::{
-    Disk, Format, Mount, Sandbox, allocated, assert_rsync_agrees, chmod, content, same_as_cp,
-    set_mtime,
-};
-use crate::interrupted::{staged, start};
+use crate::disks::{Disk, Format, Mount};
+use crate::harness::{Sandbox, allocated, chmod, content, set_mtime, staged};
+use crate::programs::start;
+use crate::referees::{assert_rsync_agrees, same_as_cp};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree, near};
 
 const KIB: usize = 1 << 10;

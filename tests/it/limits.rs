@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, assert_rsync_agrees};
-use crate::interrupted::{signal, start};
+use crate::harness::Sandbox;
+use crate::programs::{signal, start};
+use crate::referees::assert_rsync_agrees;
 
 const MIB: u64 = 1 << 20;
 

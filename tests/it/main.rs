@@ -7,7 +7,11 @@
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `harness` | a sandbox with builders, running programs in it, twins for `cp`, what the machine can do |
+//! | `harness` | a sandbox with builders |
+//! | `programs` | running programs in it |
+//! | `needs` | what a test may need and the machine may lack |
+//! | `disks` | mounts, disks in files, loop devices |
+//! | `referees` | twins for `cp`, rsync's opinion |
 //! | `snapshot` | all facts about a tree, and readable differences between two |
 //! | `kinds` | every kind of entry, name and size |
 //! | `metadata` | modes, owners, times, extended attributes, ACLs |
@@ -34,7 +38,11 @@
 //! | `differential` | random command lines on random files: poolcp and `cp` do and say the same |
 
 #[macro_use]
+mod needs;
+mod disks;
 mod harness;
+mod programs;
+mod referees;
 mod snapshot;
 
 mod arm;

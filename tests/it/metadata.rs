@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    ACCESS_ACL, Call, DEFAULT_ACL, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, has_xattr,
-    is_root, long_ago, mode, poolcp, same_as_cp, same_as_cp_when, set_atime, set_capability,
-    set_mtime, set_xattr,
+    ACCESS_ACL, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, has_xattr, long_ago, mode,
+    set_atime, set_capability, set_mtime, set_xattr,
 };
-use crate::interrupted::start;
+use crate::programs::{Call, TRACE, is_root, poolcp, start};
+use crate::referees::{same_as_cp, same_as_cp_when};
 use crate::snapshot::assert_same_tree;
 
 const MODES: [u32; 14] = [

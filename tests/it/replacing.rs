@@ -6,11 +6,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crate::disks::Mount;
 use crate::harness::{
-    ACCESS_ACL, Call, Mount, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, is_root, mode,
-    same_as_cp, same_as_cp_when, say, set_capability, set_mtime, set_xattr,
+    ACCESS_ACL, NOBODY, Sandbox, acl_for, chmod, chown, mode, set_capability, set_mtime, set_xattr,
+    staged,
 };
-use crate::interrupted::staged;
+use crate::needs::say;
+use crate::programs::{Call, TRACE, is_root};
+use crate::referees::{same_as_cp, same_as_cp_when};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const OLD: i64 = 1_000_000_000;

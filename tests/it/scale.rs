@@ -15,7 +15,9 @@ use std::time::Duration;
 use poolcp::{Options, Plan, Pool, Target};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 
-use crate::harness::{Need, Sandbox, chmod, mode, poolcp, say, set_xattr, without_proc};
+use crate::harness::{Sandbox, chmod, mode, set_xattr};
+use crate::needs::{Need, say};
+use crate::programs::{poolcp, without_proc};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 /// Deep enough that no path reaches the end of it (PATH_MAX is 4096), and no recursion either.

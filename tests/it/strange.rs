@@ -12,8 +12,10 @@ use fuser::FopenFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, has_xattr, set_mtime, set_xattr};
+use crate::disks::Mount;
+use crate::harness::{Sandbox, chmod, has_xattr, set_mtime, set_xattr};
 use crate::passthrough::{Call, Manners, Operation, Passthrough};
+use crate::programs::{Run, TRACE};
 use crate::snapshot::Snapshot;
 
 const KIB: usize = 1 << 10;

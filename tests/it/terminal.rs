@@ -18,8 +18,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::harness::{PID_NAMESPACE, Sandbox, poolcp, poolcp_as_cp, set_mtime};
+use crate::harness::{Sandbox, set_mtime};
 use crate::passthrough::{Manners, Passthrough};
+use crate::programs::{PID_NAMESPACE, poolcp, poolcp_as_cp};
 
 /// Longer than the view waits before it appears, and than it takes on a busy machine to be drawn after that.
 const LONG: Duration = Duration::from_secs(40);

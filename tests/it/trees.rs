@@ -17,10 +17,13 @@ use proptest::sample::select;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, TestCaseResult, TestRunner};
 
+use crate::disks::{Disk, Format};
 use crate::harness::{
-    ACCESS_ACL, DEFAULT_ACL, Disk, Format, NOBODY, Need, Run, Sandbox, acl_for,
-    assert_rsync_agrees, chmod, chown, is_root, set_mtime, set_xattr,
+    ACCESS_ACL, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, set_mtime, set_xattr,
 };
+use crate::needs::Need;
+use crate::programs::{Run, is_root};
+use crate::referees::assert_rsync_agrees;
 use crate::snapshot::{Snapshot, assert_same};
 
 /// Trees of each kind that are tried, unless `PROPTEST_CASES` says how many.
@@ -172,7 +175,7 @@ static ABLE: LazyLock<Able> = LazyLock::new(|| {
     let able = |need: Need, part: &str| {
         let met = need.is_met();
         if !met {
-            crate::harness::say_skipped(&format!("it::trees, {part}"), need);
+            crate::needs::say_skipped(&format!("it::trees, {part}"), need);
         }
         met
     };
@@ -278,7 +281,7 @@ fn an_archive_is_the_same_as_its_source() {
     needs!(GnuCp9);
     let rsync = Need::Rsync.is_met();
     if !rsync {
-        crate::harness::say_skipped("it::trees, rsync's opinion", Need::Rsync);
+        crate::needs::say_skipped("it::trees, rsync's opinion", Need::Rsync);
     }
     check(&(tree(), workers()), |(items, workers)| {
         let sandbox = Sandbox::new();
@@ -428,7 +431,7 @@ fn check_large(items: usize) {
     let always = ["-a", "-j16", "--atomic=always", "source", "always"];
     sandbox.poolcp(always).ok();
     compare("always");
-    crate::harness::say(&format!("a tree of {entries} entries was copied"));
+    crate::needs::say(&format!("a tree of {entries} entries was copied"));
 }
 
 #[test]

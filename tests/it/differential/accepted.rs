@@ -2,7 +2,8 @@
 
 use std::sync::LazyLock;
 
-use crate::harness::{Need, Sandbox};
+use crate::harness::Sandbox;
+use crate::needs::Need;
 
 use super::case::{Case, Kind, Thing};
 use super::world::HERE;

@@ -10,8 +10,9 @@ use std::sync::LazyLock;
 use rustix::fs::{Mode, OFlags};
 
 use crate::harness::{
-    ACCESS_ACL, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, is_root, set_mtime, set_xattr,
+    ACCESS_ACL, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, set_mtime, set_xattr,
 };
+use crate::programs::is_root;
 
 use super::case::{Attributes, Case, Kind, TIMES, Thing};
 
