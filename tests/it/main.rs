@@ -12,6 +12,7 @@
 //! | `needs` | what a test may need and the machine may lack |
 //! | `disks` | mounts, disks in files, loop devices |
 //! | `referees` | twins for `cp`, rsync's opinion |
+//! | `random_tree` | what may be in a tree, made up |
 //! | `snapshot` | all facts about a tree, and readable differences between two |
 //! | `kinds` | every kind of entry, name and size |
 //! | `metadata` | modes, owners, times, extended attributes, ACLs |
@@ -42,6 +43,7 @@ mod needs;
 mod disks;
 mod harness;
 mod programs;
+mod random_tree;
 mod referees;
 mod snapshot;
 

@@ -17,8 +17,8 @@ use rustix::fs::FileType;
 use crate::disks::Mount;
 use crate::harness::{Sandbox, chmod, chown, mode, set_mtime};
 use crate::programs::{Run, TRACE, is_root};
+use crate::random_tree::{Item, What, check, make, tree, workers};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
-use crate::trees::{Item, What, check, make, tree, workers};
 
 /// What rsync would still change; ACLs and extended attributes are not looked at.
 fn rsync_would_change(source: &Path, copy: &Path, options: &[&str]) -> String {
