@@ -7,7 +7,6 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use proptest::prelude::*;
@@ -16,7 +15,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{TestCaseResult, TestRunner};
 
 use crate::disks::{Disk, Format};
-use crate::harness::{Sandbox, chmod};
+use crate::harness::{Sandbox, chmod, mode};
 use crate::needs::Need;
 use crate::programs::Run;
 use crate::random_tree::{Item, NAMES, What, attributes, check, make, tree, what, workers};
@@ -217,10 +216,6 @@ fn dir_modes(top: &Path) -> Vec<(PathBuf, u32)> {
     }
     modes.sort();
     modes
-}
-
-fn mode(path: &Path) -> u32 {
-    fs::metadata(path).unwrap().permissions().mode() & 0o7777
 }
 
 #[test]
