@@ -631,3 +631,13 @@ fn an_operand_that_is_a_link_with_a_slash_behind_it_is_what_it_leads_to() {
     };
     same_as_cp(setup, &["-a link/ real/sub t", "-r link/ real t"]);
 }
+
+#[test]
+fn a_tebibyte_of_nothing_is_copied_in_no_time() {
+    let sandbox = Sandbox::new();
+    sandbox.sparse("huge", 1 << 40, &[(1 << 39, 4096)]);
+    sandbox.poolcp(["huge", "copy"]).ok();
+    let copy = sandbox.path("copy");
+    assert_eq!(fs::metadata(&copy).expect("a copy").len(), 1 << 40);
+    assert!(allocated(&copy) < 1 << 20);
+}

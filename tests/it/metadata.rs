@@ -643,3 +643,30 @@ fn a_large_file_that_may_only_be_read_is_copied_by_a_superuser_who_may_not_overr
         assert_eq!(mode(&sandbox.path(copy)), 0o444);
     }
 }
+
+#[test]
+fn the_first_attribute_that_fails_is_told() {
+    needs!(GnuCp9, Root, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("a", 10);
+        sandbox.file("d/a", 5);
+        sandbox.dir("dir");
+        sandbox.dir("d/dir");
+        sandbox.give_to_ordinary_user();
+        for name in ["d/a", "d/dir"] {
+            chown(&sandbox.path(name), 1234, 1234);
+            chmod(&sandbox.path(name), 0o777);
+        }
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "-a a d",
+            "-p a d",
+            "-a dir d",
+            "--preserve=mode a d",
+            "--preserve=ownership a d",
+        ],
+        Call::by_ordinary_user,
+    );
+}
