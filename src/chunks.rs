@@ -185,8 +185,8 @@ mod tests {
             rest,
             [CHUNK..CHUNK + 1, ranges[1].clone(), ranges[2].clone()]
         );
-        let huge = std::slice::from_ref(&(0..1 << 62));
-        assert_eq!(Chunks::of(huge).count, 1 << 38);
+        let huge = std::slice::from_ref(&(0..1 << 54));
+        assert_eq!(Chunks::of(huge).count, 1 << 30);
         assert!(all(&[]).is_empty());
     }
 }

@@ -233,7 +233,22 @@ fn name(choice: &impl Debug) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Operation;
     use crate::options::Overwrite;
+    use crate::report::tests::report;
+
+    #[test]
+    fn json_has_bytes_and_seconds() {
+        let mut report = report();
+        let error = Error::new(Operation::Open, "x").with_errno(crate::sys::Errno::ACCESS);
+        report.errors.push(error);
+        report.stats.errors = 1;
+        let json = report.to_json();
+        assert_eq!(json["bytes"], 3_u64 << 30);
+        assert_eq!(json["elapsed_seconds"], 2.0);
+        assert_eq!(json["error_list"][0]["errno"], 13);
+        assert_eq!(json["error_list"][0]["operation"], "Open");
+    }
 
     #[test]
     fn choices_have_names_as_keys_have() {

@@ -168,7 +168,8 @@ impl PoolBuilder {
     /// ```
     /// use poolcp::Pool;
     ///
-    /// let error = Pool::builder().threads(2).stack_size(1 << 60).build().unwrap_err();
+    /// let too_much = usize::MAX / 4 * 3;
+    /// let error = Pool::builder().threads(2).stack_size(too_much).build().unwrap_err();
     /// assert!(error.to_string().starts_with("cannot start worker thread poolcp-0 (1 of 2): "));
     /// assert!(std::error::Error::source(&error).is_some());
     /// ```

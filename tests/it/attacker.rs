@@ -25,8 +25,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::process::Signal;
 
-use crate::harness::{NOBODY, Sandbox, chmod, chown, is_root, mode, say};
-use crate::interrupted::{signal, start};
+use crate::harness::{NOBODY, Sandbox, chmod, chown, mode};
+use crate::needs::say;
+use crate::programs::{is_root, signal, start};
 use crate::snapshot::{Snapshot, assert_same};
 
 const BRIEF: Duration = Duration::from_secs(2);
@@ -660,7 +661,7 @@ fn nothing_is_written_through_an_old_link_to_a_new_one() {
 
 #[test]
 fn whom_a_directory_is_not_for_is_kept_out_while_it_is_filled() {
-    needs!(Root);
+    needs!(Root, GnuEnv);
     let sandbox = Sandbox::in_memory();
     sandbox.file("secret/a", 5 << 20);
     chmod(&sandbox.path("secret"), 0o700);

@@ -7,10 +7,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{
-    Call, Sandbox, allocated, chmod, chown, mode, poolcp, same_as_cp, same_as_cp_when, set_mtime,
-};
-use crate::passthrough::{Manners, Passthrough};
+use crate::harness::{Sandbox, chmod, mode, set_mtime};
+use crate::programs::poolcp;
+use crate::referees::{same_as_cp, same_as_cp_when};
 
 fn shop(sandbox: &Sandbox) {
     sandbox.file("a", 100);
@@ -367,74 +366,6 @@ fn debug_says_how_a_file_was_copied() {
 }
 
 #[test]
-fn a_tebibyte_of_nothing_is_copied_in_no_time() {
-    let sandbox = Sandbox::new();
-    sandbox.sparse("huge", 1 << 40, &[(1 << 39, 4096)]);
-    sandbox.poolcp(["huge", "copy"]).ok();
-    let copy = sandbox.path("copy");
-    assert_eq!(fs::metadata(&copy).expect("a copy").len(), 1 << 40);
-    assert!(allocated(&copy) < 1 << 20);
-}
-
-#[test]
-fn a_stream_may_be_the_destination() {
-    let sandbox = Sandbox::new();
-    sandbox.file("large", 300_000);
-    let fifo = sandbox.fifo("fifo");
-    let reader = std::thread::spawn(move || fs::read(fifo).map(|bytes| bytes.len()));
-    sandbox.poolcp(["large", "fifo"]).ok();
-    assert_eq!(reader.join().expect("a reader").expect("read"), 300_000);
-    sandbox.poolcp(["large", "/dev/null"]).ok();
-}
-
-#[test]
-fn a_destination_that_may_be_written_but_not_read_is_written() {
-    needs!(GnuCp9, OrdinaryUser);
-    let setup = |sandbox: &Sandbox| {
-        sandbox.file("s/file", 10);
-        sandbox.file("s/sub/file", 10);
-        sandbox.dir("d/s/sub");
-        sandbox.dir("locked/s");
-        sandbox.dir("empty");
-        sandbox.give_to_ordinary_user();
-        chmod(&sandbox.path("d/s"), 0o300);
-        chmod(&sandbox.path("locked/s"), 0);
-    };
-    same_as_cp_when(
-        setup,
-        &["-r s d", "-a s d", "-r s locked", "-r empty/. locked/s"],
-        Call::by_ordinary_user,
-    );
-}
-
-#[test]
-fn the_first_attribute_that_fails_is_told() {
-    needs!(GnuCp9, Root, OrdinaryUser);
-    let setup = |sandbox: &Sandbox| {
-        sandbox.file("a", 10);
-        sandbox.file("d/a", 5);
-        sandbox.dir("dir");
-        sandbox.dir("d/dir");
-        sandbox.give_to_ordinary_user();
-        for name in ["d/a", "d/dir"] {
-            chown(&sandbox.path(name), 1234, 1234);
-            chmod(&sandbox.path(name), 0o777);
-        }
-    };
-    same_as_cp_when(
-        setup,
-        &[
-            "-a a d",
-            "-p a d",
-            "-a dir d",
-            "--preserve=mode a d",
-            "--preserve=ownership a d",
-        ],
-        Call::by_ordinary_user,
-    );
-}
-
-#[test]
 fn what_is_no_option_or_glob_does_not_speak_to_the_terminal() {
     let sandbox = Sandbox::new();
     sandbox.file("a", 10);
@@ -452,30 +383,4 @@ fn what_is_no_option_or_glob_does_not_speak_to_the_terminal() {
             "{run:?}"
         );
     }
-}
-
-#[test]
-fn two_directories_that_are_one_at_the_destination_are_told() {
-    needs!(Fuse);
-    // Whatever is in capitals is made in small letters, as where case does not count.
-    let sandbox = Sandbox::in_memory();
-    sandbox.dir("below");
-    sandbox.file("source/D/a", 10);
-    sandbox.file("source/d/a", 20);
-    let at = sandbox.dir("strange");
-    let manners = Manners {
-        folds_case: true,
-        ..Manners::default()
-    };
-    let _mount = Passthrough::mount(&sandbox.path("below"), &at, manners).expect("mount");
-    let run = sandbox
-        .poolcp(["-r", "-j1", "source", "strange/copy"])
-        .run();
-    assert_eq!(run.code, 1, "{run:?}");
-    assert!(
-        run.stderr
-            .contains("cannot create directory 'strange/copy/"),
-        "{run:?}"
-    );
-    assert!(run.stderr.contains(": File exists"), "{run:?}");
 }

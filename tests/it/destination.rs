@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::{Call, Mount, Sandbox, chmod, same_as_cp, same_as_cp_when};
+use crate::disks::Mount;
+use crate::harness::{Sandbox, chmod};
+use crate::programs::Call;
+use crate::referees::{same_as_cp, same_as_cp_when};
 
 /// Files and directories to be combined.
 fn shop(sandbox: &Sandbox) {
@@ -532,4 +535,35 @@ fn operands_that_are_each_others_backups_are_all_there() {
     for options in ["-b", "-b -S .x"] {
         same_as_cp(setup, &[&format!("{options} {operands} target")]);
     }
+}
+
+#[test]
+fn a_stream_may_be_the_destination() {
+    let sandbox = Sandbox::new();
+    sandbox.file("large", 300_000);
+    let fifo = sandbox.fifo("fifo");
+    let reader = std::thread::spawn(move || fs::read(fifo).map(|bytes| bytes.len()));
+    sandbox.poolcp(["large", "fifo"]).ok();
+    assert_eq!(reader.join().expect("a reader").expect("read"), 300_000);
+    sandbox.poolcp(["large", "/dev/null"]).ok();
+}
+
+#[test]
+fn a_destination_that_may_be_written_but_not_read_is_written() {
+    needs!(GnuCp9, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("s/file", 10);
+        sandbox.file("s/sub/file", 10);
+        sandbox.dir("d/s/sub");
+        sandbox.dir("locked/s");
+        sandbox.dir("empty");
+        sandbox.give_to_ordinary_user();
+        chmod(&sandbox.path("d/s"), 0o300);
+        chmod(&sandbox.path("locked/s"), 0);
+    };
+    same_as_cp_when(
+        setup,
+        &["-r s d", "-a s d", "-r s locked", "-r empty/. locked/s"],
+        Call::by_ordinary_user,
+    );
 }

@@ -28,12 +28,12 @@ use rustix::io::Errno;
 use rustix::process::Signal;
 
 use crate::arm::Arm;
-use crate::harness::{
-    ALL_FORMATS, Disk, Format, Mount, Run, Sandbox, TRACE, assert_rsync_agrees, changes_by_rsync,
-    content, poolcp, say, set_mtime,
-};
-use crate::interrupted::{mixed, signal, staged, start};
+use crate::disks::{ALL_FORMATS, Disk, Format, Mount};
+use crate::harness::{Sandbox, content, mixed, set_mtime, staged};
+use crate::needs::say;
 use crate::passthrough::{Manners, Operation, Passthrough};
+use crate::programs::{Run, TRACE, poolcp, signal, start};
+use crate::referees::{assert_rsync_agrees, changes_by_rsync};
 
 const MIB: usize = 1 << 20;
 
@@ -195,7 +195,7 @@ fn crash_and_go_on(format: Format, times: u32) {
 
 #[test]
 fn a_copy_is_finished_after_a_crash_of_the_machine() {
-    needs!(Rsync, Formats);
+    needs!(Rsync, Formats, GnuEnv);
     for format in ALL_FORMATS {
         crash_and_go_on(format, 2);
     }
@@ -204,7 +204,7 @@ fn a_copy_is_finished_after_a_crash_of_the_machine() {
 #[test]
 #[ignore = "takes minutes"]
 fn copies_are_finished_after_many_crashes_of_the_machine() {
-    needs!(Rsync, Formats);
+    needs!(Rsync, Formats, GnuEnv);
     for format in ALL_FORMATS {
         crash_and_go_on(format, 70);
     }
@@ -537,7 +537,7 @@ fn a_copy_beyond_a_quota_is_finished_once_there_is_room() {
 
 #[test]
 fn a_filesystem_that_gives_up_is_told_and_the_copy_finished_later() {
-    needs!(Rsync, Formats);
+    needs!(Rsync, Formats, GnuEnv);
     let give_up: [(Format, &[&str]); 3] = [
         // What the kernel does by itself when it finds a fault.
         (Format::Ext4, &["mount", "-o", "remount,abort"]),

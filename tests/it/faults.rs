@@ -29,10 +29,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use crate::disks::{Disk, Format};
 use crate::harness::{
-    ACCESS_ACL, Call, DEFAULT_ACL, Disk, Format, NOBODY, Run, Sandbox, TRACE, acl_for, chmod,
-    chown, say, set_mtime, set_xattr,
+    ACCESS_ACL, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, set_mtime, set_xattr,
 };
+use crate::needs::say;
+use crate::programs::{Call, Run, TRACE};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 /// What may come of an error.
@@ -617,7 +619,7 @@ struct Stage {
 
 impl Stage {
     fn new(scenario: &'static Scenario) -> Self {
-        let sandbox = Sandbox::in_memory();
+        let sandbox = Sandbox::small_in_memory();
         make_source(&sandbox);
         (scenario.prepare)(&sandbox);
         let dest = sandbox.path(scenario.dest);

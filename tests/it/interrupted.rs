@@ -14,67 +14,18 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group};
 
+use crate::disks::{Disk, Format};
 use crate::harness::{
-    DEFAULT_ACL, Disk, Format, NOBODY, Sandbox, acl_for, assert_rsync_agrees, chmod, chown,
-    content, poolcp, say, set_mtime, set_xattr,
+    DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, content, mixed, set_mtime, set_xattr,
+    staged,
 };
+use crate::needs::say;
+use crate::programs::{poolcp, signal, start};
+use crate::referees::assert_rsync_agrees;
 
 const MIB: usize = 1 << 20;
-
-/// Something of everything: small files, a large one that is cut into chunks, holes, links, directories of all modes.
-pub fn mixed(sandbox: &Sandbox) {
-    for i in 0..600 {
-        let path = sandbox.file(format!("source/{}/{}/{i}", i % 7, i % 13), i * 37 % 9000);
-        set_mtime(&path, 1_000_000_000 + i64::try_from(i).unwrap_or(0), 0);
-    }
-    set_mtime(&sandbox.file("source/large", 70 * MIB), 1_000_000_000, 5);
-    sandbox.sparse("source/holes", 9 * MIB as u64, &[(4 * MIB as u64, 5000)]);
-    sandbox.hard_link("source/other-name", "source/large");
-    sandbox.symlink("source/link", "large");
-    sandbox.fifo("source/fifo");
-    if sandbox.can_set("user.poolcp", b"x") {
-        set_xattr(&sandbox.path("source/large"), "user.poolcp", b"x");
-    }
-}
-
-pub fn start(sandbox: &Sandbox, args: &[&str]) -> Child {
-    // What a shell starts in the background ignores Ctrl-C, and so does all that it starts.
-    Command::new("env")
-        .arg("--default-signal")
-        .arg(poolcp())
-        .args(args)
-        .current_dir(sandbox.path(""))
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("start poolcp")
-}
-
-pub fn signal(child: &Child, signal: Signal) {
-    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-    // It may have come to its end already.
-    let _ = kill_process(pid.expect("a pid"), signal);
-}
-
-/// All names below a directory that begin as those of staged files do.
-pub fn staged(dir: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(dir) else {
-        return found;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with(".poolcp-") {
-            found.push(name);
-        } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(staged(&entry.path()));
-        }
-    }
-    found
-}
 
 /// Copies that are stopped at moments spread over their time, as many as are asked for, each finished by a second run. Returns
 /// how many others came to their end before.
@@ -113,13 +64,13 @@ fn stop_and_go_on(times: u32, with: Signal, options: &[&str]) -> u32 {
 
 #[test]
 fn a_killed_copy_is_finished_by_the_next_one() {
-    needs!(Rsync);
+    needs!(Rsync, GnuEnv);
     stop_and_go_on(10, Signal::KILL, &[]);
 }
 
 #[test]
 fn a_copy_that_a_signal_stopped_is_finished_by_the_next_one() {
-    needs!(Rsync);
+    needs!(Rsync, GnuEnv);
     stop_and_go_on(5, Signal::INT, &[]);
     stop_and_go_on(5, Signal::TERM, &["-j1"]);
 }
@@ -127,7 +78,7 @@ fn a_copy_that_a_signal_stopped_is_finished_by_the_next_one() {
 #[test]
 #[ignore = "takes minutes"]
 fn two_hundred_killed_copies_are_finished_by_the_next_ones() {
-    needs!(Rsync);
+    needs!(Rsync, GnuEnv);
     for (times, with, options) in [
         (200, Signal::KILL, &[][..]),
         (100, Signal::INT, &[]),
@@ -142,6 +93,7 @@ fn two_hundred_killed_copies_are_finished_by_the_next_ones() {
 
 #[test]
 fn a_signal_is_answered_with_a_report_and_its_exit_code() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     mixed(&sandbox);
     for wait in 5..55 {
@@ -164,7 +116,7 @@ fn a_signal_is_answered_with_a_report_and_its_exit_code() {
 
 #[test]
 fn directories_that_were_made_ahead_and_not_entered_are_removed() {
-    needs!(Formats);
+    needs!(Formats, GnuEnv);
     let sandbox = Sandbox::in_memory();
     let at = sandbox.dir("disk");
     let disk = Disk::make(sandbox.path("image"), Format::Btrfs, &at).expect("a disk");
@@ -193,6 +145,7 @@ fn directories_that_were_made_ahead_and_not_entered_are_removed() {
 
 #[test]
 fn waiting_for_what_does_not_come_can_be_stopped() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     sandbox.fifo("fifo");
     let mut child = start(&sandbox, &["-q", "fifo", "copy"]);
@@ -237,6 +190,7 @@ fn an_ignored_signal_stays_ignored() {
 
 #[test]
 fn always_atomic_leaves_no_partial_file_even_when_killed() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     for i in 0..40 {
         sandbox.file(format!("source/{i}"), 700_000);
@@ -360,6 +314,7 @@ fn what_another_run_left_in_the_source_is_copied_like_anything_else() {
 
 #[test]
 fn a_name_that_is_staged_and_goes_to_another_file_meanwhile_is_no_copy() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     fs::write(sandbox.path("new"), content(200_000, 1)).expect("write");
     let old = content(1000, 2);
@@ -394,7 +349,7 @@ fn wait_for_staged(dir: &Path) -> PathBuf {
 
 #[test]
 fn what_is_not_complete_is_nobody_elses_to_read() {
-    needs!(Root, Acls);
+    needs!(Root, Acls, GnuEnv);
     let sandbox = Sandbox::in_memory();
     for dir in ["owned", "public"] {
         sandbox.dir(dir);
@@ -435,7 +390,7 @@ fn is_private_while(mut child: Child, staged: &Path) {
 
 #[test]
 fn a_script_ends_with_the_copy_that_is_interrupted() {
-    needs!(Bash);
+    needs!(Bash, GnuEnv);
     let sandbox = Sandbox::in_memory();
     sandbox.fifo("pipe");
     // A shell goes on after a command that only says that it was interrupted.
@@ -517,6 +472,7 @@ fn who_waits_for_a_fifo_or_an_answer_is_ended_by_one_signal() {
 
 #[test]
 fn what_is_left_in_part_is_copied_again_where_only_what_is_newer_is() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::new();
     sandbox.file("source", 400_000);
     sandbox.file("copy", 10);
@@ -575,6 +531,7 @@ fn what_looks_like_a_dead_runs_file_and_came_from_another_operand_stays() {
 
 #[test]
 fn two_signals_of_one_act_are_one() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::new();
     sandbox.file("large", 5 * MIB);
     sandbox.file("other", 5 * MIB);

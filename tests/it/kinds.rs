@@ -11,11 +11,10 @@ use std::time::Duration;
 
 use rustix::fs::FileType;
 
-use crate::harness::{
-    Disk, Format, Mount, Sandbox, allocated, assert_rsync_agrees, chmod, content, same_as_cp,
-    set_mtime,
-};
-use crate::interrupted::{staged, start};
+use crate::disks::{Disk, Format, Mount};
+use crate::harness::{Sandbox, allocated, chmod, content, set_mtime, staged};
+use crate::programs::start;
+use crate::referees::{assert_rsync_agrees, same_as_cp};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree, near};
 
 const KIB: usize = 1 << 10;
@@ -437,7 +436,7 @@ fn names_that_a_mount_shows_once_more_are_links_too() {
 
 #[test]
 fn a_file_that_gets_the_number_of_one_that_is_gone_is_no_further_name_of_it() {
-    needs!(Ext4);
+    needs!(Ext4, GnuEnv);
     let sandbox = Sandbox::in_memory();
     let _mount = Mount::ext4(&sandbox, "at", &[]).expect("an ext4");
     let first = sandbox.file("at/a", 10);
@@ -631,4 +630,14 @@ fn an_operand_that_is_a_link_with_a_slash_behind_it_is_what_it_leads_to() {
         sandbox.dir("t");
     };
     same_as_cp(setup, &["-a link/ real/sub t", "-r link/ real t"]);
+}
+
+#[test]
+fn a_tebibyte_of_nothing_is_copied_in_no_time() {
+    let sandbox = Sandbox::new();
+    sandbox.sparse("huge", 1 << 40, &[(1 << 39, 4096)]);
+    sandbox.poolcp(["huge", "copy"]).ok();
+    let copy = sandbox.path("copy");
+    assert_eq!(fs::metadata(&copy).expect("a copy").len(), 1 << 40);
+    assert!(allocated(&copy) < 1 << 20);
 }

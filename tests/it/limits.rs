@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::harness::{Sandbox, assert_rsync_agrees};
-use crate::interrupted::{signal, start};
+use crate::harness::Sandbox;
+use crate::programs::{signal, start};
+use crate::referees::assert_rsync_agrees;
 
 const MIB: u64 = 1 << 20;
 
@@ -46,24 +47,28 @@ fn bytes_take_their_time_whoever_moves_them() {
         &["--sparse=never"],
         &["--sparse=always"],
     ] {
-        let line = [
-            options,
-            &["-a", "--reflink=auto", "--bwlimit=8M", "--report=json"],
-        ]
-        .concat();
-        let report = sandbox
-            .poolcp([&line[..], &["source", "copy"]].concat())
-            .ok()
-            .json();
-        let seconds = report["elapsed_seconds"].as_f64().expect("a number");
-        assert_eq!(report["bytes_moved"], bytes, "{options:?}");
-        assert!(
-            seconds > fair * 0.99,
-            "{options:?}: {seconds} s, not {fair}"
-        );
-        assert!(seconds < fair * 2.0, "{options:?}: {seconds} s, not {fair}");
-        assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
-        fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+        let line = [options, &["-a", "--reflink=auto", "--report=json"]].concat();
+        let copy = |limit: &[&str]| {
+            let line = [limit, &line, &["source", "copy"]].concat();
+            let report = sandbox.poolcp(line).ok().json();
+            assert_eq!(report["bytes_moved"], bytes, "{options:?}");
+            assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
+            fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+            report["elapsed_seconds"].as_f64().expect("a number")
+        };
+        // What this machine takes for it anyhow, at its best, is allowed on top.
+        let least = copy(&[]);
+        let is_fair = || {
+            let seconds = copy(&["--bwlimit=8M"]);
+            let what = format!("{options:?}: {seconds} s, not {fair}, and {least} without a limit");
+            assert!(seconds > fair * 0.99, "{what}");
+            (seconds < fair * 2.0 + least).then_some(()).ok_or(what)
+        };
+        // A machine that is busy with other things is not so every time.
+        is_fair()
+            .or_else(|_| is_fair())
+            .or_else(|_| is_fair())
+            .unwrap();
     }
 }
 
@@ -86,6 +91,7 @@ fn what_is_read_back_counts() {
 
 #[test]
 fn data_moves_evenly() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     for n in 0..4 {
         sandbox.file(format!("source/{n}"), 4 << 20);
@@ -118,6 +124,7 @@ fn data_moves_evenly() {
 
 #[test]
 fn a_signal_ends_what_waits_for_its_turn() {
+    needs!(GnuEnv);
     let sandbox = Sandbox::in_memory();
     for n in 0..40 {
         sandbox.file(format!("source/{n}"), 1 << 20);
@@ -161,7 +168,7 @@ fn nice_values(child: &Child) -> Vec<String> {
 
 #[test]
 fn in_the_background_every_thread_comes_last() {
-    needs!(Ionice);
+    needs!(Ionice, GnuEnv);
     let sandbox = Sandbox::in_memory();
     for n in 0..20 {
         sandbox.file(format!("source/{n}"), 1 << 20);

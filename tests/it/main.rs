@@ -1,13 +1,18 @@
 //! The binary, against a real filesystem and the tools it replaces.
 //!
-//! Every test runs `poolcp` as a process, on files of its own in a temporary directory. What is expected comes from two
+//! Nearly every test runs `poolcp` as a process, on files of its own in a temporary directory. What is expected comes from two
 //! places: the source itself (a copy with `-a` is the same as its source in everything a [`snapshot`] has), and the
 //! system's own `cp`, run with the same words on a twin of the same files. What this machine cannot show is skipped by
 //! name on standard error: see `needs!`.
 //!
 //! | module | what it is about |
 //! |---|---|
-//! | `harness` | a sandbox with builders, running programs in it, twins for `cp`, what the machine can do |
+//! | `harness` | a sandbox with builders |
+//! | `programs` | running programs in it |
+//! | `needs` | what a test may need and the machine may lack |
+//! | `disks` | mounts, disks in files, loop devices |
+//! | `referees` | twins for `cp`, rsync's opinion |
+//! | `random_tree` | what may be in a tree, made up |
 //! | `snapshot` | all facts about a tree, and readable differences between two |
 //! | `kinds` | every kind of entry, name and size |
 //! | `metadata` | modes, owners, times, extended attributes, ACLs |
@@ -15,6 +20,7 @@
 //! | `replacing` | what is there already: questions, updates, backups, removal |
 //! | `command_line` | spellings, complaints, and the options that make something other than a plain copy |
 //! | `errors` | what goes wrong: how it is told, and what is left behind |
+//! | `library` | observers and plans, without the program |
 //! | `interrupted` | copies that are killed or stopped, and what the next one makes of it |
 //! | `strange` | filesystems that are slow, or answer in unusual ways that the rules allow |
 //! | `passthrough` | such filesystems (FUSE) |
@@ -34,7 +40,12 @@
 //! | `differential` | random command lines on random files: poolcp and `cp` do and say the same |
 
 #[macro_use]
+mod needs;
+mod disks;
 mod harness;
+mod programs;
+mod random_tree;
+mod referees;
 mod snapshot;
 
 mod arm;
@@ -47,6 +58,7 @@ mod errors;
 mod faults;
 mod interrupted;
 mod kinds;
+mod library;
 mod limits;
 mod metadata;
 mod mirror;

@@ -6,11 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    ACCESS_ACL, Call, DEFAULT_ACL, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, has_xattr,
-    is_root, long_ago, mode, poolcp, same_as_cp, same_as_cp_when, set_atime, set_capability,
-    set_mtime, set_xattr,
+    ACCESS_ACL, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, has_xattr, long_ago, mode,
+    set_atime, set_capability, set_mtime, set_xattr,
 };
-use crate::interrupted::start;
+use crate::programs::{Call, TRACE, is_root, poolcp, start};
+use crate::referees::{same_as_cp, same_as_cp_when};
 use crate::snapshot::assert_same_tree;
 
 const MODES: [u32; 14] = [
@@ -603,7 +603,7 @@ fn an_owner_who_is_right_is_not_given_again() {
 
 #[test]
 fn whom_the_old_acl_names_does_not_read_what_is_coming() {
-    needs!(Root, Acls, OrdinaryUser);
+    needs!(Root, Acls, OrdinaryUser, GnuEnv);
     let sandbox = Sandbox::new();
     let secret = sandbox.file("secret", 400_000);
     chmod(&secret, 0o640);
@@ -659,4 +659,31 @@ fn a_superuser_leaves_the_access_time_of_a_large_file_as_it_is_whoever_reads_it(
             .ok();
         assert_eq!(accessed(), before);
     }
+}
+
+#[test]
+fn the_first_attribute_that_fails_is_told() {
+    needs!(GnuCp9, Root, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        sandbox.file("a", 10);
+        sandbox.file("d/a", 5);
+        sandbox.dir("dir");
+        sandbox.dir("d/dir");
+        sandbox.give_to_ordinary_user();
+        for name in ["d/a", "d/dir"] {
+            chown(&sandbox.path(name), 1234, 1234);
+            chmod(&sandbox.path(name), 0o777);
+        }
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "-a a d",
+            "-p a d",
+            "-a dir d",
+            "--preserve=mode a d",
+            "--preserve=ownership a d",
+        ],
+        Call::by_ordinary_user,
+    );
 }

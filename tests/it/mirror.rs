@@ -14,9 +14,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use rustix::fs::FileType;
 
-use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, chown, is_root, mode, poolcp, set_mtime};
+use crate::disks::Mount;
+use crate::harness::{Sandbox, chmod, chown, mode, set_mtime};
+use crate::programs::{Run, TRACE, is_root, poolcp};
+use crate::random_tree::{Item, What, check, make, tree, workers};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
-use crate::trees::{Item, What, check, make, tree, workers};
 
 /// What rsync would still change; ACLs and extended attributes are not looked at.
 fn rsync_would_change(source: &Path, copy: &Path, options: &[&str]) -> String {
@@ -374,7 +376,7 @@ fn another_filesystem_is_not_emptied() {
     let sandbox = Sandbox::new();
     sandbox.dir("source");
     let at = sandbox.dir("copy/mounted");
-    let Some(_mount) = crate::harness::Mount::tmpfs(&at, "1m") else {
+    let Some(_mount) = crate::disks::Mount::tmpfs(&at, "1m") else {
         return;
     };
     sandbox.file("copy/mounted/a", 1);

@@ -6,11 +6,14 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
+use crate::disks::Mount;
 use crate::harness::{
-    ACCESS_ACL, Call, Mount, NOBODY, Sandbox, TRACE, acl_for, chmod, chown, is_root, mode,
-    same_as_cp, same_as_cp_when, say, set_capability, set_mtime, set_xattr,
+    ACCESS_ACL, NOBODY, Sandbox, acl_for, chmod, chown, mode, set_capability, set_mtime, set_xattr,
+    staged,
 };
-use crate::interrupted::staged;
+use crate::needs::say;
+use crate::programs::{Call, TRACE, is_root};
+use crate::referees::{same_as_cp, same_as_cp_when};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
 
 const OLD: i64 = 1_000_000_000;
@@ -89,7 +92,7 @@ fn questions_are_asked_in_cps_order_and_answered_from_standard_input() {
     needs!(GnuCp9);
     // cp's order is that of the inode numbers, and those are given in order there.
     let shelf = || {
-        let sandbox = Sandbox::in_memory();
+        let sandbox = Sandbox::small_in_memory();
         shelf(&sandbox);
         sandbox
     };
@@ -536,9 +539,10 @@ fn a_backup_does_not_come_back_over_what_others_made_meanwhile() {
     let source = sandbox.file("source", 5 << 20);
     let copy = sandbox.file("copy/source", 10);
     let path = source.to_str().expect("UTF-8");
-    let delay = "copy_file_range,read:delay_enter=1000000:when=1";
+    let delay = "read,pread64:delay_enter=1000000:when=1";
     let delay = ["-P", path, "--inject", delay];
-    let call = sandbox.poolcp(["-b", "source", "copy"]).traced(&delay);
+    let call = sandbox.poolcp(["-b", "--reflink=never", "source", "copy"]);
+    let call = call.traced(&delay);
     let run = thread::scope(|scope| {
         scope.spawn(|| {
             while copy.exists() {

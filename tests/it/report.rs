@@ -7,9 +7,9 @@ use std::os::unix::fs::symlink;
 
 use serde_json::Value;
 
-use crate::harness::{
-    PID_NAMESPACE, Sandbox, chmod, mode, poolcp, poolcp_as_cp, same_as_cp, set_mtime, set_xattr,
-};
+use crate::harness::{Sandbox, chmod, mode, set_mtime, set_xattr};
+use crate::programs::{PID_NAMESPACE, poolcp, poolcp_as_cp};
+use crate::referees::same_as_cp;
 
 /// The keys of the JSON report, schema 1.
 const KEYS: [&str; 22] = [

@@ -12,7 +12,8 @@ use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Sandbox, poolcp};
+use crate::harness::Sandbox;
+use crate::programs::poolcp;
 
 /// A busy machine may need long to start a shell.
 const PATIENCE: Duration = Duration::from_secs(60);

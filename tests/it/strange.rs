@@ -12,8 +12,10 @@ use fuser::FopenFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::harness::{Mount, Run, Sandbox, TRACE, chmod, has_xattr, set_mtime, set_xattr};
+use crate::disks::Mount;
+use crate::harness::{Sandbox, chmod, has_xattr, set_mtime, set_xattr};
 use crate::passthrough::{Call, Manners, Operation, Passthrough};
+use crate::programs::{Run, TRACE};
 use crate::snapshot::Snapshot;
 
 const KIB: usize = 1 << 10;
@@ -1012,4 +1014,30 @@ fn an_acl_of_another_kind_is_kept_with_the_mode() {
         // Elsewhere nobody knows it.
         strange.ok(&format!("{options} strange/a copy"));
     }
+}
+
+#[test]
+fn two_directories_that_are_one_at_the_destination_are_told() {
+    needs!(Fuse);
+    // Whatever is in capitals is made in small letters, as where case does not count.
+    let sandbox = Sandbox::in_memory();
+    sandbox.dir("below");
+    sandbox.file("source/D/a", 10);
+    sandbox.file("source/d/a", 20);
+    let at = sandbox.dir("strange");
+    let manners = Manners {
+        folds_case: true,
+        ..Manners::default()
+    };
+    let _mount = Passthrough::mount(&sandbox.path("below"), &at, manners).expect("mount");
+    let run = sandbox
+        .poolcp(["-r", "-j1", "source", "strange/copy"])
+        .run();
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(
+        run.stderr
+            .contains("cannot create directory 'strange/copy/"),
+        "{run:?}"
+    );
+    assert!(run.stderr.contains(": File exists"), "{run:?}");
 }

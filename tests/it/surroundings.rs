@@ -6,7 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::{Call, Mount, Sandbox, chmod, same_as_cp, same_as_cp_when};
+use crate::disks::Mount;
+use crate::harness::{Sandbox, chmod};
+use crate::programs::Call;
+use crate::referees::{same_as_cp, same_as_cp_when};
 use crate::snapshot::{Snapshot, assert_same_tree};
 
 /// Wider and deeper than the smallest limits allow to have open.
@@ -27,6 +30,7 @@ fn make_tree(sandbox: &Sandbox) {
 
 #[test]
 fn sixteen_descriptors_are_enough() {
+    needs!(OwnTables);
     let sandbox = Sandbox::in_memory();
     make_tree(&sandbox);
     for workers in ["-j1", "-j2", "-j8", "-j64"] {

@@ -18,8 +18,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 
-use crate::harness::{PID_NAMESPACE, Sandbox, poolcp, poolcp_as_cp, set_mtime};
+use crate::harness::{Sandbox, set_mtime};
 use crate::passthrough::{Manners, Passthrough};
+use crate::programs::{PID_NAMESPACE, poolcp, poolcp_as_cp};
 
 /// Longer than the view waits before it appears, and than it takes on a busy machine to be drawn after that.
 const LONG: Duration = Duration::from_secs(40);
@@ -245,6 +246,7 @@ const COPY: &str = "-r --copy-contents -j2 source copy";
 
 #[test]
 fn a_view_is_drawn_while_a_copy_lasts_and_gone_when_it_is_over() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     for columns in [40, 80, 200] {
@@ -270,7 +272,7 @@ fn a_view_is_drawn_while_a_copy_lasts_and_gone_when_it_is_over() {
 
 #[test]
 fn large_files_are_shown_where_there_is_room_while_they_are_copied() {
-    needs!(Fuse);
+    needs!(Fuse, Terminal);
     let sandbox = Sandbox::new();
     sandbox.file("source/small", 10);
     sandbox.file("source/film", 20 << 20);
@@ -319,6 +321,7 @@ fn large_files_are_shown_where_there_is_room_while_they_are_copied() {
 
 #[test]
 fn a_short_copy_shows_nothing_but_its_report() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     sandbox.file("source/a", 3000);
     let mut session = Session::start(&sandbox, (80, 24), "-r source copy");
@@ -330,6 +333,7 @@ fn a_short_copy_shows_nothing_but_its_report() {
 
 #[test]
 fn after_ctrl_c_the_screen_is_clean_and_tells_how_to_go_on() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     for columns in [40, 80, 200] {
         with_pipe(&sandbox);
@@ -366,6 +370,7 @@ fn after_ctrl_c_the_screen_is_clean_and_tells_how_to_go_on() {
 
 #[test]
 fn a_second_ctrl_c_leaves_a_clean_screen_too() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     let mut session = Session::start(&sandbox, (80, 24), COPY);
@@ -384,7 +389,7 @@ fn a_second_ctrl_c_leaves_a_clean_screen_too() {
 
 #[test]
 fn ctrl_z_takes_the_view_away_and_it_comes_back() {
-    needs!(Bash);
+    needs!(Bash, Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     let script = format!(
@@ -424,6 +429,7 @@ fn assert_goes_on(program: &Path, words: &[&str]) {
 
 #[test]
 fn ctrl_z_stops_nothing_that_nobody_could_let_go_on() {
+    needs!(Terminal);
     // Its parent is in another session.
     let words: Vec<&str> = COPY.split_whitespace().collect();
     assert_goes_on(poolcp(), &words);
@@ -431,7 +437,7 @@ fn ctrl_z_stops_nothing_that_nobody_could_let_go_on() {
 
 #[test]
 fn ctrl_z_stops_nothing_whose_session_is_outside_of_its_pid_namespace() {
-    needs!(PidNamespace);
+    needs!(PidNamespace, Terminal);
     let script = format!("{} {COPY}; exit $?", poolcp().display());
     let words: Vec<&str> = PID_NAMESPACE.split_whitespace().collect();
     let words = [&words[1..], &["sh", "-c", &script]].concat();
@@ -494,6 +500,7 @@ fn a_view_is_drawn_where_proc_numbers_processes_otherwise() {
 
 #[test]
 fn errors_are_whole_lines_above_the_view() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     sandbox.fifo("first");
     sandbox.fifo("second");
@@ -540,6 +547,7 @@ fn unwrapped(screen: &[String], columns: u16) -> Vec<String> {
 
 #[test]
 fn what_is_said_about_entries_is_above_the_view() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     sandbox.fifo("first");
     sandbox.file("a", 10);
@@ -563,6 +571,7 @@ fn what_is_said_about_entries_is_above_the_view() {
 
 #[test]
 fn a_question_is_asked_where_the_view_was() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     sandbox.fifo("first");
     sandbox.file("a", 10);
@@ -590,6 +599,7 @@ fn a_question_is_asked_where_the_view_was() {
 
 #[test]
 fn a_resized_terminal_is_as_clean_as_another() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     let mut session = Session::start(&sandbox, (200, 24), COPY);
@@ -612,6 +622,7 @@ fn a_resized_terminal_is_as_clean_as_another() {
 
 #[test]
 fn usr1_asks_for_one_line_above_the_view() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     let mut session = Session::start(&sandbox, (200, 24), COPY);
@@ -664,6 +675,7 @@ fn usr1_is_answered_without_a_terminal_and_by_the_name_cp() {
 
 #[test]
 fn a_view_is_drawn_when_it_is_wanted_and_where_it_can_be() {
+    needs!(Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     let is_drawn = |options: &str, environment: &[(&str, &str)]| {
@@ -745,7 +757,7 @@ fn by_the_name_cp_and_without_a_terminal_nothing_is_drawn_unless_it_is_asked_for
 
 #[test]
 fn what_is_in_the_background_does_not_draw() {
-    needs!(Bash);
+    needs!(Bash, Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     // With job control, so that the copy is in a group of its own. The shell stays in front.
@@ -765,7 +777,7 @@ fn what_is_in_the_background_does_not_draw() {
 
 #[test]
 fn a_copy_of_one_file_without_a_pool_is_watched_too() {
-    needs!(Fuse);
+    needs!(Fuse, Terminal);
     let sandbox = Sandbox::new();
     let path = sandbox.file("source/film", 20 << 20);
     set_mtime(&path, 1_000_000_000, 0);
