@@ -25,7 +25,9 @@ use std::time::{Duration, Instant};
 use rustix::fs::{CWD, OFlags, RenameFlags, renameat_with};
 use rustix::process::Signal;
 
-use crate::harness::{NOBODY, Sandbox, chmod, chown, mode};
+use crate::harness::{
+    ACCESS_ACL, DEFAULT_ACL, NOBODY, Sandbox, acl_for, chmod, chown, has_xattr, mode, set_xattr,
+};
 use crate::needs::say;
 use crate::programs::{is_root, signal, start};
 use crate::snapshot::{Snapshot, assert_same};
@@ -670,12 +672,58 @@ fn whom_a_directory_is_not_for_is_kept_out_while_it_is_filled() {
     chown(&planted, NOBODY, NOBODY);
     let args = ["-aq", "--bwlimit=1M", "secret", "shared"];
     let mut child = start(&sandbox, &args);
-    let begun = Instant::now();
-    while fs::read_dir(&planted).expect("list").next().is_none() {
-        assert!(begun.elapsed() < Duration::from_secs(60));
-    }
+    wait_for_an_entry(&planted);
     let there = fs::metadata(&planted).expect("look");
     assert_eq!((there.mode() & 0o7777, there.uid()), (0o700, 0));
     signal(&child, Signal::INT);
     child.wait().expect("wait");
+}
+
+#[test]
+fn the_owner_of_a_directory_has_no_say_while_it_is_filled_for_another() {
+    needs!(Root, GnuEnv);
+    for options in ["-aqT", "-rqT --preserve=ownership"] {
+        let sandbox = Sandbox::in_memory();
+        sandbox.file("source/bin/a", 2 << 20);
+        let bin = sandbox.dir("copy/bin");
+        chown(&bin, NOBODY, NOBODY);
+        let mut args: Vec<&str> = options.split(' ').collect();
+        args.extend(["--bwlimit=1M", "source", "copy"]);
+        let mut child = start(&sandbox, &args);
+        wait_for_an_entry(&bin);
+        assert_eq!(fs::metadata(&bin).expect("look").uid(), 0);
+        assert!(child.wait().expect("wait").success());
+        let there = fs::metadata(&bin).expect("look");
+        assert_eq!((there.uid(), there.gid()), (0, 0));
+    }
+}
+
+#[test]
+fn a_default_acl_that_comes_late_is_nobodys_key() {
+    needs!(Root, Acls, GnuEnv);
+    let sandbox = Sandbox::in_memory();
+    for file in ["a", "b", "c", "dir/d"] {
+        chmod(&sandbox.file(format!("source/{file}"), 500 << 10), 0o660);
+    }
+    // Theirs before and after, so that they may give it one at any time.
+    for dir in ["source", "copy"] {
+        chown(&sandbox.dir(dir), NOBODY, NOBODY);
+    }
+    let copy = sandbox.path("copy");
+    let mut child = start(&sandbox, &["-aqTj1", "--bwlimit=1M", "source", "copy"]);
+    wait_for_an_entry(&copy);
+    set_xattr(&copy, DEFAULT_ACL, &acl_for(NOBODY));
+    assert!(child.wait().expect("wait").success());
+    for name in ["", "a", "b", "c", "dir", "dir/d"] {
+        for acl in [ACCESS_ACL, DEFAULT_ACL] {
+            assert!(!has_xattr(&copy.join(name), acl), "{name}");
+        }
+    }
+}
+
+fn wait_for_an_entry(dir: &Path) {
+    let begun = Instant::now();
+    while fs::read_dir(dir).expect("list").next().is_none() {
+        assert!(begun.elapsed() < Duration::from_secs(60));
+    }
 }

@@ -22,6 +22,7 @@ use crate::harness::{
     staged,
 };
 use crate::needs::say;
+use crate::passthrough::{Call, Manners, Operation, Passthrough};
 use crate::programs::{poolcp, signal, start};
 use crate::referees::assert_rsync_agrees;
 
@@ -546,4 +547,62 @@ fn two_signals_of_one_act_are_one() {
     let status = child.wait().expect("wait");
     assert_eq!(status.signal(), Some(Signal::TERM.as_raw()));
     assert!(!staged.exists(), "what is not complete is removed");
+}
+
+/// What was there before is left alone, and what a run that was killed has left is not taken for that.
+#[test]
+fn what_a_killed_copy_has_left_is_neither_newer_nor_there() {
+    needs!(Rsync, GnuEnv);
+    let sandbox = Sandbox::in_memory();
+    mixed(&sandbox);
+    for option in ["-u", "-n"] {
+        let copy = ["-aq", option, "-T", "source", "copy"];
+        let begin = Instant::now();
+        assert!(start(&sandbox, &copy).wait().expect("wait").success());
+        let whole = begin.elapsed();
+        for moment in 0..10 {
+            fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+            let mut child = start(&sandbox, &copy);
+            thread::sleep(whole * moment / 10);
+            signal(&child, Signal::KILL);
+            child.wait().expect("wait");
+            sandbox.poolcp(copy).ok();
+            assert_rsync_agrees(&sandbox.path("source"), &sandbox.path("copy"));
+        }
+        fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+    }
+}
+
+#[test]
+fn what_a_copy_could_not_remove_is_not_newer() {
+    needs!(Fuse, GnuEnv);
+    let sandbox = Sandbox::in_memory();
+    let at = sandbox.dir("strange");
+    let refuse =
+        |call: &Call<'_>| (call.operation == Operation::Unlink).then_some(rustix::io::Errno::PERM);
+    let manners = Manners {
+        refuse: Box::new(refuse),
+        ..Manners::default()
+    };
+    let _mount = Passthrough::mount(&sandbox.dir("below"), &at, manners).expect("mount");
+    let source = sandbox.file("large", 60 << 20);
+    let copy = [
+        "-uq",
+        "--atomic=never",
+        "--bwlimit=20M",
+        "large",
+        "strange/copy",
+    ];
+    let mut child = start(&sandbox, &copy);
+    let begin = Instant::now();
+    let there = sandbox.path("below/copy");
+    while fs::metadata(&there).map_or(0, |there| there.len()) == 0 {
+        assert!(begin.elapsed() < Duration::from_secs(30));
+        thread::sleep(Duration::from_millis(5));
+    }
+    signal(&child, Signal::INT);
+    child.wait().expect("wait");
+    assert!(there.exists());
+    sandbox.poolcp(["-uq", "large", "strange/copy"]).ok();
+    assert!(fs::read(there).expect("read") == fs::read(source).expect("read"));
 }

@@ -15,7 +15,7 @@ use proptest::sample::select;
 use rustix::fs::FileType;
 
 use crate::disks::Mount;
-use crate::harness::{Sandbox, chmod, chown, mode, set_mtime};
+use crate::harness::{NOBODY, Sandbox, chmod, chown, mode, set_mtime};
 use crate::programs::{Run, TRACE, is_root, poolcp};
 use crate::random_tree::{Item, What, check, make, tree, workers};
 use crate::snapshot::{Snapshot, assert_same, assert_same_tree};
@@ -835,4 +835,30 @@ fn a_destination_in_its_source_that_is_not_met_is_none() {
         .poolcp(["-a", "--delete", "current", "releases/1"])
         .ok();
     assert!(sandbox.path("releases/1/current").is_symlink());
+}
+
+#[test]
+fn a_directory_that_two_links_lead_to_is_refused_as_it_was() {
+    needs!(Root);
+    let sandbox = Sandbox::in_memory();
+    let other = sandbox.dir("other");
+    for (name, owner, mode) in [("a", NOBODY, 0o755), ("b", 0, 0o700)] {
+        let dir = sandbox.dir(format!("source/{name}"));
+        chown(&dir, owner, owner);
+        chmod(&dir, mode);
+        sandbox.symlink(format!("copy/{name}"), "../other");
+    }
+    let options = ["-aT", "-j1", "--delete", "--keep-directory-symlink"];
+    let run = sandbox
+        .poolcp(options.into_iter().chain(["source", "copy"]))
+        .run();
+    assert_eq!(run.code, 1, "{run:?}");
+    // Which one is met first is the filesystem's.
+    let first = if run.stderr.contains("'copy/b'") {
+        (NOBODY, 0o755)
+    } else {
+        (0, 0o700)
+    };
+    let there = fs::metadata(&other).expect("look");
+    assert_eq!((there.uid(), there.mode() & 0o777), first, "{run:?}");
 }

@@ -139,6 +139,8 @@ pub struct Manners {
     pub shows_nfs4_acls: bool,
     /// Names are in small letters, however they are given.
     pub folds_case: bool,
+    /// With that: a file has a number for each way in which its name is written.
+    pub numbers_spellings: bool,
 }
 
 impl Default for Manners {
@@ -157,6 +159,7 @@ impl Default for Manners {
             open: FopenFlags::empty(),
             shows_nfs4_acls: false,
             folds_case: false,
+            numbers_spellings: false,
         }
     }
 }
@@ -347,7 +350,8 @@ impl Server {
 
     fn child(&self, parent: INodeNo, name: &OsStr) -> Result<PathBuf> {
         let parent = self.path(parent)?;
-        Ok(if self.manners.folds_case {
+        let is_folded = self.manners.folds_case && !self.manners.numbers_spellings;
+        Ok(if is_folded {
             parent.join(name.to_ascii_lowercase())
         } else {
             parent.join(name)
@@ -359,6 +363,8 @@ impl Server {
         // Joining the empty path would add a slash.
         if path.as_os_str().is_empty() {
             self.root.clone()
+        } else if self.manners.folds_case {
+            self.root.join(path.as_os_str().to_ascii_lowercase())
         } else {
             self.root.join(path)
         }
@@ -392,7 +398,7 @@ impl Server {
         }
     }
 
-    fn attributes(&self, meta: &Metadata) -> FileAttr {
+    fn attributes(&self, path: &Path, meta: &Metadata) -> FileAttr {
         let time = |seconds: i64, nanoseconds: i64| {
             let whole = Duration::from_secs(seconds.unsigned_abs());
             let time = if seconds < 0 {
@@ -402,8 +408,12 @@ impl Server {
             };
             time + Duration::from_nanos(nanoseconds.unsigned_abs())
         };
+        let capitals = path.as_os_str().as_bytes().iter();
+        let capitals = capitals.filter(|byte| byte.is_ascii_uppercase()).count() as u64;
         let inode = if meta.ino() == self.root_inode {
             INodeNo::ROOT.0
+        } else if self.manners.numbers_spellings {
+            meta.ino() + (capitals << 40)
         } else {
             meta.ino()
         };
@@ -433,7 +443,7 @@ impl Server {
     /// Gets to know a file, by the name that it has been met by.
     fn meet(&self, path: PathBuf) -> Result<FileAttr> {
         let meta = fs::symlink_metadata(self.below(&path)).map_err(failed)?;
-        let attr = self.attributes(&meta);
+        let attr = self.attributes(&path, &meta);
         lock(&self.paths).insert(attr.ino.0, path);
         Ok(attr)
     }
@@ -497,7 +507,7 @@ impl Server {
             Some(handle) => self.file(handle)?.metadata(),
             None => fs::symlink_metadata(self.below(&path)),
         };
-        let mut attr = self.attributes(&meta.map_err(failed)?);
+        let mut attr = self.attributes(&path, &meta.map_err(failed)?);
         attr.ino = INodeNo((self.manners.inode)(attr.ino.0));
         Ok(attr)
     }
@@ -536,7 +546,7 @@ impl Server {
             rustix::fs::utimensat(CWD, &file, &times, AtFlags::SYMLINK_NOFOLLOW).map_err(failed)?;
         }
         let meta = fs::symlink_metadata(&file).map_err(failed)?;
-        let mut attr = self.attributes(&meta);
+        let mut attr = self.attributes(&path, &meta);
         attr.ino = INodeNo((self.manners.inode)(attr.ino.0));
         Ok(attr)
     }

@@ -665,3 +665,22 @@ fn a_program_of_its_owners_is_none_while_it_gets_other_data() {
     let run = sandbox.poolcp(args).traced(&fault).run();
     assert_eq!((run.code, mode(&copy)), (1, 0o755), "{run:?}");
 }
+
+#[test]
+fn links_that_lead_to_files_which_are_replaced_are_followed_to_what_replaces_them() {
+    let sandbox = Sandbox::in_memory();
+    for round in 0..20 {
+        for file in 0..20 {
+            sandbox.file(format!("source/x{file}"), 100);
+            sandbox.file(format!("copy/x{file}"), 50);
+        }
+        for link in 0..300 {
+            sandbox.file(format!("source/y{link}"), 200);
+            sandbox.symlink(format!("copy/y{link}"), format!("x{}", link % 20));
+        }
+        let run = sandbox.poolcp(["-rT", "-j8", "source", "copy"]).run();
+        assert_eq!(run.code, 0, "round {round}: {run:?}");
+        fs::remove_dir_all(sandbox.path("copy")).expect("remove");
+        fs::remove_dir_all(sandbox.path("source")).expect("remove");
+    }
+}

@@ -1041,3 +1041,103 @@ fn two_directories_that_are_one_at_the_destination_are_told() {
     );
     assert!(run.stderr.contains(": File exists"), "{run:?}");
 }
+
+#[test]
+fn nothing_is_deleted_where_a_name_has_forms_and_each_of_them_a_number() {
+    needs!(Fuse);
+    let folding = |numbers_spellings| Manners {
+        folds_case: true,
+        numbers_spellings,
+        ..Manners::default()
+    };
+    for (numbers_spellings, code) in [(false, 0), (true, 1)] {
+        let strange = Strange::new(folding(numbers_spellings), |sandbox| {
+            sandbox.file("below/copy/holiday/1", 10);
+            sandbox.file("below/copy/photo", 20);
+            sandbox.file("below/copy/extraneous", 30);
+        });
+        let sandbox = &strange.sandbox;
+        for file in ["Holiday/1", "Holiday/2", "PHOTO"] {
+            sandbox.file(format!("source/{file}"), 40);
+        }
+        let run = strange.run("-rT --delete source strange/copy");
+        assert_eq!(run.code, code, "{run:?}");
+        let told = "cannot delete in 'strange/copy': what is kept has other names there";
+        assert_eq!(run.stderr.contains(told), numbers_spellings, "{run:?}");
+        for file in ["Holiday/1", "Holiday/2", "PHOTO"] {
+            let copy = strange.below("copy").join(file.to_ascii_lowercase());
+            let source = sandbox.path("source").join(file);
+            assert_eq!(
+                fs::read(source).expect("read"),
+                fs::read(copy).expect("read")
+            );
+        }
+        assert_eq!(strange.below("copy/extraneous").exists(), numbers_spellings);
+    }
+}
+
+#[test]
+fn a_further_name_takes_no_other_ones_place_in_a_new_directory() {
+    needs!(Fuse);
+    // A directory in memory is listed from its end.
+    for names in [["file", "FILE"], ["FILE", "file"]] {
+        let manners = Manners {
+            folds_case: true,
+            ..Manners::default()
+        };
+        let strange = Strange::new(manners, |_| {});
+        let sandbox = &strange.sandbox;
+        let other = sandbox.file("source/other", 20);
+        for name in names {
+            if name == "FILE" {
+                sandbox.dir("source/h");
+                sandbox.hard_link("source/h/FILE", "source/other");
+            } else {
+                sandbox.file("source/h/file", 10);
+            }
+        }
+        let run = strange.run("-a -j1 source strange/copy");
+        assert_eq!(run.code, 1, "{run:?}");
+        assert!(
+            run.stderr.contains("will not overwrite just-created"),
+            "{run:?}"
+        );
+        let copied = fs::read(strange.below("copy/other")).expect("read");
+        assert_eq!(copied, fs::read(other).expect("read"));
+    }
+}
+
+#[test]
+fn a_source_whose_holes_were_sought_is_read_from_its_front() {
+    needs!(Fuse);
+    let strange = Strange::with_sizes(Manners {
+        attributes: |attr| attr.blocks = 0,
+        ..refuse(|call| (call.operation == Operation::CopyFileRange).then_some(Errno::SPIPE))
+    });
+    strange.ok("-r strange/source strange/copy");
+    assert_same_bytes(&strange.below("source"), &strange.below("copy"));
+}
+
+#[test]
+fn a_size_that_is_far_from_true_is_no_more_work() {
+    needs!(Fuse);
+    let strange = Strange::new(
+        Manners {
+            attributes: |attr| {
+                if attr.kind == fuser::FileType::RegularFile {
+                    attr.size = 1 << 60;
+                    attr.blocks = 1 << 51;
+                }
+            },
+            open: FopenFlags::FOPEN_DIRECT_IO,
+            ..Manners::default()
+        },
+        |sandbox| {
+            sandbox.file("below/large", 20 * MIB + 5);
+        },
+    );
+    let call = strange.sandbox.poolcp(["-j2", "strange/large", "copy"]);
+    call.patience(Duration::from_secs(30)).ok();
+    let copy = strange.sandbox.path("copy");
+    assert!(fs::read(strange.below("large")).expect("read") == fs::read(copy).expect("read"));
+}
