@@ -99,7 +99,7 @@
 //!
 //! # Limits
 //!
-//! [`Options::bandwidth`] is the most bytes per second that all workers of a copy move together; [`background`] and
+//! [`Options::bandwidth`] is the most bytes per second that all workers of a copy move together; [`background()`] and
 //! [`PoolBuilder::background`] let everything else on the machine go first.
 //!
 //! ```
