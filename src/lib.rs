@@ -99,7 +99,7 @@
 //!
 //! # Limits
 //!
-//! [`Options::bandwidth`] is the most bytes per second that all workers of a copy move together; [`background`] and
+//! [`Options::bandwidth`] is the most bytes per second that all workers of a copy move together; [`background()`] and
 //! [`PoolBuilder::background`] let everything else on the machine go first.
 //!
 //! ```
@@ -187,9 +187,9 @@
 //! | `sweep.rs` | what runs that were killed have left of such files |
 //! | `backup.rs` | destinations that are kept under another name |
 //! | `data.rs` | the bytes of one file |
-//! | `chunks.rs` | those of a large one, by several workers |
-//! | `buffer.rs` | a worker's buffer, and what it costs to fill it |
 //! | `ladder.rs` | the ways that they may take between two filesystems |
+//! | `chunks.rs` | large files, which several workers copy |
+//! | `buffer.rs` | a worker's buffer, filled and paid for |
 //! | `ranges.rs` | which parts of a file hold data |
 //! | `disk.rs` | which disks may have to seek |
 //! | `local.rs` | which filesystems are this machine's own |

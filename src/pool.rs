@@ -127,7 +127,7 @@ impl PoolBuilder {
         self
     }
 
-    /// Whether the workers let the rest of the machine go first, as [`crate::background`] does for a thread; false unless set.
+    /// Whether the workers let the rest of the machine go first, as [`crate::background()`] does for a thread; false unless set.
     /// A worker that the system refuses that works on with the priority it has.
     ///
     /// ```

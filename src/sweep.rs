@@ -1,11 +1,11 @@
 //! What runs that were killed have left of staged files (`staged.rs`), found and removed.
 //!
 //! Nobody removes the staged files of a run that was killed but a later one, in the directories that it writes to
-//! ([`sweep_once`]) and where it wants the same name for itself. To know them from those of a run that is alive, whatever container it
-//! is in, a file is locked (flock(2)) for as long as it is staged; the kernel unlocks it with the end of its writer. A lock says
-//! nothing to other machines (a server's own processes do not see those of NFS clients, and with FUSE nobody else does), so on
-//! what may be shared with them a file has to be an hour old, too. Other things than files are staged for a moment only:
-//! they are left over if they are that old.
+//! ([`sweep_once`]) and where it wants the same name for itself. To know them from those of a run that is alive, whatever
+//! container it is in, a file is locked (flock(2)) for as long as it is staged; the kernel unlocks it with the end of its
+//! writer. A lock says nothing to other machines (a server's own processes do not see those of NFS clients, and with FUSE
+//! nobody else does), so on what may be shared with them a file has to be an hour old, too. Other things than files are staged
+//! for a moment only: they are left over if they are that old.
 
 use std::ffi::OsStr;
 use std::os::fd::{BorrowedFd, OwnedFd};
