@@ -18,7 +18,13 @@ pub(crate) fn question(cx: &Context, place: Place<'_>, kind: Kind) -> Question {
     let (dir, name) = (place.pair.dest(), place.names.dest);
     let seen = sys::stat_at(dir, name, looks_through(&cx.options, kind));
     let unwritable = match seen {
-        Ok(stat) if stat.kind != Kind::Symlink && !sys::may_write(dir, name) => Some(stat.mode),
+        Ok(stat)
+            if stat.kind != Kind::Symlink
+                && !cx.process.superuser
+                && !sys::may_write(dir, name) =>
+        {
+            Some(stat.mode)
+        }
         _ => None,
     };
     Question {

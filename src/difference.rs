@@ -128,12 +128,21 @@ pub(crate) fn has_other_attributes(
 /// When the source was modified, as its copy can say it: one on a filesystem that keeps coarser times is not older for that.
 fn modified(options: &Options, dest: &Stat, source: &Stat) -> (i64, u32) {
     let (seconds, nanoseconds) = source.times.modified;
-    let unit = if options.preserve.timestamps {
-        resolution(dest)
-    } else {
-        1
-    };
+    if !options.preserve.timestamps {
+        return (seconds, nanoseconds);
+    }
+    if has_fat_times(dest) {
+        return (seconds & !1, 0);
+    }
+    let unit = resolution(dest);
     (seconds, nanoseconds / unit * unit)
+}
+
+/// Whether a file's times are as FAT keeps them: even seconds, and none of its own for a change of attributes.
+fn has_fat_times(stat: &Stat) -> bool {
+    let is_even = |(seconds, ns): (i64, u32)| ns == 0 && seconds % 2 == 0;
+    let times = stat.times;
+    is_even(times.accessed) && is_even(times.modified) && times.changed == times.modified
 }
 
 /// The unit, in nanoseconds, that all of a file's times are multiples of: a guess at what its filesystem can keep.

@@ -70,9 +70,17 @@ pub(crate) fn settle(
         ended.push(next.name.dir);
     };
     for left in cx.links.finish(id, copied.clone()) {
-        if let Err(error) = at(cx, &left.name, |place| {
+        let linked = at(cx, &left.name, |place| {
             link(cx, &copied, place, id, left.removes)
-        }) {
+        });
+        let done = linked.or_else(|error| {
+            if !is_no_link(&error) {
+                return Err(error);
+            }
+            cx.error(error);
+            copy_left(cx, &left, id).map(drop)
+        });
+        if let Err(error) = done {
             cx.error(error);
             restore_left(cx, &left);
         }
@@ -81,7 +89,14 @@ pub(crate) fn settle(
     made
 }
 
-/// Copies a name of `id` that was left with this worker, after the first one failed.
+/// Whether the filesystem has no further name for a file (link(2)), which is then better copied than missed.
+pub(crate) fn is_no_link(error: &Error) -> bool {
+    let refusals = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS, Errno::MLINK];
+    let is_refusal = |errno| refusals.iter().any(|it| it.raw_os_error() == errno);
+    error.operation() == Operation::CreateLink && error.errno().is_some_and(is_refusal)
+}
+
+/// Copies a name of `id` that was left with this worker.
 fn copy_left(cx: &Context, left: &Left, id: FileId) -> Result<Copied, Error> {
     at(cx, &left.name, |place| {
         let mut entry = Entry::look(place, left.follow)?;

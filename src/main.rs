@@ -40,7 +40,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use advice::Again;
-use cli::{Command, Stop};
+use cli::{Command, ReportFormat, Stop};
 use journal::Journal;
 use poolcp::{Canceller, Error, Operation, Plan, Progress, Report, Task, quote};
 use prompt::Answers;
@@ -115,6 +115,7 @@ fn run(program: &str, command: Command) -> Result<(), ExitCode> {
         canceller: &canceller,
         progress: &plan.progress(),
         signals: &signals,
+        is_silent: command.report == ReportFormat::None,
     };
     let report = copy(plan, command.threads, &watch, asked).map_err(|error| fail(&error))?;
     let mut written = Ok(());
@@ -184,6 +185,8 @@ struct Watch<'a> {
     canceller: &'a Canceller,
     progress: &'a Progress,
     signals: &'a Signals,
+    /// There is no report, as by the name `cp`: what a signal does is not told either.
+    is_silent: bool,
 }
 
 impl Watch<'_> {
@@ -231,7 +234,9 @@ impl Watch<'_> {
 
     /// What the copy still holds cannot be waited for.
     fn give_up(&self) -> ! {
-        say(self.program, &"stopped while waiting for what did not come");
+        if !self.is_silent {
+            say(self.program, &"stopped while waiting for what did not come");
+        }
         if let Some(Err(error)) = self.terminal.end_log() {
             say(self.program, &write_error(&error));
         }

@@ -292,6 +292,8 @@ impl Attributes {
             }
             match self.give_owner(dest, process) {
                 Ok(true) => {}
+                // In a directory the sticky bit gives nobody a right.
+                Ok(false) if self.stat.kind == Kind::Dir => mode &= 0o1777,
                 Ok(false) => mode &= 0o777,
                 Err(errno) => {
                     // Who has the group's bits is unknown.
@@ -305,10 +307,10 @@ impl Attributes {
                 }
             }
         }
-        let has_acl = self.give_xattrs(dest, preserve, has, failed);
-        if preserve.mode && !(has_acl && self.acl_is_known) {
-            // With an ACL these bits are the limit of what it gives; without it they would be the group's rights.
-            mode &= !0o070;
+        let group = self.give_xattrs(dest, preserve, has, failed);
+        if preserve.mode {
+            let group = if self.acl_is_known { group } else { 0 };
+            mode &= !0o070 | group;
         }
         let mode = if preserve.mode {
             Some(mode)
@@ -360,20 +362,24 @@ impl Attributes {
         }
     }
 
-    /// Whether the access ACL is right now.
+    /// Gives them, and says which of the group's bits there may be in the mode: with an ACL they are the limit of what it gives,
+    /// without it they would be the group's rights.
     fn give_xattrs(
         &self,
         dest: Subject,
         preserve: &Preserve,
         has: Has,
         failed: &mut dyn FnMut(Failure),
-    ) -> bool {
-        let mut has_acl = true;
+    ) -> u32 {
+        let mut group = 0o070;
         for (name, value) in self.xattrs.iter().filter(|(name, _)| !is_nfs4_acl(name)) {
             let Err(errno) = set(dest, name, value) else {
                 continue;
             };
-            has_acl &= name.as_c_str() != ACCESS_ACL;
+            if name.as_c_str() == ACCESS_ACL {
+                let has_none = errno == Errno::OPNOTSUPP;
+                group &= if has_none { group_rights(value) } else { 0 };
+            }
             if is_required(name, preserve) {
                 failed(Failure {
                     operation: operation_on(name),
@@ -382,7 +388,7 @@ impl Attributes {
             }
         }
         if self.stat.kind == Kind::Symlink || !has.acl {
-            return has_acl;
+            return group;
         }
         let unwanted: &[&CStr] = if preserve.mode {
             &[ACCESS_ACL, DEFAULT_ACL]
@@ -402,7 +408,9 @@ impl Attributes {
                 Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
                 Err(errno) => {
                     // Whom the ACL names is limited by the same bits.
-                    has_acl &= *name != ACCESS_ACL;
+                    if *name == ACCESS_ACL {
+                        group = 0;
+                    }
                     failed(Failure {
                         operation: Operation::Permissions,
                         errno,
@@ -410,7 +418,7 @@ impl Attributes {
                 }
             }
         }
-        has_acl
+        group
     }
 }
 
@@ -438,6 +446,19 @@ fn effort(name: &CStr, preserve: &Preserve) -> Effort {
     } else {
         preserve.xattrs
     }
+}
+
+/// The rights of a file's group by an ACL, where a mode has them (acl(5), posix_acl_xattr.h: after a header a tag, rights and an id
+/// for each).
+fn group_rights(acl: &[u8]) -> u32 {
+    const GROUP_OBJ: u16 = 0x04;
+    const MASK: u16 = 0x10;
+    let entries = acl.get(4..).unwrap_or_default().chunks_exact(8);
+    let number = |bytes: &[u8]| u16::from_le_bytes([bytes[0], bytes[1]]);
+    let entries = entries.map(|entry| (number(entry), number(&entry[2..])));
+    let limits = entries.filter(|(tag, _)| [GROUP_OBJ, MASK].contains(tag));
+    let rights = limits.fold(None, |all, (_, rights)| Some(all.unwrap_or(7) & rights));
+    u32::from(rights.unwrap_or(0) & 7) << 3
 }
 
 fn is_acl(name: &CStr) -> bool {

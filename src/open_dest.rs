@@ -59,7 +59,6 @@ impl Entry {
                     });
                 }
                 Existing::Gone => {}
-                // No file can take a name with a slash behind it.
                 Existing::Refused
                     if cx.options.atomic == Atomic::Never
                         || place.names.dest.as_bytes().ends_with(b"/") =>
@@ -82,6 +81,8 @@ impl Entry {
             Atomic::Always => true,
             Atomic::Never => false,
         };
+        // No file can take a name with a slash behind it, which is told at once.
+        let beside = beside && !name.as_bytes().ends_with(b"/");
         // By a rule of cp's, which says so.
         let mut removes = replaces && (cx.options.force || self.is_replaced_at_once);
         // What is in the way is better known before the data is copied than after.

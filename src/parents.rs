@@ -64,10 +64,11 @@ impl Parents {
         if cx.options.dry_run {
             return;
         }
-        // As cp does: extended attributes of these are not kept.
+        // As cp does: extended attributes of these are not kept, nor do they lose an ACL for the default mode.
         let preserve = Preserve {
             xattrs: Effort::No,
             context: Effort::No,
+            default_mode: false,
             ..cx.options.preserve
         };
         for parent in self.0.iter().rev() {

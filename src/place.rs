@@ -3,14 +3,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::dir::Dir;
 use crate::error::{Error, Failure, Operation, unless_panic};
 use crate::handles::Pair;
 use crate::links::Name;
-use crate::path::split;
+use crate::path::{split, strip_slashes};
 use crate::sys::{self, Errno, FileId};
 
 /// An entry's name in the source and in the destination: the same but for operands.
@@ -32,10 +32,13 @@ impl<'a> Names<'a> {
 /// A directory entry, whatever path leads to it: the directory that it is in, and its name there.
 pub(crate) type DirEntry = (FileId, OsString);
 
-/// The entry that a path from an open directory means.
-pub(crate) fn dir_entry(dir: BorrowedFd<'_>, path: &OsStr) -> Option<DirEntry> {
+/// The entry that a path from an open directory means. If links are not to be followed, one that leads to its directory is another.
+pub(crate) fn dir_entry(dir: BorrowedFd<'_>, path: &OsStr, follow: bool) -> Option<DirEntry> {
     let (parent, base) = split(path);
-    let parent = sys::stat_at(dir, parent, true).ok()?;
+    // A slash behind a link's name follows it.
+    let stripped = strip_slashes(Path::new(parent)).as_os_str();
+    let parent = if follow { parent } else { stripped };
+    let parent = sys::stat_at(dir, parent, follow).ok()?;
     Some((parent.id, base.to_owned()))
 }
 
@@ -75,11 +78,11 @@ impl Place<'_> {
     }
 
     pub(crate) fn source_entry(&self) -> Option<DirEntry> {
-        dir_entry(self.pair.source(), self.names.source)
+        dir_entry(self.pair.source(), self.names.source, true)
     }
 
     pub(crate) fn dest_entry(&self) -> Option<DirEntry> {
-        dir_entry(self.pair.dest(), self.names.dest)
+        dir_entry(self.pair.dest(), self.names.dest, true)
     }
 
     /// An error about the source.

@@ -84,7 +84,8 @@ fn is_repeated(cx: &Context, root: &Root, met: &mut HashSet<(FileId, DirEntry)>)
     let Ok(stat) = sys::stat_at(sys::cwd(), root.source.as_os_str(), follow) else {
         return false;
     };
-    let entry = dir_entry(sys::cwd(), root.source.as_os_str());
+    // As cp tells names apart.
+    let entry = dir_entry(sys::cwd(), root.source.as_os_str(), false);
     let is_repeated =
         stat.kind != Kind::Dir && entry.is_some_and(|entry| !met.insert((stat.id, entry)));
     if is_repeated {

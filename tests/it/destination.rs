@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::disks::Mount;
 use crate::harness::{Sandbox, chmod};
-use crate::programs::Call;
+use crate::programs::{Call, poolcp};
 use crate::referees::{same_as_cp, same_as_cp_when};
 
 /// Files and directories to be combined.
@@ -565,5 +565,59 @@ fn a_destination_that_may_be_written_but_not_read_is_written() {
         setup,
         &["-r s d", "-a s d", "-r s locked", "-r empty/. locked/s"],
         Call::by_ordinary_user,
+    );
+}
+
+#[test]
+fn nothing_is_read_for_a_name_that_no_file_can_take() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        shop(sandbox);
+        sandbox.file("large", 5 << 20);
+    };
+    same_as_cp(
+        setup,
+        &[
+            "large nowhere/",
+            "large dir/nowhere/",
+            "large dangling/",
+            "large a/",
+            "/dev/null nowhere/",
+            "-T large empty/",
+            "-u large nowhere/",
+        ],
+    );
+    let sandbox = Sandbox::new();
+    shop(&sandbox);
+    // Copied first, it would fill the disk.
+    for option in ["--atomic=auto", "--atomic=always"] {
+        let call = sandbox.call(poolcp(), ["-q", option, "/dev/zero", "nowhere/"]);
+        let run = call.patience(std::time::Duration::from_secs(10)).run();
+        assert_eq!(run.code, 1, "{run:?}");
+        assert_eq!(
+            run.messages()[0],
+            "cannot create regular file 'nowhere/': Not a directory"
+        );
+    }
+}
+
+#[test]
+fn one_file_by_two_ways_is_not_one_named_twice() {
+    needs!(GnuCp9);
+    let setup = |sandbox: &Sandbox| {
+        shop(sandbox);
+        sandbox.symlink("here", ".");
+    };
+    same_as_cp(
+        setup,
+        &[
+            "a here/a empty",
+            "a here//a empty",
+            "a ./a empty",
+            "dir/file to-dir/file empty",
+            "-n a here/a empty",
+            "-l a here/a empty",
+            "a here/./a empty",
+        ],
     );
 }

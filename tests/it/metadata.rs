@@ -687,3 +687,30 @@ fn the_first_attribute_that_fails_is_told() {
         Call::by_ordinary_user,
     );
 }
+
+#[test]
+fn what_gives_nobody_a_right_is_kept_without_privileges_too() {
+    needs!(GnuCp9, Root, OrdinaryUser);
+    let setup = |sandbox: &Sandbox| {
+        for (dir, mode) in [("s/open", 0o1777), ("s/plain", 0o755), ("d/s/open", 0o1777)] {
+            chmod(&sandbox.dir(dir), mode);
+        }
+        sandbox.socket("s/socket");
+        sandbox.give_to_ordinary_user();
+        // Another user's, whom it cannot be given to.
+        for dir in ["s/open", "s/plain"] {
+            chown(&sandbox.path(dir), 1234, 1234);
+        }
+    };
+    same_as_cp_when(
+        setup,
+        &[
+            "-a s d",
+            "-pr s d",
+            "-a s new",
+            "-p --parents s/open/.. d",
+            "-r --no-preserve=mode s new",
+        ],
+        Call::by_ordinary_user,
+    );
+}

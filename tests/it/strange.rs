@@ -13,7 +13,9 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::disks::Mount;
-use crate::harness::{Sandbox, chmod, has_xattr, set_mtime, set_xattr};
+use crate::harness::{
+    ACCESS_ACL, NOBODY, Sandbox, acl_for, chmod, has_xattr, mode, set_mtime, set_xattr,
+};
 use crate::passthrough::{Call, Manners, Operation, Passthrough};
 use crate::programs::{Run, TRACE};
 use crate::snapshot::Snapshot;
@@ -1140,4 +1142,81 @@ fn a_size_that_is_far_from_true_is_no_more_work() {
     call.patience(Duration::from_secs(30)).ok();
     let copy = strange.sandbox.path("copy");
     assert!(fs::read(strange.below("large")).expect("read") == fs::read(copy).expect("read"));
+}
+
+#[test]
+fn files_that_can_have_one_name_only_are_copied_for_each_name() {
+    needs!(Fuse);
+    // At once, and left with whoever copies the first.
+    for jobs in ["-j1", "-j4"] {
+        let strange = Strange::new(
+            refuse(|call| (call.operation == Operation::Link).then_some(Errno::PERM)),
+            |_| {},
+        );
+        let sandbox = &strange.sandbox;
+        let one = fs::read(sandbox.file("source/1", 1 << 20)).expect("read");
+        for name in ["2", "3", "d/4"] {
+            sandbox.dir("source/d");
+            sandbox.hard_link(format!("source/{name}"), "source/1");
+        }
+        let run = strange.run(&format!("-aq {jobs} source strange/copy"));
+        assert_eq!(run.code, 1, "{run:?}");
+        assert_eq!(run.messages().len(), 3, "{run:?}");
+        for name in ["1", "2", "3", "d/4"] {
+            let copy = fs::read(strange.below("copy").join(name)).expect("read");
+            assert!(copy == one, "{name}");
+        }
+    }
+}
+
+#[test]
+fn times_that_are_kept_to_two_seconds_are_not_older() {
+    needs!(Fuse);
+    let attributes = |attr: &mut fuser::FileAttr| {
+        let seconds = attr.mtime.duration_since(std::time::UNIX_EPOCH);
+        let seconds = seconds.expect("later").as_secs() & !1;
+        attr.mtime = std::time::UNIX_EPOCH + Duration::from_secs(seconds);
+        attr.ctime = attr.mtime;
+        attr.atime = std::time::UNIX_EPOCH + Duration::from_secs(seconds / 86_400 * 86_400);
+    };
+    let manners = Manners {
+        attributes,
+        ..Manners::default()
+    };
+    let strange = Strange::new(manners, |_| {});
+    for (file, seconds, ns) in [("1", 1, 0), ("2", 2, 5), ("3", 3, 999_999_999)] {
+        let path = strange.sandbox.file(format!("source/{file}"), 10);
+        set_mtime(&path, 1_600_000_000 + seconds, ns);
+    }
+    strange.ok("-a source strange/copy");
+    for option in ["-u", "--update=changed"] {
+        let line = format!("-a {option} --report=json -T source strange/copy");
+        let report = strange.run(&line).json();
+        assert_eq!(report["files"], 0, "{option}");
+    }
+    set_mtime(&strange.sandbox.path("source/3"), 1_600_000_004, 0);
+    let report = strange
+        .run("-au --report=json -T source strange/copy")
+        .json();
+    assert_eq!(report["files"], 1);
+}
+
+#[test]
+fn without_acls_a_group_has_what_its_own_entry_gave_it() {
+    needs!(Fuse, Acls);
+    let manners =
+        refuse(|call| (call.operation == Operation::SetXattr).then_some(Errno::OPNOTSUPP));
+    let strange = Strange::new(manners, |_| {});
+    let sandbox = &strange.sandbox;
+    for path in [sandbox.file("source/file", 10), sandbox.dir("source/dir")] {
+        // The group may read, and search; together with the user of the ACL, all.
+        set_xattr(&path, ACCESS_ACL, &acl_for(NOBODY));
+        assert_eq!(mode(&path), 0o770);
+    }
+    let run = strange.run("-aq source strange/copy");
+    assert_eq!(run.code, 1, "{run:?}");
+    assert_eq!(run.messages().len(), 2, "{run:?}");
+    for name in ["file", "dir"] {
+        assert_eq!(mode(&strange.below("copy").join(name)), 0o750);
+    }
 }
