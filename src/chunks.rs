@@ -138,8 +138,8 @@ impl<'a> Chunks<'a> {
         let before = ranges.iter().map(|range| {
             let before = count;
             let pieces = (range.end - range.start).div_ceil(CHUNK);
-            // Cannot be cut: sizes are below 2^63.
-            count += usize::try_from(pieces).unwrap_or(usize::MAX);
+            // Cut only where numbers have 32 bits, and a file calls itself larger than there is room for anywhere.
+            count = usize::saturating_add(count, usize::try_from(pieces).unwrap_or(usize::MAX));
             before
         });
         Self {
