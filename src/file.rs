@@ -89,7 +89,7 @@ fn try_copy(
         ended.push(left.name.dir);
     }
     if is_moved {
-        return try_copy(cx, place, kind, follow, None, ended);
+        return try_copy(cx, place, kind, follow, held, ended);
     }
     done
 }
