@@ -138,11 +138,13 @@ fn modified(options: &Options, dest: &Stat, source: &Stat) -> (i64, u32) {
     (seconds, nanoseconds / unit * unit)
 }
 
-/// Whether a file's times are as FAT keeps them: even seconds, and none of its own for a change of attributes.
+/// Whether a file's times are as FAT keeps them: even seconds, none of its own for a change of attributes, and of the last access
+/// the date, which begins somewhere on a quarter of an hour.
 fn has_fat_times(stat: &Stat) -> bool {
     let is_even = |(seconds, ns): (i64, u32)| ns == 0 && seconds % 2 == 0;
     let times = stat.times;
-    is_even(times.accessed) && is_even(times.modified) && times.changed == times.modified
+    let is_date = is_even(times.accessed) && times.accessed.0 % 900 == 0;
+    is_date && is_even(times.modified) && times.changed == times.modified
 }
 
 /// The unit, in nanoseconds, that all of a file's times are multiples of: a guess at what its filesystem can keep.

@@ -235,9 +235,10 @@ fn facts_of(
             .is_some_and(|above| above.linked || is_reached_by_link(cx, place, made.fresh)),
         rehearsed: made.is_rehearsed(cx),
         default_acl: match above {
-            Some(above) if made.fresh && made.stat.uid == cx.process.uid => above.default_acl,
             // Another owner may give it one at any time.
-            _ => made.stat.uid != cx.process.uid || meta::has_default_acl(made.fd.as_fd()),
+            _ if made.stat.uid != cx.process.uid => true,
+            Some(above) if made.fresh && !above.default_acl => false,
+            _ => meta::has_default_acl(made.fd.as_fd()),
         },
         // Of other filesystems it is not known that the mode is what decides.
         closed: made.fresh

@@ -39,20 +39,24 @@ use crate::sys::{self, Errno, FileId, Kind, SourceFlags};
 /// Returns the directories that had this entry's further names pending, one for each name that is done now.
 pub(crate) fn copy(cx: &Context, place: Place<'_>, kind: Kind, follow: bool) -> Vec<Arc<Dir>> {
     let mut ended = Vec::new();
-    let done = place.unless_panic(|| try_copy(cx, place, kind, follow, None, &mut ended));
+    let done = place.unless_panic(|| try_copy(cx, place, (kind, follow), None, LOOKS, &mut ended));
     if let Err(error) = done {
         cx.error(error);
     }
     ended
 }
 
-/// Chooses what to do, and does it. The caller may hold a claim on the file that it is going to write.
+/// How often a destination is looked at that leads somewhere else each time.
+const LOOKS: u32 = 4;
+
+/// Chooses what to do, and does it. The caller may hold a claim on the file that it is going to write. The last of so many `looks`
+/// is taken as it is.
 fn try_copy(
     cx: &Context,
     place: Place<'_>,
-    kind: Kind,
-    follow: bool,
+    (kind, follow): (Kind, bool),
     held: Option<FileId>,
+    looks: u32,
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<(), Error> {
     let (entry, plan) = choose(cx, place, kind, follow)?;
@@ -75,7 +79,8 @@ fn try_copy(
         return Ok(());
     }
     // Another worker may have given the file's name to another one meanwhile: then a link leads there.
-    let is_moved = entry.dest_flags().follow
+    let is_moved = looks > 1
+        && entry.dest_flags().follow
         && sys::stat_at(place.pair.dest(), place.names.dest, true).map(|it| it.id) != Ok(id);
     let done = if is_moved {
         Ok(())
@@ -89,7 +94,7 @@ fn try_copy(
         ended.push(left.name.dir);
     }
     if is_moved {
-        return try_copy(cx, place, kind, follow, held, ended);
+        return try_copy(cx, place, (kind, follow), held, looks - 1, ended);
     }
     done
 }
@@ -102,7 +107,14 @@ fn copy_waiting(
     ended: &mut Vec<Arc<Dir>>,
 ) -> Result<(), Error> {
     at(cx, &left.name, |place| {
-        try_copy(cx, place, left.kind, left.follow, Some(held), ended)
+        try_copy(
+            cx,
+            place,
+            (left.kind, left.follow),
+            Some(held),
+            LOOKS,
+            ended,
+        )
     })
 }
 

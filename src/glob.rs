@@ -51,7 +51,13 @@ pub(crate) fn translated(line: &str) -> Option<String> {
                 let is_literal = !before.contains(['*', '?', '[', '\\']);
                 translated += &if spans_dirs && (before.is_empty() || before.ends_with('/')) {
                     before + "**"
-                } else if spans_dirs && is_literal && inner.contains('/') && rest.next().is_some() {
+                } else if spans_dirs
+                    && is_literal
+                    && inner.contains('/')
+                    && rest.clone().nth(1).is_some()
+                {
+                    rest.next();
+                    let before = before.replace(',', "\\,");
                     format!("{{{before},{before}*/**/}}")
                 } else {
                     before + "*"
@@ -221,6 +227,8 @@ mod tests {
             ("foo**/***", Some("{foo,foo*/**/}*")),
             ("!**", Some("!**")),
             ("!/f**/a", Some("!/{f,f*/**/}a")),
+            ("x/a,b**/c", Some("{x/a\\,b,x/a\\,b*/**/}c")),
+            ("a/foo**/", Some("a/foo*/")),
             ("a/**b", Some("a/*b")),
             ("# [!x]", Some("# [!x]")),
             ("[/f]oo", Some("/[f]oo")),

@@ -115,8 +115,8 @@ fn is_reached_again(cx: &Context, dest: FileId) -> bool {
     prunes_behind_links(cx) && !cx.operands.begin_merge(dest)
 }
 
-/// Keeps those out of a directory that was there who may not enter it when it has its source's owner and mode. Refused, it is as
-/// it was until it gets those.
+/// Keeps those out of a directory that was there who may not enter it when it has its source's owner and mode. What is refused of
+/// that it gets only at the end, with the rest.
 fn narrow(cx: &Context, fd: &OwnedFd, stat: &mut Stat, source: &Stat) {
     let preserve = &cx.options.preserve;
     if cx.options.dry_run {
@@ -126,6 +126,8 @@ fn narrow(cx: &Context, fd: &OwnedFd, stat: &mut Stat, source: &Stat) {
     let moves = preserve.ownership && cx.process.superuser && owner != (source.uid, source.gid);
     if moves
         && ![cx.process.uid, source.uid].contains(&stat.uid)
+        // Where that is refused, as it would be at the end, it stays with whom it has.
+        && sys::set_owner(fd, Some(source.uid), None).is_ok()
         && sys::set_owner(fd, Some(cx.process.uid), None).is_ok()
     {
         // Its owner could undo what follows, and change what is made in it.

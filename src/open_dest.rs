@@ -18,7 +18,7 @@ use crate::sys::{self, Errno, Kind, SourceFlags, Stat};
 
 /// New files from this size on take their name when they are complete. That costs some ten microseconds, a hundredth of what
 /// it takes to write them; smaller ones are complete in less than a millisecond, and are removed if they fail. (Not where
-/// something holds the data up: a limit, or whoever writes to a FIFO.)
+/// something holds the data up: a limit, or whoever writes to a FIFO; nor where what is there in part would be left alone.)
 const BESIDE_FROM: u64 = 4 << 20;
 
 /// A destination that is ready to be filled.

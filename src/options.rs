@@ -167,7 +167,8 @@ pub enum Delete {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Atomic {
-    /// Existing files where nobody could tell afterwards but by the inode number, and new ones that take long to write.
+    /// Existing files where nobody could tell afterwards but by the inode number, and new ones that take long to write, or that
+    /// would be left alone the next time ([`Overwrite::IfOlder`], [`Overwrite::Never`]).
     #[default]
     Auto,
     /// Every file; what cannot be, is an error.
