@@ -127,7 +127,7 @@ fn narrow(cx: &Context, fd: &OwnedFd, stat: &mut Stat, source: &Stat) {
     if moves
         && ![cx.process.uid, source.uid].contains(&stat.uid)
         // Where that is refused, as it would be at the end, it stays with whom it has.
-        && sys::set_owner(fd, Some(source.uid), None).is_ok()
+        && (source.uid == cx.process.uid || sys::set_owner(fd, Some(source.uid), None).is_ok())
         && sys::set_owner(fd, Some(cx.process.uid), None).is_ok()
     {
         // Its owner could undo what follows, and change what is made in it.
