@@ -92,11 +92,13 @@ pub(crate) fn in_chunks(
         .map_init(open, |own, _| {
             gate::work(|| {
                 let number = begun.fetch_add(1, Ordering::Relaxed);
+                // No chunk that is still to be begun has a lower number.
+                if number > ended_at.load(Ordering::Relaxed) {
+                    return Err(Over);
+                }
                 let chunk = chunks.get(number);
                 let alone = at_work.fetch_add(1, Ordering::Relaxed) == 0;
                 let end = match &own.ends {
-                    // No chunk that is still to be begun has a lower number.
-                    _ if number > ended_at.load(Ordering::Relaxed) => return Err(Over),
                     Ok(None) => copy(ends.0, ends.1, chunk, alone),
                     Ok(Some(Ends { source, dest })) => {
                         copy(source.as_fd(), dest.as_fd(), chunk, alone)

@@ -26,12 +26,10 @@ impl Entry {
     /// The mode that a new file is made with, and what it has then.
     pub(crate) fn new_mode(&self, cx: &Context, dir: &Dir) -> (u32, Has) {
         let preserve = &cx.options.preserve;
-        let wanted = if preserve.default_mode && self.stat.kind == Kind::Socket {
-            0o777
-        } else if preserve.default_mode {
-            0o666
-        } else {
-            self.stat.mode & 0o777
+        let wanted = match (preserve.default_mode, self.stat.kind) {
+            (true, Kind::Socket) => 0o777,
+            (true, _) => 0o666,
+            (false, _) => self.stat.mode & 0o777,
         };
         let facts = dir.facts();
         let mut has = Has {

@@ -24,7 +24,7 @@ use crate::difference::Why;
 use crate::dir::Dir;
 use crate::entry::Entry;
 use crate::error::{Error, Operation};
-use crate::further::{is_another, is_no_link, link, settle};
+use crate::further::{is_another, link, or_copy, settle};
 use crate::ladder::How;
 use crate::links::{Claim, Left, MadeFile, Name};
 use crate::observer::{Event, Interest, What};
@@ -373,13 +373,8 @@ impl Entry {
             }
             Claim::LinkTo(first) => {
                 let removes = plan == FilePlan::Replace;
-                match link(cx, &first, place, self.stat.id, removes) {
-                    Err(error) if is_no_link(&error) => {
-                        cx.error(error);
-                        self.make(cx, place, plan)
-                    }
-                    linked => linked.map(|()| None),
-                }
+                let linked = link(cx, &first, place, self.stat.id, removes);
+                or_copy(cx, linked, || self.make(cx, place, plan))
             }
             Claim::Left => Ok(None),
         }

@@ -73,13 +73,7 @@ pub(crate) fn settle(
         let linked = at(cx, &left.name, |place| {
             link(cx, &copied, place, id, left.removes)
         });
-        let done = linked.or_else(|error| {
-            if !is_no_link(&error) {
-                return Err(error);
-            }
-            cx.error(error);
-            copy_left(cx, &left, id).map(drop)
-        });
+        let done = or_copy(cx, linked, || copy_left(cx, &left, id).map(Some));
         if let Err(error) = done {
             cx.error(error);
             restore_left(cx, &left);
@@ -89,11 +83,29 @@ pub(crate) fn settle(
     made
 }
 
-/// Whether the filesystem has no further name for a file (link(2)), which is then better copied than missed.
-pub(crate) fn is_no_link(error: &Error) -> bool {
-    let refusals = [Errno::PERM, Errno::OPNOTSUPP, Errno::NOSYS, Errno::MLINK];
-    let is_refusal = |errno| refusals.iter().any(|it| it.raw_os_error() == errno);
-    error.operation() == Operation::CreateLink && error.errno().is_some_and(is_refusal)
+/// Takes what came of [`link`]. Where the filesystem has no further name for a file (link(2)) that is told, and the name gets a
+/// copy: better that than nothing.
+pub(crate) fn or_copy<T>(
+    cx: &Context,
+    linked: Result<(), Error>,
+    copy: impl FnOnce() -> Result<Option<T>, Error>,
+) -> Result<Option<T>, Error> {
+    match linked {
+        Err(error) if is_no_link(&error) => {
+            cx.error(error);
+            copy()
+        }
+        linked => linked.map(|()| None),
+    }
+}
+
+fn is_no_link(error: &Error) -> bool {
+    let errno = error.errno().map(Errno::from_raw_os_error);
+    error.operation() == Operation::CreateLink
+        && matches!(
+            errno,
+            Some(Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS | Errno::MLINK)
+        )
 }
 
 /// Copies a name of `id` that was left with this worker.

@@ -85,10 +85,10 @@ pub(crate) fn make_dest(
             stat = sys::fstat(&fd).map_err(error)?;
         }
     }
-    if !fresh && is_reached_again(cx, stat.id) {
-        return Err(Error::new(Operation::SharedDest, place.dest_path()));
-    }
     if !fresh {
+        if is_reached_again(cx, stat.id) {
+            return Err(Error::new(Operation::SharedDest, place.dest_path()));
+        }
         narrow(cx, &fd, &mut stat, source);
     } else if modes.private && stat.mode & 0o777 & !modes.at_first != 0 {
         // It is another one, or its filesystem has modes of its own, and refuses.

@@ -48,6 +48,8 @@ impl Entry {
         place: Place<'a>,
         plan: FilePlan,
     ) -> Result<Opened<'a>, Error> {
+        // No file can take a name with a slash behind it.
+        let is_takeable = !place.names.dest.as_bytes().ends_with(b"/");
         let mut replaces = self.is_replaced_at_once;
         if matches!(plan, FilePlan::Overwrite | FilePlan::Supersede) {
             match self.open_existing(cx, place, plan)? {
@@ -59,10 +61,7 @@ impl Entry {
                     });
                 }
                 Existing::Gone => {}
-                Existing::Refused
-                    if cx.options.atomic == Atomic::Never
-                        || place.names.dest.as_bytes().ends_with(b"/") =>
-                {
+                Existing::Refused if cx.options.atomic == Atomic::Never || !is_takeable => {
                     remove_dest(cx, place)?;
                 }
                 Existing::Refused => replaces = true,
@@ -81,8 +80,8 @@ impl Entry {
             Atomic::Always => true,
             Atomic::Never => false,
         };
-        // No file can take a name with a slash behind it, which is told at once.
-        let beside = beside && !name.as_bytes().ends_with(b"/");
+        // Under its name that is told at once.
+        let beside = beside && is_takeable;
         // By a rule of cp's, which says so.
         let mut removes = replaces && (cx.options.force || self.is_replaced_at_once);
         // What is in the way is better known before the data is copied than after.

@@ -11,7 +11,7 @@
 //! What is removed is reached from open directories and never through a symbolic link, however it is moved meanwhile. A tree
 //! is removed deepest entries first, with one descriptor whatever its depth.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::{OsStr, OsString};
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -187,18 +187,23 @@ fn extraneous(
         .filter(|name| listed.binary_search(name).is_err())
         .filter_map(|name| id(name))
         .collect();
+    let numbers: HashMap<&OsStr, FileId> = if in_another_form.is_empty() {
+        HashMap::new()
+    } else {
+        let numbered = |&name| Some((name, id(name)?));
+        listed.iter().filter_map(numbered).collect()
+    };
     let is_other_form = |name: &OsStr| {
-        !in_another_form.is_empty() && id(name).is_some_and(|id| in_another_form.contains(&id))
+        numbers
+            .get(name)
+            .is_some_and(|id| in_another_form.contains(id))
     };
     // Where each form has a number of its own, nobody knows which is which.
-    let are_known = in_another_form.is_empty() || {
-        let listed: HashSet<FileId> = listed.iter().filter_map(|name| id(name)).collect();
-        in_another_form.is_subset(&listed)
-    };
-    let is_extraneous = |(name, kind): &(OsString, Kind)| {
+    let are_known = in_another_form.is_subset(&numbers.values().copied().collect());
+    let is_extraneous = |(name, kind): &&(OsString, Kind)| {
         !kept.contains(name.as_os_str()) && !protects(name, *kind) && !is_other_form(name)
     };
-    let extraneous = there.into_iter().filter(is_extraneous).collect();
+    let extraneous = there.iter().filter(is_extraneous).cloned().collect();
     Ok((extraneous, are_known))
 }
 

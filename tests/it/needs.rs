@@ -151,8 +151,7 @@ impl Need {
                 !refused.join().expect("a thread")
             }
             Self::PidNamespace => {
-                let mut words = PID_NAMESPACE.split_whitespace();
-                let unshare = words.next().unwrap_or_default();
+                let [unshare, words @ ..] = PID_NAMESPACE;
                 let probe = Command::new(unshare).args(words).arg("true").status();
                 probe.is_ok_and(|status| status.success())
             }

@@ -277,7 +277,14 @@ pub fn without_proc(mut call: Call) -> Call {
 }
 
 /// A command that runs another one as the first process of a PID namespace.
-pub const PID_NAMESPACE: &str = "unshare --pid --fork --kill-child --mount-proc --";
+pub const PID_NAMESPACE: [&str; 6] = [
+    "unshare",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+    "--",
+];
 
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()

@@ -427,9 +427,9 @@ fn a_report_is_written_beside_what_another_process_of_the_same_number_has_left()
     sandbox.file("a", 10);
     sandbox.file(".report-1-0.tmp", 3);
     let program = poolcp().to_str().expect("UTF-8");
-    let words = format!("{PID_NAMESPACE} {program} --report-file=report a copy");
-    let words: Vec<&str> = words.split_whitespace().collect();
-    sandbox.call(words[0], &words[1..]).ok();
+    let [unshare, words @ ..] = PID_NAMESPACE;
+    let words = [&words[..], &[program, "--report-file=report", "a", "copy"]].concat();
+    sandbox.call(unshare, words).ok();
     let report = fs::read_to_string(sandbox.path("report")).expect("a report");
     assert!(report.starts_with("copied    1 file\n"), "{report}");
 }

@@ -439,21 +439,22 @@ fn ctrl_z_stops_nothing_that_nobody_could_let_go_on() {
 fn ctrl_z_stops_nothing_whose_session_is_outside_of_its_pid_namespace() {
     needs!(PidNamespace, Terminal);
     let script = format!("{} {COPY}; exit $?", poolcp().display());
-    let words: Vec<&str> = PID_NAMESPACE.split_whitespace().collect();
-    let words = [&words[1..], &["sh", "-c", &script]].concat();
-    assert_goes_on(Path::new("unshare"), &words);
+    let [unshare, words @ ..] = PID_NAMESPACE;
+    let words = [&words[..], &["sh", "-c", &script]].concat();
+    assert_goes_on(Path::new(unshare), &words);
 }
 
 #[test]
 fn the_first_process_of_a_pid_namespace_ends_by_signals_as_any_other() {
-    needs!(PidNamespace);
+    needs!(PidNamespace, Terminal);
     let sandbox = Sandbox::new();
     let program = poolcp().to_str().expect("UTF-8");
-    let words = format!("{PID_NAMESPACE} {program} {COPY}");
-    let words: Vec<&str> = words.split_whitespace().skip(1).collect();
+    let copy: Vec<&str> = COPY.split_whitespace().collect();
+    let [unshare, words @ ..] = PID_NAMESPACE;
+    let words = [&words[..], &[program], &copy].concat();
     for presses in [1, 2] {
         with_pipe(&sandbox);
-        let unshare = Path::new("unshare");
+        let unshare = Path::new(unshare);
         let mut session = Session::start_program(&sandbox, (80, 24), unshare, &words, &[]);
         let pipe = hold(&sandbox.path("source/sub/pipe"));
         session.wait(|screen| screen.iter().any(|line| is_live(line)));
@@ -479,7 +480,7 @@ fn the_first_process_of_a_pid_namespace_ends_by_signals_as_any_other() {
 
 #[test]
 fn a_view_is_drawn_where_proc_numbers_processes_otherwise() {
-    needs!(PidNamespace);
+    needs!(PidNamespace, Terminal);
     let sandbox = Sandbox::new();
     with_pipe(&sandbox);
     let script = format!(
