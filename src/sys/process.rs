@@ -1,7 +1,7 @@
 //! The process that copies, its threads, and the kernel that runs them.
 
 use std::cell::Cell;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -55,6 +55,10 @@ pub(crate) fn unshare_thread(working_dir: Option<BorrowedFd<'_>>) -> Result<()> 
     }
     if let Some(dir) = working_dir {
         rustix::process::fchdir(dir)?;
+        // SAFETY: the thread's table has a copy of it, and its owner closes the one in another table.
+        #[allow(unsafe_code)]
+        HOME.set(Some(unsafe { BorrowedFd::borrow_raw(dir.as_raw_fd()) }));
+        return Ok(());
     }
     let home = open_working_dir()?;
     // Closed with the thread's table, at its end.
